@@ -1,0 +1,193 @@
+"""Frozen configurations: defaults in Python, differences in YAML and `key=value`, all mistakes reported at once."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import types
+import typing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import pydantic
+import yaml
+
+from hpc.errors import ConfigError
+
+
+class Config(pydantic.BaseModel):
+    """Base of every configuration class: frozen, unknown keys refused.
+
+    `operational` names the keys that say how or where to run, not what to compute: a change of these leaves a
+    finished output valid.
+    """
+
+    model_config = pydantic.ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    operational: ClassVar[frozenset[str]] = frozenset({"out", "overwrite", "workers"})
+
+    @classmethod
+    def load(cls, path: str | Path | None = None, overrides: typing.Sequence[str] = ()) -> Self:
+        """The configuration of a YAML file (if any) with `key=value` overrides on top.
+
+        Raises ConfigError that lists every mistake with its fix.
+        """
+        tree = read_yaml(path) if path is not None else {}
+        for text in overrides:
+            _set_dotted(tree, text)
+        return cls.parse(tree)
+
+    @classmethod
+    def parse(cls, tree: dict[str, Any]) -> Self:
+        """The configuration of nested dicts. Raises ConfigError that lists every mistake with its fix."""
+        try:
+            return cls.model_validate(tree)
+        except pydantic.ValidationError as error:
+            lines = [_explain(cls, item) for item in error.errors()]
+            raise ConfigError("\n".join(dict.fromkeys(lines))) from None
+
+    def tree(self) -> dict[str, Any]:
+        """Plain nested dicts, ready for YAML or JSON."""
+        return self.model_dump(mode="json")
+
+    def semantics(self) -> dict[str, Any]:
+        """The part of `tree()` that decides the result (without the operational keys)."""
+        return {key: value for key, value in self.tree().items() if key not in self.operational}
+
+    def yaml(self) -> str:
+        """The resolved configuration as YAML text."""
+        return yaml.safe_dump(self.tree(), sort_keys=False)
+
+
+@dataclass(frozen=True)
+class KeyDoc:
+    """One line of a reference manual: a dotted key, its type, default and meaning."""
+
+    key: str
+    type: str
+    default: str
+    meaning: str
+
+
+def describe(cls: type[Config], prefix: str = "") -> list[KeyDoc]:
+    """Every key of a configuration class, nested ones dotted, in the order of definition."""
+    docs: list[KeyDoc] = []
+    for name, field in cls.model_fields.items():
+        nested = _config_class(field.annotation)
+        if nested is not None:
+            docs += describe(nested, f"{prefix}{name}.")
+            continue
+        default = "(required)" if field.is_required() else _show(field.get_default(call_default_factory=True))
+        docs.append(KeyDoc(prefix + name, _type_name(field.annotation), default, field.description or ""))
+    return docs
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """The mapping in a YAML file; `1e-4` is a number, a repeated key is refused. Raises ConfigError."""
+    path = Path(path)
+    try:
+        tree = yaml.load(path.read_text(encoding="utf-8"), Loader=_StrictLoader)  # noqa: S506 (a SafeLoader)
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}); give the path of a YAML file") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: is not UTF-8 text; give the path of a YAML file") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: is not valid YAML: {error}") from None
+    if tree is None:
+        return {}
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path}: holds a {type(tree).__name__}; it must hold `key: value` lines")
+    return tree
+
+
+def parse_value(text: str) -> Any:
+    """The value of the right side of `key=value`, read as YAML (`1e-4` a float, `[1, 2]` a list, `null` None)."""
+    try:
+        return yaml.load(text, Loader=_StrictLoader)  # noqa: S506 (a SafeLoader)
+    except yaml.YAMLError:
+        return text
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """SafeLoader that refuses repeated keys and reads YAML 1.2 floats such as 1e-4."""
+
+
+def _mapping(loader: _StrictLoader, node: yaml.MappingNode) -> dict:
+    seen: set[str] = set()
+    for key_node, _ in node.value:
+        key = loader.construct_object(key_node)
+        if key in seen:
+            raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is given twice", key_node.start_mark)
+        seen.add(key)
+    return loader.construct_mapping(node, deep=True)
+
+
+_StrictLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
+_StrictLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
+    list("-+0123456789."),
+)
+
+
+def _set_dotted(tree: dict[str, Any], text: str) -> None:
+    key, sign, value = text.partition("=")
+    if not sign or not key:
+        raise ConfigError(f"{text!r}: is not of the form key=value")
+    node = tree
+    *parents, last = key.split(".")
+    for name in parents:
+        node = node.setdefault(name, {})
+        if not isinstance(node, dict):
+            raise ConfigError(f"{key}: {name} holds the value {node!r}, so no key can stand below it")
+    node[last] = parse_value(value)
+
+
+def _explain(cls: type[Config], item: dict[str, Any]) -> str:
+    """One line for one pydantic error: which key, what is wrong, what is allowed."""
+    path = [str(part) for part in item["loc"]]
+    key = ".".join(path)
+    if item["type"] == "extra_forbidden":
+        known = [doc.key for doc in describe(cls)]
+        close = difflib.get_close_matches(key, known, n=1, cutoff=0.5) or difflib.get_close_matches(
+            path[-1], known, n=1, cutoff=0.5
+        )
+        hint = f"did you mean {close[0]}?" if close else "the keys are " + ", ".join(known)
+        return f"{key}: unknown key; {hint}"
+    if item["type"] == "missing":
+        meaning = next((doc.meaning for doc in describe(cls) if doc.key == key), "")
+        return f"{key}: is required{f' ({meaning})' if meaning else ''}; give {key}=VALUE"
+    message = item["msg"].removeprefix("Value error, ")
+    if not key:
+        return message
+    return f"{key}={item['input']!r}: {message[0].lower()}{message[1:]}"
+
+
+def _config_class(annotation: Any) -> type[Config] | None:
+    if isinstance(annotation, type) and issubclass(annotation, Config):
+        return annotation
+    return None
+
+
+def _type_name(annotation: Any) -> str:
+    origin = typing.get_origin(annotation)
+    if origin is typing.Annotated:
+        return _type_name(typing.get_args(annotation)[0])
+    if origin is typing.Literal:
+        return "|".join(str(value) for value in typing.get_args(annotation))
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(_type_name(a) if a is not type(None) else "null" for a in typing.get_args(annotation))
+    if origin is not None:
+        inner = ", ".join("..." if a is Ellipsis else _type_name(a) for a in typing.get_args(annotation))
+        return f"{origin.__name__}[{inner}]"
+    return {Path: "path", str: "text", int: "integer", float: "number", bool: "true|false"}.get(
+        annotation, getattr(annotation, "__name__", str(annotation))
+    )
+
+
+def _show(value: Any) -> str:
+    if isinstance(value, bool) or value is None:
+        return yaml.safe_dump(value).split("\n")[0]
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(str(v) for v in value) + "]"
+    return str(value)

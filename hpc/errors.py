@@ -1,0 +1,47 @@
+"""One error tree. An `Error` is the user's to mend: it is shown as one message, without a traceback.
+
+Each message says what is wrong (the value), what is allowed, and what to type.
+"""
+
+from __future__ import annotations
+
+
+class Error(ValueError):
+    """Something the user can mend; `exit_code` is what the command returns to the shell."""
+
+    exit_code = 2
+
+
+class ConfigError(Error):
+    """A key or value of the configuration is not usable."""
+
+
+class InputError(Error):
+    """The content of a user's file is not usable."""
+
+
+class OutputExists(Error):
+    """The place to write to is taken."""
+
+
+class NoSpace(Error):
+    """The disk cannot hold what would be written."""
+
+
+class Incomplete(Error):
+    """The work ended, but part of it could not be done (failed subjects, missing parts)."""
+
+    exit_code = 3
+
+
+class Preempted(Error):
+    """A signal asked the run to stop; its state is saved. 75 is EX_TEMPFAIL: a scheduler may requeue."""
+
+    exit_code = 75
+
+
+def some(items, limit: int = 5) -> str:
+    """'a, b, c and 7 more': the first `limit` of `items`, for messages."""
+    items = [str(item) for item in items]
+    shown = ", ".join(items[:limit])
+    return shown if len(items) <= limit else f"{shown} and {len(items) - limit} more"

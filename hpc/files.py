@@ -1,0 +1,103 @@
+"""Files that appear whole or not at all: publish by rename, delete by rename, manifest last."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from hpc.errors import NoSpace, OutputExists
+
+
+@contextmanager
+def publish(path: str | Path) -> Iterator[Path]:
+    """A temporary path beside `path`; what is written there becomes `path` by one rename when the block ends well.
+
+    Works for files and directories. On an error nothing is left at either place.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial-{uuid.uuid4().hex[:8]}")
+    try:
+        yield partial
+        if partial.is_file():
+            with partial.open("rb") as file:
+                os.fsync(file.fileno())
+        if partial.is_dir() and path.exists():
+            remove(path)
+        partial.replace(path)
+    except OSError as error:
+        remove(partial)
+        if error.errno == 28:
+            raise NoSpace(f"{path}: the disk is full; free some space, then run the same command again") from None
+        raise
+    except BaseException:
+        remove(partial)
+        raise
+
+
+def publish_text(path: str | Path, text: str) -> None:
+    """Write a text file atomically."""
+    with publish(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+def publish_json(path: str | Path, value: Any) -> None:
+    """Write a JSON file atomically, keys in the order given."""
+    publish_text(path, json.dumps(value, indent=1) + "\n")
+
+
+def remove(path: str | Path) -> None:
+    """Delete a file or a tree: renamed out of the way first, so that a half-deleted tree is never taken for a whole."""
+    path = Path(path)
+    if not path.exists() and not path.is_symlink():
+        return
+    trash = path.with_name(f".{path.name}.trash-{uuid.uuid4().hex[:8]}")
+    path.rename(trash)
+    if trash.is_dir() and not trash.is_symlink():
+        shutil.rmtree(trash)
+    else:
+        trash.unlink()
+
+
+def refuse_existing(path: str | Path, overwrite: bool) -> None:
+    """Make sure that nothing stands at `path`; with `overwrite` it is removed. Raises OutputExists."""
+    path = Path(path)
+    if not path.exists():
+        return
+    if not overwrite:
+        raise OutputExists(f"{path}: exists already; give another out= or type overwrite=true to replace it")
+    remove(path)
+
+
+def require_space(path: str | Path, needed_bytes: int) -> None:
+    """Raises NoSpace unless the disk of `path` has `needed_bytes` free."""
+    place = Path(path).absolute()
+    while not place.exists():
+        place = place.parent
+    free = shutil.disk_usage(place).free
+    if free < needed_bytes:
+        raise NoSpace(
+            f"{path}: needs about {needed_bytes / 1e9:.2f} GB, but {free / 1e9:.2f} GB are free; "
+            "free some space or give another out="
+        )
+
+
+def sha256(path: str | Path) -> str:
+    """The SHA-256 of a file's bytes, in hexadecimal."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def size_of(path: str | Path) -> int:
+    """Bytes of a file, or of all files of a tree."""
+    path = Path(path)
+    if path.is_file():
+        return path.stat().st_size
+    return sum(p.stat().st_size for p in path.rglob("*") if p.is_file())

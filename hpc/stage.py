@@ -1,0 +1,147 @@
+"""A stage of a pipeline: config and inputs in, a published output out, and a manifest written last.
+
+The manifest says what made an output and what it cost. An output is *complete* when its manifest is there, and
+*current* when the manifest names the same configuration and unchanged inputs.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import platform
+import resource
+import socket
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import hpc
+from hpc.config import Config
+from hpc.errors import OutputExists
+from hpc.files import publish_json, remove, size_of
+from hpc.progress import duration
+
+log = logging.getLogger(__name__)
+MANIFEST = "manifest.json"
+
+
+def manifest_path(out: str | Path) -> Path:
+    """Where the manifest of an output stands: inside a directory, beside a file."""
+    out = Path(out)
+    return out / MANIFEST if out.is_dir() or not out.suffix or out.suffix == ".zarr" else out.with_name(out.name + "." + MANIFEST)
+
+
+def read_manifest(out: str | Path) -> dict[str, Any] | None:
+    """The manifest of a complete output, or None."""
+    path = manifest_path(out)
+    if not Path(out).exists() or not path.exists():
+        return None
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError:
+        return None
+
+
+def fingerprint(path: str | Path) -> dict[str, Any]:
+    """What an input looked like: for a stage's output its manifest's id, for a file size and time of change,
+    for a folder those of its files (by name)."""
+    path = Path(path)
+    manifest = read_manifest(path)
+    if manifest is not None:
+        return {"path": str(path.absolute()), "manifest": manifest["id"]}
+    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
+    stats = [p.stat() for p in files]
+    return {
+        "path": str(path.absolute()),
+        "files": len(files),
+        "bytes": sum(s.st_size for s in stats),
+        "changed_ns": max((s.st_mtime_ns for s in stats), default=0),
+    }
+
+
+def is_current(name: str, out: str | Path, config: Config, inputs: Mapping[str, Path | None]) -> bool:
+    """True where `out` is complete and was made by this stage from this configuration and these inputs, unchanged."""
+    manifest = read_manifest(out)
+    return (
+        manifest is not None
+        and manifest["stage"] == name
+        and manifest["config"] == config.semantics()
+        and manifest["inputs"] == _fingerprints(inputs)
+    )
+
+
+class Stage:
+    """What a running stage may add to its manifest."""
+
+    def __init__(self, name: str, out: Path):
+        self.name, self.out = name, out
+        self.facts: dict[str, Any] = {}
+
+    def note(self, **facts: Any) -> None:
+        """Record JSON values under `facts` of the manifest (counts, sizes, what was dropped)."""
+        self.facts.update(facts)
+
+
+@contextmanager
+def stage(
+    name: str, out: str | Path, config: Config, inputs: Mapping[str, Path | None], overwrite: bool = False
+) -> Iterator[Stage]:
+    """Run one stage. A complete output is refused (OutputExists) unless `overwrite`; an unfinished one is left for
+    the body to resume or replace. When the body ends well the manifest is written with time and memory."""
+    out = Path(out)
+    _make_way(out, overwrite)
+    seen = _fingerprints(inputs)
+    current = Stage(name, out)
+    started = datetime.now(UTC)
+    clock, cpu = time.monotonic(), _cpu_seconds()
+    yield current
+    seconds = time.monotonic() - clock
+    body = {
+        "stage": name,
+        "id": f"{name}-{started:%Y%m%dT%H%M%S.%f}-{socket.gethostname()}",
+        "started": started.isoformat(),
+        "seconds": round(seconds, 3),
+        "cpu_seconds": round(_cpu_seconds() - cpu, 3),
+        "peak_memory_bytes": peak_memory(),
+        "output_bytes": size_of(out),
+        "config": config.semantics(),
+        "inputs": seen,
+        "facts": current.facts,
+        "software": {"udipdist": hpc.__version__, "python": platform.python_version(), "command": sys.argv},
+    }
+    publish_json(manifest_path(out), body)
+    log.info("%s: done in %s -> %s", name, duration(seconds), out)
+
+
+def _make_way(out: Path, overwrite: bool) -> None:
+    """Refuse or remove what stands at `out`; leave unfinished work of ours to be resumed."""
+    ours = manifest_path(out).exists() or (out / "plan.json").exists()
+    if out.is_dir() and not ours:
+        if any(out.iterdir()):
+            raise OutputExists(f"{out}: is a folder with other files in it; give another out=")
+        return
+    if not out.exists() or (not overwrite and not manifest_path(out).exists() and out.is_dir()):
+        return
+    if not overwrite:
+        raise OutputExists(f"{out}: exists already; give another out= or type overwrite=true to replace it")
+    remove(manifest_path(out))
+    remove(out)
+
+
+def peak_memory() -> int:
+    """The largest resident size so far of this process or of one of its ended children, in bytes."""
+    kilobytes = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return kilobytes * (1 if sys.platform == "darwin" else 1024)
+
+
+def _cpu_seconds() -> float:
+    usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(u.ru_utime + u.ru_stime for u in usages)
+
+
+def _fingerprints(inputs: Mapping[str, Path | None]) -> dict[str, Any]:
+    return {key: fingerprint(path) for key, path in inputs.items() if path is not None}

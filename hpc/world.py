@@ -1,0 +1,56 @@
+"""Which process am I, of how many, and who started me? A pure function of the environment."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from hpc.errors import ConfigError
+
+# Launcher name -> the variables that hold rank, local rank, size and node.
+# The order matters: torchrun and deepspeed may run inside Slurm or MPI, and then the inner launcher counts.
+_LAUNCHERS = (
+    ("torchrun", "TORCHELASTIC_RUN_ID", ("RANK", "LOCAL_RANK", "WORLD_SIZE", "GROUP_RANK")),
+    ("env", "RANK", ("RANK", "LOCAL_RANK", "WORLD_SIZE", "CROSS_RANK")),
+    ("srun", "SLURM_STEP_ID", ("SLURM_PROCID", "SLURM_LOCALID", "SLURM_NTASKS", "SLURM_NODEID")),
+    ("mpirun", "OMPI_COMM_WORLD_RANK",
+     ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_LOCAL_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_NODE_RANK")),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class World:
+    """One process among `size`: its rank, its rank on this node, its node, and the launcher that made it."""
+
+    rank: int = 0
+    local_rank: int = 0
+    size: int = 1
+    node: int = 0
+    launcher: str = "alone"
+
+    @property
+    def is_main(self) -> bool:
+        """True on the one process that prints, writes tables and publishes."""
+        return self.rank == 0
+
+    @classmethod
+    def detect(cls, environ: Mapping[str, str]) -> World:
+        """The world described by the environment. Raises ConfigError where a launcher's variables disagree."""
+        for launcher, marker, names in _LAUNCHERS:
+            if marker not in environ:
+                continue
+            rank, local_rank, size, node = (_integer(environ, name) for name in names)
+            if size is None and launcher == "env":
+                continue  # a lone RANK variable is no launcher
+            if rank is None or size is None or not 0 <= rank < size:
+                raise ConfigError(
+                    f"{launcher}: {names[0]}={environ.get(names[0])!r} and {names[2]}={environ.get(names[2])!r} do not "
+                    f"describe a rank of a world; start with torchrun, deepspeed or srun, or unset {marker}"
+                )
+            return cls(rank, rank if local_rank is None else local_rank, size, node or 0, launcher)
+        return cls()
+
+
+def _integer(environ: Mapping[str, str], name: str) -> int | None:
+    value = environ.get(name, "")
+    return int(value) if value.lstrip("-").isdigit() else None

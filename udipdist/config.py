@@ -1,0 +1,378 @@
+"""Every verb's configuration on one page: the reference manual. `udipdist VERB --help` prints it.
+
+Lengths are in millimetres, positions in base pairs, times in seconds, unless a key says otherwise.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import Field, model_validator
+
+from hpc.config import Config
+
+Positive = Annotated[int, Field(gt=0)]
+NonNegative = Annotated[int, Field(ge=0)]
+Probability = Annotated[float, Field(gt=0, le=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class VerbConfig(Config):
+    """Keys that every verb has."""
+
+    overwrite: bool = Field(False, description="replace an output that exists")
+
+
+# ---------------------------------------------------------------------------------------------------- simulate
+
+
+class GenomeConfig(Config):
+    """The simulated genomes: coalescent windows with real LD on whole chromosomes."""
+
+    chromosomes: Annotated[int, Field(ge=2, le=22)] = Field(22, description="autosomes 1..n")
+    windows_per_chromosome: Positive = Field(4, description="stretches of sequence simulated on each chromosome")
+    window_bp: Positive = Field(1_000_000, description="length of a window")
+    spacing_bp: Positive = Field(20_000_000, description="distance between the starts of windows")
+    variants_per_mb: Positive | None = Field(300, description="variants kept per Mb, drawn at random; null keeps all")
+    min_maf: Share = Field(0.01, description="variants below this minor allele frequency are left out")
+    missing: Share = Field(0.002, description="share of genotype calls made missing")
+    related_share: Share = Field(0.35, description="share of people who have relatives in the cohort")
+
+
+class TraitConfig(Config):
+    """How genes and environment move the brain factors."""
+
+    loci: Positive = Field(60, description="planted loci, each in its own window")
+    ncp_min: float = Field(60.0, description="smallest non-centrality N r^2 of a planted locus")
+    ncp_max: float = Field(500.0, description="largest non-centrality N r^2 of a planted locus")
+    pleiotropy: Share = Field(0.25, description="share of loci that move a second factor by half as much variance")
+    polygenic_h2: Share = Field(0.15, description="variance of a factor from the polygenic background")
+    polygenic_variants: Positive = Field(2000, description="variants that carry the polygenic background")
+    null_chromosomes: NonNegative = Field(5, description="last chromosomes without any effect, where every hit is false")
+    household: Share = Field(0.05, description="variance that members of a family share")
+    stratification: float = Field(0.3, description="SD of the mean shift of a factor between ancestries")
+
+
+class BrainConfig(Config):
+    """The simulated volumes."""
+
+    resolution_mm: Literal[1, 2, 4, 6, 8] = Field(6, description="voxel size")
+    idiosyncratic_mm: float = Field(1.0, description="SD of smooth deformations that no factor explains")
+    noise: float = Field(1.0, ge=0, description="multiplies the scanner noise")
+    bias_field: float = Field(0.02, ge=0, description="SD of the log of the intensity bias field")
+    pose_deg: float = Field(0.5, ge=0, description="SD of the residual rotation about each axis, degrees")
+    pose_mm: float = Field(0.5, ge=0, description="SD of the residual translation along each axis")
+
+
+class SimulateConfig(VerbConfig):
+    """A cohort with known truth: genotypes, volumes, covariates, sparse GRM."""
+
+    out: Path = Field(description="folder to write the cohort to")
+    preset: Literal["smoke", "demo", "bench"] = Field("demo", description="sizes to start from; other keys go on top")
+    seed: NonNegative = Field(1, description="the same seed gives the same bytes")
+    train: NonNegative = Field(2500, description="people with a scan only, to train on")
+    gwas: Positive = Field(4000, description="other people with scan and genotypes, to test")
+    traits_only: bool = Field(False, description="write no volumes; a phenotype table stands in for the latents")
+    genomes: GenomeConfig = GenomeConfig()
+    traits: TraitConfig = TraitConfig()
+    brains: BrainConfig = BrainConfig()
+    workers: NonNegative = Field(2, description="processes; 0 works in this one")
+
+    PRESETS: ClassVar[dict[str, dict[str, Any]]] = {
+        "demo": {},
+        "smoke": {
+            "train": 300,
+            "gwas": 500,
+            "genomes": {"windows_per_chromosome": 2, "variants_per_mb": 100},
+            "traits": {"loci": 24, "polygenic_variants": 500},
+            "brains": {"resolution_mm": 8},
+        },
+        "bench": {
+            "train": 0,
+            "gwas": 22_867,
+            "traits_only": True,
+            "genomes": {"windows_per_chromosome": 5, "variants_per_mb": None, "min_maf": 0.001},
+        },
+    }
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_preset(cls, tree: Any) -> Any:
+        if not isinstance(tree, dict):
+            return tree
+        return _merge(cls.PRESETS.get(tree.get("preset", "demo"), {}), tree)
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.traits.null_chromosomes >= self.genomes.chromosomes:
+            raise ValueError(
+                f"traits.null_chromosomes={self.traits.null_chromosomes} leaves none of the "
+                f"genomes.chromosomes={self.genomes.chromosomes} for the loci; give a smaller number"
+            )
+        windows = (self.genomes.chromosomes - self.traits.null_chromosomes) * self.genomes.windows_per_chromosome
+        if self.traits.loci > windows:
+            raise ValueError(
+                f"traits.loci={self.traits.loci} needs as many windows, and there are {windows} outside the null "
+                "chromosomes; give fewer loci or more genomes.windows_per_chromosome"
+            )
+        return self
+
+
+# ------------------------------------------------------------------------------------------------------ ingest
+
+
+class IngestConfig(VerbConfig):
+    """NIfTI volumes -> the chunked volume store."""
+
+    volumes: Path = Field(description="a folder of .nii/.nii.gz, or a CSV with EID (and FID) and a column of paths")
+    out: Path = Field(description="store to write, NAME.zarr")
+    column: str | None = Field(None, description="the CSV's column of paths; default the first that is not an id")
+    subjects_per_shard: Positive = Field(64, description="volumes in one file of the store")
+    allow_failures: NonNegative = Field(0, description="files that may fail before the exit status says so")
+    workers: NonNegative = Field(2, description="worker processes; 0 works in this one")
+    operational: ClassVar[frozenset[str]] = VerbConfig.operational | {"allow_failures"}
+
+
+# ------------------------------------------------------------------------------------------------------- train
+
+
+class ModelConfig(Config):
+    """The autoencoder."""
+
+    name: Literal["vit_ae"] = Field("vit_ae", description="network")
+    patch: Positive | tuple[Positive, Positive, Positive] | None = Field(
+        None, description="patch edge in voxels, one number or three; default 14x16x14 at 1 mm and about 32 mm below"
+    )
+    width: Positive = Field(128, description="token width")
+    depth: Positive = Field(4, description="encoder blocks (the paper: 12)")
+    decoder_depth: Positive = Field(1, description="decoder blocks (the paper: 12)")
+    heads: Positive = Field(4, description="attention heads (the paper: 8)")
+    mlp_ratio: float = Field(3.0, gt=0, description="hidden width of the MLP over the token width (the paper: 4)")
+    latent: Positive = Field(128, description="numbers in the bottleneck, the phenotypes")
+    dropout: Share = Field(0.0, description="dropout in attention output and MLP")
+
+
+class OptimConfig(Config):
+    """AdamW."""
+
+    lr: float = Field(1e-3, gt=0, description="peak learning rate")
+    weight_decay: float = Field(0.01, ge=0, description="decoupled weight decay")
+    betas: tuple[float, float] = Field((0.9, 0.98), description="moment decays")
+    clip: float = Field(1.0, ge=0, description="largest gradient norm; 0 does not clip")
+
+
+class ScheduleConfig(Config):
+    """The learning rate over optimiser steps."""
+
+    name: Literal["cosine", "constant", "step", "warm_restarts"] = Field("cosine", description="shape after warm-up")
+    warmup: Share = Field(0.05, description="share of all steps with a linear rise")
+    floor: Share = Field(0.02, description="lowest rate, as a share of the peak")
+    step_epochs: Positive = Field(3, description="step: epochs between drops")
+    step_factor: Share = Field(0.5, description="step: factor of a drop")
+    restart_epochs: Positive = Field(10, description="warm_restarts: length of the first cycle; each next is doubled")
+
+
+class EngineConfig(Config):
+    """How DeepSpeed runs the training."""
+
+    zero: Literal[0, 1, 2, 3] = Field(0, description="ZeRO stage: what is sharded over ranks")
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field("auto", description="auto: bf16 on a GPU, fp32 on a CPU")
+    activation_checkpointing: bool = Field(False, description="recompute blocks in the backward pass to save memory")
+    deepspeed: dict[str, Any] = Field({}, description="passed to DeepSpeed last; a warning names what it overrides")
+
+
+class TrainConfig(VerbConfig):
+    """Train an autoencoder on a volume store; run it under torchrun or deepspeed for more than one rank."""
+
+    store: Path = Field(description="volume store to train on")
+    run_dir: Path = Field(description="folder of the run: config, metrics, checkpoints")
+    epochs: NonNegative = Field(10, description="passes over the training subjects; 0 saves the untrained network")
+    global_batch: Positive = Field(16, description="subjects in one optimiser step, over all ranks")
+    micro_batch: Positive | None = Field(None, description="subjects a rank holds at once; default global_batch / ranks")
+    loss: Literal["brain", "patch"] = Field("brain", description="voxels that count: brain, or whole patches (paper)")
+    validation: Share = Field(0.1, description="share of subjects held out, chosen by a hash of the id")
+    checkpoint_epochs: Positive = Field(1, description="epochs between checkpoints")
+    keep: Positive = Field(3, description="checkpoints kept beside the first (untrained) and the best")
+    resume: bool = Field(True, description="go on from the last checkpoint of run_dir")
+    seed: NonNegative = Field(0, description="weights, order of subjects, dropout")
+    threads: NonNegative = Field(0, description="CPU threads of a rank; 0: cores / ranks")
+    model: ModelConfig = ModelConfig()
+    optim: OptimConfig = OptimConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+    engine: EngineConfig = EngineConfig()
+    operational: ClassVar[frozenset[str]] = VerbConfig.operational | {"run_dir", "store", "resume", "threads", "keep"}
+
+
+class EmbedConfig(VerbConfig):
+    """A checkpoint and a volume store -> the latents table."""
+
+    run_dir: Path = Field(description="folder of the training run")
+    store: Path = Field(description="volume store to embed")
+    out: Path = Field(Path("latents.parquet"), description="latents table to write; a PLINK .pheno is put beside it")
+    checkpoint: str = Field("last", description="last, best, or the number of an optimiser step (0: untrained)")
+    batch: Positive = Field(32, description="subjects at once; does not change the result")
+    threads: NonNegative = Field(0, description="CPU threads; 0: all cores")
+    operational: ClassVar[frozenset[str]] = VerbConfig.operational | {"run_dir", "store", "batch", "threads"}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _step_is_text(cls, tree: Any) -> Any:
+        if isinstance(tree, dict) and isinstance(tree.get("checkpoint"), int):
+            tree = tree | {"checkpoint": str(tree["checkpoint"])}
+        return tree
+
+
+# -------------------------------------------------------------------------------------------------------- gwas
+
+
+class NullConfig(Config):
+    """The null models (variance components without a variant)."""
+
+    total_variance: Literal["free", "sample"] = Field(
+        "free", description="free: two-parameter REML; sample: GCTA's constraint Vg + Ve = sample variance"
+    )
+    variance: Path | None = Field(None, description="table with trait, Vg, Ve to use instead of REML")
+
+
+class GwasConfig(VerbConfig):
+    """Test every variant against every trait in one pass over the genotypes."""
+
+    genotypes: Path = Field(description="prefix of PLINK .bed/.bim/.fam; {chr} in it stands for 1..22")
+    phenotypes: Path = Field(description="Parquet or text table with FID IID and one column a trait")
+    covariates: Path | None = Field(None, description="text or Parquet table with FID IID and covariates")
+    formula: str | None = Field(
+        None, description="covariates to use, as 'age + I(age**2) + sex + sex:age + C(site)'; default all columns"
+    )
+    sparse_grm: Path | None = Field(None, description="prefix of GCTA .grm.sp/.grm.id; needed by test=mixed")
+    test: Literal["mixed", "linear"] = Field("mixed", description="exact mixed model, or linear regression")
+    adjust: Literal["gls", "project", "phenotype"] = Field(
+        "gls",
+        description="covariates by GLS with the variants; projected (OLS) out of both; or out of the phenotype only",
+    )
+    out: Path = Field(description="folder to write: sumstats.zarr, null.tsv, samples.tsv")
+    match: Literal["fid_iid", "iid"] = Field("fid_iid", description="ids that must agree between the tables")
+    normalise: Literal["none", "rank"] = Field("none", description="rank: traits to normal scores before anything else")
+    min_maf: Share = Field(1e-4, description="variants below this minor allele frequency are not tested (NaN)")
+    max_missing: Share = Field(0.1, description="variants with more missing calls are not tested (NaN)")
+    max_family: Positive = Field(8000, description="largest group of relatives that is decomposed")
+    weight_tolerance: float = Field(1e-9, gt=0, description="largest relative error of the weights' factorisation")
+    block: Positive = Field(1024, description="variants decoded at once; does not change the result")
+    variants_per_part: Positive = Field(8192, description="variants of one part, one shard of the output")
+    phase: Literal["all", "plan", "part", "finish"] = Field("all", description="for job arrays: do one phase only")
+    part: NonNegative = Field(0, description="phase=part: which part")
+    workers: NonNegative = Field(0, description="Dask worker processes; 0 works in this one")
+    null: NullConfig = NullConfig()
+    operational: ClassVar[frozenset[str]] = VerbConfig.operational | {
+        "block", "variants_per_part", "phase", "part", "genotypes", "phenotypes", "covariates", "sparse_grm",
+    }  # fmt: skip
+
+    @model_validator(mode="after")
+    def _has_grm(self) -> Self:
+        if self.test == "mixed" and self.sparse_grm is None:
+            raise ValueError(
+                "sparse_grm: is required by test=mixed; give sparse_grm=PREFIX (of .grm.sp and .grm.id), "
+                "or test=linear for people known to be unrelated"
+            )
+        return self
+
+
+class ExportConfig(VerbConfig):
+    """Summary statistics of one trait, or of the smallest p over traits, as other programs read them."""
+
+    sumstats: Path = Field(description="folder that gwas wrote")
+    trait: str = Field("minp", description="name of a trait, or minp")
+    format: Literal["fastgwa", "ssf", "fuma"] = Field("fastgwa", description="GCTA, GWAS-SSF, or FUMA's input")
+    out: Path = Field(description="file to write; .gz compresses")
+
+
+# -------------------------------------------------------------------------------------------------------- loci
+
+
+class LociConfig(VerbConfig):
+    """Summary statistics -> genomic risk loci, by the rules of FUMA SNP2GENE."""
+
+    sumstats: Path = Field(description="folder that gwas wrote")
+    genotypes: Path = Field(description="prefix of .bed/.bim/.fam for LD; {chr} in it stands for 1..22")
+    out: Path = Field(description="folder to write: GenomicRiskLoci.txt, leadSNPs.txt, IndSigSNPs.txt, loci.parquet")
+    trait: str = Field("minp", description="minp, multivariate, or the name of a trait")
+    p: Probability = Field(5e-8, description="threshold of lead SNPs, before division by traits")
+    traits: Positive | None = Field(None, description="Bonferroni divisor; default the number tested (1 for one trait)")
+    p_candidate: Probability = Field(0.05, description="threshold of candidate SNPs")
+    r2: Share = Field(0.6, description="LD that makes a SNP a candidate of an independent significant SNP")
+    r2_lead: Share = Field(0.1, description="LD that joins independent significant SNPs to one lead SNP")
+    merge_bp: NonNegative = Field(250_000, description="blocks closer than this are one locus")
+    window_bp: Positive = Field(1_000_000, description="LD is computed within this distance")
+    min_maf: Share = Field(0.0, description="SNPs below this are no independent significant SNPs")
+    exclude_mhc: bool = Field(False, description="leave out chr6:29,614,758-33,170,276 (GRCh37)")
+    operational: ClassVar[frozenset[str]] = VerbConfig.operational | {"sumstats", "genotypes"}
+
+
+class PanelConfig(VerbConfig):
+    """Loci against a panel of known ones."""
+
+    loci: Path = Field(description="folder that loci wrote")
+    panel: str = Field("big40", description="big40, or a table with chr, start, end (or chr, pos)")
+    out: Path = Field(description="folder to write: hits.tsv, panel.json")
+    flank_bp: NonNegative = Field(250_000, description="added on both sides of a panel interval")
+    rotations: NonNegative = Field(1000, description="rotations of the genome that give the chance level")
+    seed: NonNegative = Field(0, description="of the rotations")
+    operational: ClassVar[frozenset[str]] = VerbConfig.operational | {"loci"}
+
+
+# ------------------------------------------------------------------------------------------------------ report
+
+
+class ReportConfig(VerbConfig):
+    """One self-contained HTML page about a run."""
+
+    run: Path = Field(description="folder of the run")
+    out: Path = Field(Path("report.html"), description="page to write; figures go to the folder NAME_figures beside it")
+    title: str = Field("udipdist", description="heading of the page")
+
+
+# ---------------------------------------------------------------------------------------------------- pipeline
+
+
+class LaunchConfig(Config):
+    """How `run` starts the training."""
+
+    ranks: Positive = Field(1, description="processes of the training on this machine, under torchrun")
+
+
+class RunConfig(VerbConfig):
+    """The whole pipeline from the user's own files; a stage is skipped if its output is complete and current."""
+
+    out: Path = Field(description="folder of the run; each stage has a folder below it")
+    volumes: Path = Field(description="scans of the people to test: a folder or CSV, as in ingest")
+    train_volumes: Path | None = Field(None, description="scans of the people to train on; default the same")
+    genotypes: Path = Field(description="prefix of PLINK .bed/.bim/.fam; {chr} in it stands for 1..22")
+    covariates: Path | None = Field(None, description="table with FID IID and covariates")
+    sparse_grm: Path | None = Field(None, description="prefix of GCTA .grm.sp/.grm.id; without it the test is linear")
+    workers: NonNegative = Field(2, description="worker processes of ingest and gwas; 0 works in this one")
+    report: bool = Field(True, description="write report.html")
+    stages: dict[str, dict[str, Any]] = Field(
+        {}, description="keys for single stages: ingest, train, embed, gwas, loci, panel, as in their verbs"
+    )
+    launch: LaunchConfig = LaunchConfig()
+
+
+class DemoConfig(VerbConfig):
+    """The whole pipeline on a simulated cohort; the found loci are held against the planted ones."""
+
+    out: Path = Field(Path("demo"), description="folder to write")
+    preset: Literal["smoke", "demo"] = Field("demo", description="size of the cohort")
+    seed: NonNegative = Field(1, description="of the cohort and of the network")
+    workers: NonNegative = Field(2, description="processes, and ranks of the training")
+    stages: dict[str, dict[str, Any]] = Field({}, description="keys for single stages: simulate, train, gwas, loci ...")
+
+
+def _merge(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
+    """`top` laid over `base`, nested dicts merged."""
+    merged = dict(base)
+    for key, value in top.items():
+        if isinstance(value, dict) and isinstance(merged.get(key), dict):
+            merged[key] = _merge(merged[key], value)
+        else:
+            merged[key] = value
+    return merged
