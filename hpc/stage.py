@@ -63,14 +63,14 @@ def fingerprint(path: str | Path) -> dict[str, Any]:
     }
 
 
-def is_current(name: str, out: str | Path, config: Config, inputs: Mapping[str, Path | None]) -> bool:
-    """True where `out` is complete and was made by this stage from this configuration and these inputs, unchanged."""
+def is_current(name: str, out: str | Path, config: Config) -> bool:
+    """True where `out` is complete and was made by this stage from this configuration, and no input changed since."""
     manifest = read_manifest(out)
     return (
         manifest is not None
         and manifest["stage"] == name
-        and manifest["config"] == config.semantics()
-        and manifest["inputs"] == _fingerprints(inputs)
+        and manifest["config"] == json.loads(json.dumps(config.semantics()))
+        and all(_unchanged(seen) for seen in manifest["inputs"].values())
     )
 
 
@@ -141,6 +141,10 @@ def peak_memory() -> int:
 def _cpu_seconds() -> float:
     usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return sum(u.ru_utime + u.ru_stime for u in usages)
+
+
+def _unchanged(seen: dict[str, Any]) -> bool:
+    return Path(seen["path"]).exists() and fingerprint(seen["path"]) == seen
 
 
 def _fingerprints(inputs: Mapping[str, Path | None]) -> dict[str, Any]:

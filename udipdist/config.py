@@ -201,7 +201,7 @@ class TrainConfig(VerbConfig):
     optim: OptimConfig = OptimConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     engine: EngineConfig = EngineConfig()
-    operational: ClassVar[frozenset[str]] = VerbConfig.operational | {"run_dir", "store", "resume", "threads", "keep"}
+    operational: ClassVar[frozenset[str]] = VerbConfig.operational | {"run_dir", "resume", "threads", "keep"}
 
 
 class EmbedConfig(VerbConfig):
@@ -213,7 +213,7 @@ class EmbedConfig(VerbConfig):
     checkpoint: str = Field("last", description="last, best, or the number of an optimiser step (0: untrained)")
     batch: Positive = Field(32, description="subjects at once; does not change the result")
     threads: NonNegative = Field(0, description="CPU threads; 0: all cores")
-    operational: ClassVar[frozenset[str]] = VerbConfig.operational | {"run_dir", "store", "batch", "threads"}
+    operational: ClassVar[frozenset[str]] = VerbConfig.operational | {"batch", "threads"}
 
     @model_validator(mode="before")
     @classmethod
@@ -263,9 +263,7 @@ class GwasConfig(VerbConfig):
     part: NonNegative = Field(0, description="phase=part: which part")
     workers: NonNegative = Field(0, description="Dask worker processes; 0 works in this one")
     null: NullConfig = NullConfig()
-    operational: ClassVar[frozenset[str]] = VerbConfig.operational | {
-        "block", "variants_per_part", "phase", "part", "genotypes", "phenotypes", "covariates", "sparse_grm",
-    }  # fmt: skip
+    operational: ClassVar[frozenset[str]] = VerbConfig.operational | {"block", "variants_per_part", "phase", "part"}
 
     @model_validator(mode="after")
     def _has_grm(self) -> Self:
@@ -305,7 +303,6 @@ class LociConfig(VerbConfig):
     window_bp: Positive = Field(1_000_000, description="LD is computed within this distance")
     min_maf: Share = Field(0.0, description="SNPs below this are no independent significant SNPs")
     exclude_mhc: bool = Field(False, description="leave out chr6:29,614,758-33,170,276 (GRCh37)")
-    operational: ClassVar[frozenset[str]] = VerbConfig.operational | {"sumstats", "genotypes"}
 
 
 class PanelConfig(VerbConfig):
@@ -317,7 +314,6 @@ class PanelConfig(VerbConfig):
     flank_bp: NonNegative = Field(250_000, description="added on both sides of a panel interval")
     rotations: NonNegative = Field(1000, description="rotations of the genome that give the chance level")
     seed: NonNegative = Field(0, description="of the rotations")
-    operational: ClassVar[frozenset[str]] = VerbConfig.operational | {"loci"}
 
 
 # ------------------------------------------------------------------------------------------------------ report

@@ -1,0 +1,27 @@
+# make demo   the whole pipeline on a simulated cohort, in ./demo
+# make test   the tests
+# Both first make .venv and install the project into it.
+
+VENV ?= .venv
+OUT ?= demo
+PYTHON_IN := $(VENV)/bin/python
+
+.PHONY: demo test lint clean
+
+demo: $(VENV)/.installed
+	$(PYTHON_IN) -m udipdist demo out=$(OUT)
+
+test: $(VENV)/.installed lint
+	$(PYTHON_IN) -m pytest
+
+lint: $(VENV)/.installed
+	$(PYTHON_IN) -m ruff check .
+	$(PYTHON_IN) -m ruff format --check .
+	$(VENV)/bin/lint-imports --no-cache
+
+$(VENV)/.installed: pyproject.toml configs/constraints.txt launch/install.sh
+	launch/install.sh $(VENV) test
+	touch $@
+
+clean:
+	rm -rf $(VENV) demo build *.egg-info .pytest_cache .ruff_cache .hypothesis

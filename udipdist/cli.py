@@ -1,0 +1,123 @@
+"""The verbs, in pipeline order. Each loads a configuration and calls one function.
+
+Grammar: udipdist VERB [CONFIG.yaml] [key=value ...] [--dry-run]. Nothing heavy is imported before a verb runs.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import textwrap
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+from hpc import __version__, log
+from hpc.config import Config, describe
+from hpc.errors import ConfigError, Error
+from hpc.world import World
+from udipdist import config as configs
+
+
+@dataclass(frozen=True)
+class Verb:
+    """A command: its configuration class, and the module with the function of its name and `preview`."""
+
+    name: str
+    config: type[Config]
+    module: str
+
+
+VERBS = (
+    Verb("simulate", configs.SimulateConfig, "udipdist.cohort.simulate"),
+    Verb("ingest", configs.IngestConfig, "udipdist.volumes.ingest"),
+    Verb("train", configs.TrainConfig, "udipdist.train"),
+    Verb("embed", configs.EmbedConfig, "udipdist.embed"),
+    Verb("gwas", configs.GwasConfig, "udipdist.gwas.scan"),
+    Verb("export", configs.ExportConfig, "udipdist.gwas.export"),
+    Verb("loci", configs.LociConfig, "udipdist.loci.clump"),
+    Verb("panel", configs.PanelConfig, "udipdist.loci.panel"),
+    Verb("report", configs.ReportConfig, "udipdist.report.page"),
+    Verb("run", configs.RunConfig, "udipdist.pipeline"),
+    Verb("demo", configs.DemoConfig, "udipdist.demo"),
+)
+
+
+class _VerbCommand(click.Command):
+    """A click command whose help lists the keys of its configuration class."""
+
+    def __init__(self, verb: Verb):
+        self.verb = verb
+        super().__init__(
+            verb.name,
+            callback=lambda words, dry_run: execute(verb, words, dry_run),
+            params=[
+                click.Argument(["words"], nargs=-1, metavar="[CONFIG.yaml] [key=value ...]"),
+                click.Option(["--dry-run"], is_flag=True, help="Print the resolved configuration and what would be done."),
+            ],
+            help=verb.config.__doc__,
+            short_help=(verb.config.__doc__ or "").split("\n")[0].split(":")[0],
+        )
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        formatter.write("\nKeys:\n")
+        for doc in describe(self.verb.config):
+            default = "required" if doc.default == "(required)" else f"default {doc.default}"
+            formatter.write(f"  {doc.key}  ({doc.type}; {default})\n")
+            formatter.write(textwrap.fill(doc.meaning, 100, initial_indent=" " * 6, subsequent_indent=" " * 6) + "\n")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="udipdist")
+@click.option("--local_rank", "--local-rank", type=int, hidden=True, expose_value=False)  # the deepspeed launcher adds it
+def main() -> None:
+    """From brain MRI volumes and genotypes to genomic risk loci, without labels.
+
+    udipdist VERB [CONFIG.yaml] [key=value ...]; the verbs are below, in pipeline order.
+    """
+
+
+main.list_commands = lambda ctx: [verb.name for verb in VERBS]  # pipeline order, not alphabetical
+for _verb in VERBS:
+    main.add_command(_VerbCommand(_verb))
+
+
+def resolve(verb: Verb, words: tuple[str, ...]) -> Config:
+    """The configuration of a command line. Raises ConfigError."""
+    path = None
+    if words and "=" not in words[0]:
+        path, words = words[0], words[1:]
+    stray = [word for word in words if "=" not in word]
+    if stray:
+        raise ConfigError(
+            f"{stray[0]!r}: is not of the form key=value; the order is udipdist {verb.name} [CONFIG.yaml] [key=value ...]"
+        )
+    return verb.config.load(path, words)
+
+
+def execute(verb: Verb, words: tuple[str, ...], dry_run: bool) -> None:
+    """Run one verb; a user's mistake ends with its message and exit code, without a traceback."""
+    world = World()
+    try:
+        world = World.detect(os.environ)
+        log.setup(world)
+        config = resolve(verb, words)
+        module = importlib.import_module(verb.module)
+        if dry_run:
+            click.echo(config.yaml() + "".join(f"# {line}\n" for line in module.preview(config)), nl=False)
+            return
+        getattr(module, verb.name)(config)
+    except Error as error:
+        where = f" (rank {world.rank})" if world.size > 1 else ""
+        click.echo(f"udipdist {verb.name}{where}: {error}", err=True)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        click.echo(f"udipdist {verb.name}: interrupted; the same command goes on where it stopped", err=True)
+        sys.exit(130)
+
+
+def command(verb: str, config_path: Path) -> list[str]:
+    """The command line that runs `verb` in a process of its own."""
+    return [sys.executable, "-m", "udipdist", verb, str(config_path)]
