@@ -108,6 +108,15 @@ def parse_value(text: str) -> Any:
         return text
 
 
+def merge(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
+    """`top` laid over `base`, nested mappings merged."""
+    merged = dict(base)
+    for key, value in top.items():
+        old = merged.get(key)
+        merged[key] = merge(old, value) if isinstance(value, dict) and isinstance(old, dict) else value
+    return merged
+
+
 class _StrictLoader(yaml.SafeLoader):
     """SafeLoader that refuses repeated keys and reads YAML 1.2 floats such as 1e-4."""
 

@@ -32,7 +32,11 @@ MANIFEST = "manifest.json"
 def manifest_path(out: str | Path) -> Path:
     """Where the manifest of an output stands: inside a directory, beside a file."""
     out = Path(out)
-    return out / MANIFEST if out.is_dir() or not out.suffix or out.suffix == ".zarr" else out.with_name(out.name + "." + MANIFEST)
+    return (
+        out / MANIFEST
+        if out.is_dir() or not out.suffix or out.suffix == ".zarr"
+        else out.with_name(out.name + "." + MANIFEST)
+    )
 
 
 def read_manifest(out: str | Path) -> dict[str, Any] | None:

@@ -55,7 +55,9 @@ class _VerbCommand(click.Command):
             callback=lambda words, dry_run: execute(verb, words, dry_run),
             params=[
                 click.Argument(["words"], nargs=-1, metavar="[CONFIG.yaml] [key=value ...]"),
-                click.Option(["--dry-run"], is_flag=True, help="Print the resolved configuration and what would be done."),
+                click.Option(
+                    ["--dry-run"], is_flag=True, help="Print the resolved configuration and what would be done."
+                ),
             ],
             help=verb.config.__doc__,
             short_help=(verb.config.__doc__ or "").split("\n")[0].split(":")[0],
@@ -71,7 +73,9 @@ class _VerbCommand(click.Command):
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="udipdist")
-@click.option("--local_rank", "--local-rank", type=int, hidden=True, expose_value=False)  # the deepspeed launcher adds it
+@click.option(
+    "--local_rank", "--local-rank", type=int, hidden=True, expose_value=False
+)  # the deepspeed launcher adds it
 def main() -> None:
     """From brain MRI volumes and genotypes to genomic risk loci, without labels.
 

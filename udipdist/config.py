@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from hpc.config import Config
+from hpc.config import Config, merge
 
 Positive = Annotated[int, Field(gt=0)]
 NonNegative = Annotated[int, Field(ge=0)]
@@ -49,7 +49,9 @@ class TraitConfig(Config):
     pleiotropy: Share = Field(0.25, description="share of loci that move a second factor by half as much variance")
     polygenic_h2: Share = Field(0.15, description="variance of a factor from the polygenic background")
     polygenic_variants: Positive = Field(2000, description="variants that carry the polygenic background")
-    null_chromosomes: NonNegative = Field(5, description="last chromosomes without any effect, where every hit is false")
+    null_chromosomes: NonNegative = Field(
+        5, description="last chromosomes without any effect, where every hit is false"
+    )
     household: Share = Field(0.05, description="variance that members of a family share")
     stratification: float = Field(0.3, description="SD of the mean shift of a factor between ancestries")
 
@@ -101,7 +103,7 @@ class SimulateConfig(VerbConfig):
     def _from_preset(cls, tree: Any) -> Any:
         if not isinstance(tree, dict):
             return tree
-        return _merge(cls.PRESETS.get(tree.get("preset", "demo"), {}), tree)
+        return merge(cls.PRESETS.get(tree.get("preset", "demo"), {}), tree)
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -189,7 +191,9 @@ class TrainConfig(VerbConfig):
     run_dir: Path = Field(description="folder of the run: config, metrics, checkpoints")
     epochs: NonNegative = Field(10, description="passes over the training subjects; 0 saves the untrained network")
     global_batch: Positive = Field(16, description="subjects in one optimiser step, over all ranks")
-    micro_batch: Positive | None = Field(None, description="subjects a rank holds at once; default global_batch / ranks")
+    micro_batch: Positive | None = Field(
+        None, description="subjects a rank holds at once; default global_batch / ranks"
+    )
     loss: Literal["brain", "patch"] = Field("brain", description="voxels that count: brain, or whole patches (paper)")
     validation: Share = Field(0.1, description="share of subjects held out, chosen by a hash of the id")
     checkpoint_epochs: Positive = Field(1, description="epochs between checkpoints")
@@ -361,14 +365,3 @@ class DemoConfig(VerbConfig):
     seed: NonNegative = Field(1, description="of the cohort and of the network")
     workers: NonNegative = Field(2, description="processes, and ranks of the training")
     stages: dict[str, dict[str, Any]] = Field({}, description="keys for single stages: simulate, train, gwas, loci ...")
-
-
-def _merge(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
-    """`top` laid over `base`, nested dicts merged."""
-    merged = dict(base)
-    for key, value in top.items():
-        if isinstance(value, dict) and isinstance(merged.get(key), dict):
-            merged[key] = _merge(merged[key], value)
-        else:
-            merged[key] = value
-    return merged

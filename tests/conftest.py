@@ -1,0 +1,30 @@
+"""What every test may use."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def udipdist(tmp_path):
+    """Run the command line in a process of its own, in an empty folder: udipdist("gwas", "key=value", ...)."""
+
+    def run(*words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        result = subprocess.run(
+            [sys.executable, "-m", "udipdist", *map(str, words)],
+            cwd=tmp_path,
+            text=True,
+            capture_output=True,
+            timeout=280,
+        )
+        if check and result.returncode:
+            raise AssertionError(f"exit code {result.returncode}\n{result.stdout}\n{result.stderr}")
+        return result
+
+    return run

@@ -1,0 +1,94 @@
+"""Manifests: complete, current, refused, replaced."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from hpc.config import Config
+from hpc.errors import OutputExists
+from hpc.stage import is_current, manifest_path, read_manifest, stage
+
+
+class Settings(Config):
+    out: Path
+    p: float = 0.5
+    workers: int = 0
+    overwrite: bool = False
+
+
+@pytest.fixture
+def source(tmp_path):
+    path = tmp_path / "in.txt"
+    path.write_text("input")
+    return path
+
+
+def make(config: Settings, source: Path, text: str = "x") -> None:
+    with stage("copy", config.out, config, {"source": source}, config.overwrite) as made:
+        config.out.mkdir(parents=True, exist_ok=True)
+        (config.out / "f").write_text(text)
+        made.note(count=3)
+
+
+def test_manifest_says_what_it_cost(tmp_path, source):
+    config = Settings(out=tmp_path / "o")
+    make(config, source)
+    manifest = read_manifest(config.out)
+    assert manifest["facts"] == {"count": 3}
+    assert manifest["peak_memory_bytes"] > 10**6 and manifest["seconds"] >= 0
+
+
+def test_current_until_config_or_input_changes(tmp_path, source):
+    config = Settings(out=tmp_path / "o")
+    assert not is_current("copy", config.out, config)
+    make(config, source)
+    assert is_current("copy", config.out, config)
+    assert is_current("copy", config.out, Settings(out=config.out, workers=8))
+    assert not is_current("copy", config.out, Settings(out=config.out, p=0.1))
+    os.utime(source, ns=(1, 1))
+    assert not is_current("copy", config.out, config)
+    source.unlink()
+    assert not is_current("copy", config.out, config)
+
+
+def test_a_stage_remade_makes_its_followers_stale(tmp_path, source):
+    first, second = Settings(out=tmp_path / "a"), Settings(out=tmp_path / "b")
+    make(first, source)
+    make(second, first.out)
+    assert is_current("copy", second.out, second)
+    make(Settings(out=first.out, overwrite=True), source)
+    assert not is_current("copy", second.out, second)
+
+
+def test_complete_output_is_refused_or_replaced(tmp_path, source):
+    config = Settings(out=tmp_path / "o")
+    make(config, source)
+    (config.out / "stale").write_text("")
+    with pytest.raises(OutputExists, match="overwrite=true"):
+        make(config, source)
+    make(Settings(out=config.out, overwrite=True), source, "new")
+    assert not (config.out / "stale").exists() and (config.out / "f").read_text() == "new"
+
+
+def test_a_folder_of_the_user_is_never_deleted(tmp_path, source):
+    precious = tmp_path / "home"
+    precious.mkdir()
+    (precious / "thesis.tex").write_text("x")
+    with pytest.raises(OutputExists, match="other files"):
+        make(Settings(out=precious, overwrite=True), source)
+    assert (precious / "thesis.tex").exists()
+
+
+def test_failed_stage_leaves_no_manifest(tmp_path, source):
+    config = Settings(out=tmp_path / "o")
+    with pytest.raises(RuntimeError), stage("copy", config.out, config, {"source": source}):
+        raise RuntimeError
+    assert read_manifest(config.out) is None
+
+
+def test_manifest_of_a_file_stands_beside_it(tmp_path):
+    assert manifest_path(tmp_path / "t.parquet").name == "t.parquet.manifest.json"
+    assert manifest_path(tmp_path / "s.zarr") == tmp_path / "s.zarr" / "manifest.json"

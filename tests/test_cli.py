@@ -1,0 +1,60 @@
+"""The command line: one grammar, light to start, one clear message for a mistake."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from hpc.config import describe
+from udipdist.cli import VERBS
+
+NAMES = [verb.name for verb in VERBS]
+
+
+@pytest.mark.parametrize("verb", VERBS, ids=NAMES)
+def test_help_lists_every_key(verb, udipdist):
+    text = udipdist(verb.name, "--help").stdout
+    for doc in describe(verb.config):
+        assert f"{doc.key}  (" in text
+        assert doc.meaning, f"{verb.name}.{doc.key} has no description"
+
+
+@pytest.mark.parametrize("words", [["--help"], *[[name, "--help"] for name in NAMES]], ids=lambda w: w[0])
+def test_help_loads_nothing_heavy(words):
+    program = (
+        "import sys\nfrom udipdist.cli import main\n"
+        f"try: main({words!r})\nexcept SystemExit: pass\n"
+        "heavy = {'torch', 'deepspeed', 'dask', 'distributed', 'ray', 'nilearn', 'numba', 'pandas', 'zarr', 'matplotlib'}\n"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, timeout=60)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["gwas", "genotype=x"], "genotype: unknown key; did you mean genotypes?"),
+        (["train", "store=x", "run_dir=y", "optim.lr=fast"], "optim.lr='fast'"),
+        (["loci", "key=1", "stray"], "'stray': is not of the form key=value"),
+        (["ingest", "nowhere.yaml"], "nowhere.yaml: cannot be read"),
+    ],
+)
+def test_mistake_is_one_message_without_traceback(words, message, udipdist):
+    result = udipdist(*words, check=False)
+    assert result.returncode == 2
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_the_deepspeed_launcher_may_add_its_option(udipdist):
+    assert "lead SNPs" in udipdist("--local_rank=0", "loci", "--help").stdout
+
+
+def test_dry_run_prints_a_config_that_can_be_used(tmp_path, udipdist):
+    words = ["run", "out=r", "volumes=v", "genotypes=g", "stages.train.epochs=3"]
+    first = udipdist(*words, "--dry-run").stdout
+    (tmp_path / "c.yaml").write_text(first)
+    assert udipdist("run", "c.yaml", "--dry-run").stdout == first
+    assert not (tmp_path / "r").exists()

@@ -1,0 +1,205 @@
+"""The whole pipeline on a simulated cohort; what it finds is held against what was planted.
+
+Beside the trained ViT autoencoder stand a PCA of the voxels, the untrained encoder, the oracle (the true factors as
+phenotypes) and the trained encoder again without covariates, so that the reader sees what each is worth.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from hpc.config import Config, merge
+from hpc.errors import ConfigError
+from hpc.files import publish, publish_json
+from hpc.progress import duration
+from hpc.stage import Stage, is_current, stage
+from udipdist import pipeline
+from udipdist.config import DemoConfig, EmbedConfig, RunConfig, SimulateConfig
+from udipdist.pipeline import Step
+
+log = logging.getLogger(__name__)
+
+# What the demo sets apart from the defaults of each stage. One optimiser step sees 16 people and the network is a
+# third of the published depth, so that a laptop trains it in two minutes.
+STAGES: dict[str, dict[str, dict[str, Any]]] = {
+    "demo": {"train": {"epochs": 10, "global_batch": 16, "model": {"patch": 8}}, "gwas": {"normalise": "rank"}},
+    "smoke": {
+        "train": {"epochs": 12, "global_batch": 16, "model": {"patch": 4, "depth": 3}},
+        "gwas": {"normalise": "rank"},
+    },
+}
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """One row of the table: its name, its phenotypes, and the folder that holds its gwas and loci."""
+
+    name: str
+    phenotypes: Path
+    folder: Path
+    covariates: bool = True
+
+
+class VoxelPcaConfig(Config):
+    """The inputs of the PCA row; it has no verb of its own."""
+
+    train: Path
+    embed: Path
+    components: int = 128
+    seed: int = 0
+
+
+def demo(config: DemoConfig) -> None:
+    """Simulate, run, compare, report; prints the table and the report's path. Raises StageFailed."""
+    cohort, out = config.out / "cohort", config.out / "run"
+    simulate = Step("simulate", "simulate", _simulate_config(config), cohort)
+    pipeline.execute_all([simulate], config.out, config.overwrite)
+    run = _run_config(config)
+    pipeline.run(run)
+    analyses = _analyses(config, run)
+    for analysis in analyses[1:]:
+        log.info("comparison: %s", analysis.name)
+        pipeline.execute_all(_association(analysis, run), analysis.folder, config.overwrite)
+    comparison = compare(analyses, cohort)
+    publish_json(out / "comparison.json", comparison)
+    pipeline.execute(pipeline.report_step(out), out)
+    print(table(comparison["rows"]))
+    print(f"\nreport: {out / 'report.html'}")
+
+
+def preview(config: DemoConfig) -> list[str]:
+    """The stages of the demo, a line each."""
+    simulate = Step("simulate", "simulate", _simulate_config(config), config.out / "cohort")
+    lines = [f"{'simulate':18s} {'up to date' if simulate.current else 'to do'}"]
+    lines += pipeline.preview(_run_config(config))
+    return [*lines, "then the same association of: voxel PCA, untrained encoder, true factors, no covariates"]
+
+
+def compare(analyses: list[Analysis], cohort: Path) -> dict[str, Any]:
+    """Every analysis scored against the truth: `rows` of the table, and `planted` loci with who found them."""
+    from udipdist.cohort import score
+    from udipdist.gwas.sumstats import Sumstats
+
+    truth = cohort / "truth"
+    factors = pd.read_parquet(truth / "factors.parquet")
+    null = json.loads((truth / "truth.json").read_text())["null_chromosomes"]
+    rows, found_by = [], {}
+    for analysis in analyses:
+        result = score.score(_leads(analysis.folder / "loci"), truth)
+        multivariate = score.score(_leads(analysis.folder / "loci_multivariate"), truth)
+        sumstats = Sumstats.open(analysis.folder / "gwas")
+        r2 = score.factor_r2(pd.read_parquet(analysis.phenotypes), factors)
+        rows.append(
+            {
+                "name": analysis.name,
+                "planted_found": len(result.planted_found),
+                "planted_total": result.planted_total,
+                "leads": result.leads,
+                "polygenic": result.polygenic,
+                "strict_false": result.strict_false,
+                "lambda_null": score.lambda_null(sumstats, null),
+                "multivariate_loci": len(multivariate.planted_found),
+                "multivariate_false": multivariate.strict_false,
+                "factor_r2": sum(r2.values()) / len(r2),
+            }
+        )
+        found_by[analysis.name] = set(result.planted_found)
+    planted = pd.read_csv(truth / "loci.tsv", sep="\t")
+    records = planted[planted["role"] == "primary"].to_dict("records")
+    for record in records:
+        record["found_by"] = [name for name, found in found_by.items() if record["locus"] in found]
+    return {"rows": rows, "planted": records}
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """The comparison as text."""
+    head = (
+        f"{'phenotypes':28s} {'planted':>9s} {'poly-':>6s} {'strict':>7s} {'lambda':>7s} {'joint test:':>11s} "
+        f"{'factor':>7s}\n{'':28s} {'found':>9s} {'genic':>6s} {'false':>7s} {'null':>7s} {'planted':>11s} {'R2':>7s}"
+    )
+    lines = [
+        f"{r['name']:28s} {r['planted_found']:>5d}/{r['planted_total']:<3d} {r['polygenic']:>6d} {r['strict_false']:>7d} "
+        f"{r['lambda_null']:>7.3f} {r['multivariate_loci']:>11d} {r['factor_r2']:>7.3f}"
+        for r in rows
+    ]
+    rule = "-" * len(head.splitlines()[0])
+    return "\n".join(["", head, rule, *lines, rule])
+
+
+def _simulate_config(config: DemoConfig) -> SimulateConfig:
+    keys = config.stages.get("simulate", {})
+    base = {"out": config.out / "cohort", "preset": config.preset, "seed": config.seed, "workers": config.workers}
+    return SimulateConfig.parse(base | keys)
+
+
+def _run_config(config: DemoConfig) -> RunConfig:
+    cohort = config.out / "cohort"
+    known = {"simulate", *pipeline.STAGES}
+    unknown = sorted(set(config.stages) - known)
+    if unknown:
+        raise ConfigError(f"stages.{unknown[0]}: unknown stage; the stages are {', '.join(sorted(known))}")
+    own = {name: keys for name, keys in config.stages.items() if name != "simulate"}
+    stages = merge(merge(STAGES[config.preset], {"train": {"seed": config.seed}}), own)
+    return RunConfig(
+        out=config.out / "run", volumes=cohort / "volumes_gwas.csv", train_volumes=cohort / "volumes_train.csv",
+        genotypes=cohort / "genotypes", covariates=cohort / "covariates.tsv", sparse_grm=cohort / "sparse",
+        workers=config.workers, report=False, stages=stages, overwrite=config.overwrite,
+        launch={"ranks": max(1, config.workers)},
+    )  # fmt: skip
+
+
+def _analyses(config: DemoConfig, run: RunConfig) -> list[Analysis]:
+    """The rows; makes the phenotypes that the pipeline did not make."""
+    folder = run.out / "comparison"
+    pca, untrained = folder / "pca" / "latents.parquet", folder / "untrained" / "latents.parquet"
+    embed = EmbedConfig(
+        run_dir=run.out / "train", store=run.out / "ingest" / "gwas.zarr", out=untrained, checkpoint="0"
+    )
+    pipeline.execute_all([Step("embed untrained", "embed", embed, untrained)], run.out, config.overwrite)
+    _voxel_pca(run, pca, config.overwrite)
+    return [
+        Analysis("ViT-AE", run.out / "latents.parquet", run.out),
+        Analysis("PCA of the voxels", pca, folder / "pca"),
+        Analysis("untrained encoder", untrained, folder / "untrained"),
+        Analysis("oracle (true factors)", config.out / "cohort" / "truth" / "factors.parquet", folder / "oracle"),
+        Analysis(
+            "ViT-AE without covariates", run.out / "latents.parquet", folder / "without_covariates", covariates=False
+        ),
+    ]
+
+
+def _voxel_pca(run: RunConfig, out: Path, overwrite: bool) -> None:
+    from udipdist.models.voxel_pca import voxel_pca
+
+    config = VoxelPcaConfig(train=run.out / "ingest" / "train.zarr", embed=run.out / "ingest" / "gwas.zarr")
+    if is_current("voxel_pca", out, config) and not overwrite:
+        return
+    made: Stage
+    with stage("voxel_pca", out, config, {"train": config.train, "embed": config.embed}, overwrite=True) as made:
+        latents = voxel_pca(config.train, config.embed, config.components, config.seed)
+        made.note(subjects=len(latents))
+        with publish(out) as partial:
+            latents.to_parquet(partial, index=False)
+
+
+def _association(analysis: Analysis, run: RunConfig) -> list[Step]:
+    stages = run.stages
+    if not analysis.covariates:
+        run = run.model_copy(update={"covariates": None})
+        stages = stages | {
+            "gwas": {k: v for k, v in stages.get("gwas", {}).items() if k not in ("covariates", "formula")}
+        }
+        run = run.model_copy(update={"stages": stages})
+    return pipeline.association_steps(run, analysis.phenotypes, analysis.folder, analysis.folder / "gwas")
+
+
+def _leads(loci: Path) -> pd.DataFrame:
+    """Lead SNPs of a loci folder: columns chrom, position."""
+    leads = pd.read_csv(loci / "leadSNPs.txt", sep="\t", dtype={"chr": str})
+    return leads.rename(columns={"chr": "chrom", "pos": "position"})[["chrom", "position"]]

@@ -1,0 +1,167 @@
+"""The whole pipeline from the user's own files: each stage a process of its own, skipped while it is current.
+
+A stage runs as `python -m udipdist VERB STAGE.yaml`, so its time and memory are its own, and a stage that is killed
+leaves the others untouched. The files STAGE.yaml stay in `configs/` of the run: each can be run by hand.
+"""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hpc.config import Config
+from hpc.errors import ConfigError, Error
+from hpc.files import publish_text
+from hpc.stage import is_current, read_manifest
+from udipdist.config import (
+    EmbedConfig,
+    GwasConfig,
+    IngestConfig,
+    LociConfig,
+    PanelConfig,
+    ReportConfig,
+    RunConfig,
+    TrainConfig,
+)
+
+log = logging.getLogger(__name__)
+STAGES = ("ingest", "train", "embed", "gwas", "loci", "panel")
+
+
+class StageFailed(Error):
+    """A stage ended with an error; its own message is already on the screen."""
+
+    def __init__(self, message: str, exit_code: int):
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+@dataclass(frozen=True)
+class Step:
+    """One stage of a run: its name in the run, its verb, its configuration, and where it writes."""
+
+    name: str
+    verb: str
+    config: Config
+    out: Path
+    ranks: int = 1
+    always: bool = False  # cheap, and reads so much that it is simply made again
+
+    @property
+    def current(self) -> bool:
+        """True where the output is complete and nothing that it was made from has changed."""
+        return not self.always and is_current(self.verb, self.out, self.config)
+
+
+def run(config: RunConfig) -> None:
+    """Run every stage that is not current. Raises StageFailed; the same command goes on from there."""
+    steps = plan(config)
+    publish_text(config.out / "config.yaml", config.yaml())
+    execute_all(steps, config.out, config.overwrite)
+
+
+def preview(config: RunConfig) -> list[str]:
+    """What `run` would do, a line a stage."""
+    lines = []
+    for step in plan(config):
+        state = "up to date" if step.current else "stale, made again" if read_manifest(step.out) else "to do"
+        lines.append(f"{step.name:18s} {state:18s} -> {step.out}")
+    return lines
+
+
+def plan(config: RunConfig) -> list[Step]:
+    """The stages of a run in order. Raises ConfigError where keys of a stage are wrong."""
+    unknown = sorted(set(config.stages) - set(STAGES))
+    if unknown:
+        raise ConfigError(f"stages.{unknown[0]}: unknown stage; the stages are {', '.join(STAGES)}")
+    out = config.out
+    test_store = out / "ingest" / "gwas.zarr"
+    train_store = out / "ingest" / "train.zarr" if config.train_volumes else test_store
+    latents, sumstats = out / "latents.parquet", out / "gwas"
+
+    steps = []
+    if config.train_volumes:
+        steps.append(_ingest("ingest train", config, config.train_volumes, train_store))
+    steps.append(_ingest("ingest gwas", config, config.volumes, test_store))
+    train = _stage(TrainConfig, config, "train", store=train_store, run_dir=out / "train")
+    steps.append(Step("train", "train", train, out / "train", config.launch.ranks))
+    embed = _stage(EmbedConfig, config, "embed", run_dir=out / "train", store=test_store, out=latents)
+    steps.append(Step("embed", "embed", embed, latents))
+    steps += association_steps(config, latents, out, sumstats)
+    panel = _stage(PanelConfig, config, "panel", loci=out / "loci", out=out / "panel")
+    steps.append(Step("panel", "panel", panel, out / "panel"))
+    if config.report:
+        steps.append(report_step(out))
+    return steps
+
+
+def report_step(out: Path) -> Step:
+    """The report of a run."""
+    config = ReportConfig(run=out, out=out / "report.html")
+    return Step("report", "report", config, out / "report.html", always=True)
+
+
+def association_steps(config: RunConfig, phenotypes: Path, out: Path, sumstats: Path) -> list[Step]:
+    """gwas, loci of the smallest p, and loci of the joint test, for one table of phenotypes."""
+    keys = config.stages.get("gwas", {})
+    grm = keys.get("sparse_grm", config.sparse_grm)
+    gwas = _stage(
+        GwasConfig, config, "gwas", genotypes=config.genotypes, phenotypes=phenotypes, covariates=config.covariates,
+        sparse_grm=grm, test=keys.get("test", "mixed" if grm else "linear"), workers=config.workers, out=sumstats,
+    )  # fmt: skip
+    steps = [Step("gwas", "gwas", gwas, sumstats)]
+    for name, trait in (("loci", "minp"), ("loci_multivariate", "multivariate")):
+        loci = _stage(
+            LociConfig, config, "loci", sumstats=sumstats, genotypes=config.genotypes, trait=trait, out=out / name
+        )
+        steps.append(Step(name.replace("_", " "), "loci", loci, out / name))
+    return steps
+
+
+def execute_all(steps: list[Step], out: Path, overwrite: bool = False) -> None:
+    """Run the steps that are not current, in order; with `overwrite` all of them. Raises StageFailed."""
+    for number, step in enumerate(steps, 1):
+        done = step.current and not overwrite
+        log.info("[%d/%d] %s%s", number, len(steps), step.name, ": up to date" if done else "")
+        if not done:
+            execute(step, out, overwrite)
+
+
+def execute(step: Step, out: Path, overwrite: bool = False) -> None:
+    """Run one step in a process of its own (under torchrun where it has several ranks). Raises StageFailed.
+
+    A complete output that is stale is replaced; unfinished work is resumed unless `overwrite`.
+    """
+    path = out / "configs" / f"{step.name.replace(' ', '_')}.yaml"
+    stale = read_manifest(step.out) is not None
+    config = step.config.model_copy(update={"overwrite": overwrite or stale})
+    publish_text(path, config.yaml())
+    program = [sys.executable, "-m"]
+    if step.ranks > 1:
+        program += ["torch.distributed.run", "--standalone", f"--nproc-per-node={step.ranks}", "-m"]
+    code = subprocess.run([*program, "udipdist", step.verb, str(path)], check=False).returncode
+    if code:
+        raise StageFailed(
+            f"stage {step.name} ended with exit code {code}; its message is above. Mend that and run the same command: "
+            f"finished stages are kept. The stage alone: udipdist {step.verb} {path}",
+            exit_code=code if 0 < code < 128 else 1,
+        )
+
+
+def _ingest(name: str, config: RunConfig, volumes: Path, store: Path) -> Step:
+    ingest = _stage(IngestConfig, config, "ingest", volumes=volumes, out=store, workers=config.workers)
+    return Step(name, "ingest", ingest, store)
+
+
+def _stage(cls: type[Config], config: RunConfig, stage: str, **keys: Any) -> Any:
+    """The configuration of a stage: the run's keys, with the user's keys for that stage on top."""
+    tree = {key: str(value) if isinstance(value, Path) else value for key, value in keys.items()}
+    try:
+        return cls.parse(tree | config.stages.get(stage, {}))
+    except ConfigError as error:
+        lines = "\n".join(f"stages.{stage}.{line}" for line in str(error).splitlines())
+        raise ConfigError(lines) from None
