@@ -29,8 +29,8 @@ def describe_machine() -> list[str]:
     lines.append(
         f"compiler   {compiler}"
         if compiler
-        else "compiler   none: DeepSpeed's CPU operations (optimiser offload) and torch.compile cannot be built; all else "
-        "works. On Debian and Ubuntu: apt-get install g++ ninja-build"
+        else "compiler   none: DeepSpeed's CPU operations (optimiser offload) and torch.compile cannot be built; "
+        "all else works. On Debian and Ubuntu: apt-get install g++ ninja-build"
     )
     return lines
 

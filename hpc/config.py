@@ -86,7 +86,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     """The mapping in a YAML file; `1e-4` is a number, a repeated key is refused. Raises ConfigError."""
     path = Path(path)
     try:
-        tree = yaml.load(path.read_text(encoding="utf-8"), Loader=_StrictLoader)  # noqa: S506 (a SafeLoader)
+        tree = yaml.load(path.read_text(encoding="utf-8"), Loader=_StrictLoader)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}); give the path of a YAML file") from None
     except UnicodeDecodeError:
@@ -103,7 +103,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
 def parse_value(text: str) -> Any:
     """The value of the right side of `key=value`, read as YAML (`1e-4` a float, `[1, 2]` a list, `null` None)."""
     try:
-        return yaml.load(text, Loader=_StrictLoader)  # noqa: S506 (a SafeLoader)
+        return yaml.load(text, Loader=_StrictLoader)
     except yaml.YAMLError:
         return text
 

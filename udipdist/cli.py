@@ -96,7 +96,8 @@ def resolve(verb: Verb, words: tuple[str, ...]) -> Config:
     stray = [word for word in words if "=" not in word]
     if stray:
         raise ConfigError(
-            f"{stray[0]!r}: is not of the form key=value; the order is udipdist {verb.name} [CONFIG.yaml] [key=value ...]"
+            f"{stray[0]!r}: is not of the form key=value; "
+            f"the order is udipdist {verb.name} [CONFIG.yaml] [key=value ...]"
         )
     return verb.config.load(path, words)
 

@@ -17,7 +17,6 @@ import pandas as pd
 from hpc.config import Config, merge
 from hpc.errors import ConfigError
 from hpc.files import publish, publish_json
-from hpc.progress import duration
 from hpc.stage import Stage, is_current, stage
 from udipdist import pipeline
 from udipdist.config import DemoConfig, EmbedConfig, RunConfig, SimulateConfig
@@ -124,8 +123,8 @@ def table(rows: list[dict[str, Any]]) -> str:
         f"{'factor':>7s}\n{'':28s} {'found':>9s} {'genic':>6s} {'false':>7s} {'null':>7s} {'planted':>11s} {'R2':>7s}"
     )
     lines = [
-        f"{r['name']:28s} {r['planted_found']:>5d}/{r['planted_total']:<3d} {r['polygenic']:>6d} {r['strict_false']:>7d} "
-        f"{r['lambda_null']:>7.3f} {r['multivariate_loci']:>11d} {r['factor_r2']:>7.3f}"
+        f"{r['name']:28s} {r['planted_found']:>5d}/{r['planted_total']:<3d} {r['polygenic']:>6d} "
+        f"{r['strict_false']:>7d} {r['lambda_null']:>7.3f} {r['multivariate_loci']:>11d} {r['factor_r2']:>7.3f}"
         for r in rows
     ]
     rule = "-" * len(head.splitlines()[0])
