@@ -1,0 +1,1 @@
+"""Association of genetic variants with many traits at once: exact mixed model or linear regression."""
