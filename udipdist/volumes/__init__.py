@@ -1,0 +1,1 @@
+"""NIfTI volumes -> the chunked volume store, and its reader."""
