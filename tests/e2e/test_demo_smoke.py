@@ -1,0 +1,133 @@
+"""The demo at its smallest, whole: every stage, the table, the report; then each stage again from what it left."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+from hpc.stage import read_manifest
+from udipdist.gwas.sumstats import Sumstats
+
+
+def call(*words: object, check: bool = True) -> subprocess.CompletedProcess[str]:
+    result = subprocess.run(
+        [sys.executable, "-m", "udipdist", *map(str, words)], text=True, capture_output=True, timeout=280, check=False
+    )
+    if check:
+        assert result.returncode == 0, result.stdout + result.stderr
+    return result
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory) -> tuple[Path, str]:
+    out = tmp_path_factory.mktemp("demo") / "smoke"
+    return out, call("demo", "preset=smoke", f"out={out}").stdout
+
+
+def test_table_has_a_row_for_each_phenotype_set(demo):
+    out, printed = demo
+    rows = json.loads((out / "run" / "comparison.json").read_text())["rows"]
+    assert [row["name"] for row in rows] == [
+        "ViT-AE",
+        "PCA of the voxels",
+        "untrained encoder",
+        "oracle (true factors)",
+        "ViT-AE without covariates",
+    ]
+    for row in rows:
+        assert re.search(rf"{re.escape(row['name'])} +{row['planted_found']}/{row['planted_total']} ", printed)
+    vit, _, untrained, oracle, bare = rows
+    assert oracle["planted_found"] >= 0.8 * oracle["planted_total"]
+    assert oracle["strict_false"] <= 1
+    assert 0 < vit["planted_found"] <= oracle["planted_found"]
+    assert vit["factor_r2"] > untrained["factor_r2"]
+    assert vit["strict_false"] <= 1
+    assert bare["lambda_null"] > vit["lambda_null"]
+
+
+def test_report_is_one_page(demo):
+    out, printed = demo
+    report = out / "run" / "report.html"
+    assert f"report: {report}" in printed
+    text = report.read_text()
+    assert not re.search(r"""(src|href)=["']https?://""", text)
+    assert text.count("data:image/png;base64") >= 4
+
+
+def test_every_stage_left_a_manifest(demo):
+    out, _ = demo
+    for name in ("ingest/train.zarr", "ingest/gwas.zarr", "train", "latents.parquet", "gwas", "loci", "panel"):
+        manifest = read_manifest(out / "run" / name)
+        assert manifest["seconds"] > 0 and manifest["peak_memory_bytes"] > 10**7, name
+
+
+def test_training_and_association_see_different_people(demo):
+    out, _ = demo
+    train, gwas = (set(pd.read_csv(out / "cohort" / f"volumes_{s}.csv", dtype=str)["EID"]) for s in ("train", "gwas"))
+    assert train and gwas and not train & gwas
+    assert set(pd.read_parquet(out / "run" / "latents.parquet")["IID"]) == gwas
+
+
+def test_second_run_does_nothing_and_a_changed_key_redoes_what_follows(demo, tmp_path):
+    out, _ = demo
+    again = call("demo", "preset=smoke", f"out={out}").stderr
+    for stage in ("simulate", "ingest train", "train", "embed", "gwas", "loci", "panel"):
+        assert f"] {stage}: up to date" in again
+    tree = yaml.safe_load((out / "run" / "config.yaml").read_text())
+    tree["stages"].setdefault("loci", {})["p"] = 1e-4
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(tree))
+    plan = call("run", tmp_path / "run.yaml", "--dry-run").stdout
+    assert re.search(r"# gwas +up to date", plan)
+    assert re.search(r"# loci +stale", plan)
+
+
+def test_verbs_by_hand_on_what_the_demo_left(demo, tmp_path):
+    out, _ = demo
+    run, cohort = out / "run", out / "cohort"
+    sumstats = Sumstats.open(run / "gwas")
+    for form in ("fastgwa", "ssf", "fuma"):
+        call("export", f"sumstats={run / 'gwas'}", "trait=minp", f"format={form}", f"out={tmp_path / form}.tsv.gz")
+        table = pd.read_csv(tmp_path / f"{form}.tsv.gz", sep="\t")
+        assert 0 < len(table) <= len(sumstats.variants)
+    trait = sumstats.traits[0]
+    words = [
+        f"sumstats={run / 'gwas'}",
+        f"genotypes={cohort / 'genotypes'}",
+        f"trait={trait}",
+        f"out={tmp_path / 'loci'}",
+    ]
+    call("loci", *words)
+    header = (tmp_path / "loci" / "GenomicRiskLoci.txt").read_text().splitlines()[0].split("\t")
+    assert header[:7] == ["GenomicLocus", "uniqID", "rsID", "chr", "pos", "p", "start"]
+    refused = call("loci", *words, check=False)
+    assert refused.returncode == 2 and "overwrite=true" in refused.stderr and "Traceback" not in refused.stderr
+
+
+def test_a_slurm_array_of_parts_gives_the_same_numbers(demo, tmp_path):
+    out, _ = demo
+    config = yaml.safe_load((out / "run" / "configs" / "gwas.yaml").read_text())
+    config |= {"out": str(tmp_path / "gwas"), "workers": 0, "variants_per_part": 2048}
+    (tmp_path / "gwas.yaml").write_text(yaml.safe_dump(config))
+    call("gwas", tmp_path / "gwas.yaml", "phase=plan")
+    early = call("gwas", tmp_path / "gwas.yaml", "phase=finish", check=False)
+    assert early.returncode == 3 and "parts are not done" in early.stderr
+    parts = -(-len(Sumstats.open(out / "run" / "gwas").variants) // 2048)
+    sbatch = Path(__file__).parents[2] / "launch" / "gwas.sbatch"
+    environment = {"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin", "HOME": str(tmp_path)}
+    for index in range(parts):
+        array = environment | {"SLURM_ARRAY_TASK_ID": str(index)}
+        subprocess.run(
+            [shutil.which("bash"), sbatch, tmp_path / "gwas.yaml"], env=array, check=True, capture_output=True
+        )
+    call("gwas", tmp_path / "gwas.yaml", "phase=finish")
+    whole, cut = Sumstats.open(out / "run" / "gwas"), Sumstats.open(tmp_path / "gwas")
+    for name in ("minp", "multivariate"):
+        pd.testing.assert_series_equal(pd.Series(whole.log10p(name)), pd.Series(cut.log10p(name)), rtol=1e-6)

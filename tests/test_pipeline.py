@@ -1,0 +1,67 @@
+"""What `run` plans: the stages, their files, and where a user's keys go."""
+
+from __future__ import annotations
+
+import pytest
+
+from hpc.errors import ConfigError
+from udipdist import pipeline
+from udipdist.cli import VERBS
+from udipdist.config import DemoConfig, RunConfig
+
+
+def config(**keys) -> RunConfig:
+    return RunConfig.parse({"out": "r", "volumes": "v", "genotypes": "g", **keys})
+
+
+def by_name(**keys) -> dict[str, pipeline.Step]:
+    return {step.name: step for step in pipeline.plan(config(**keys))}
+
+
+def test_one_store_serves_both_where_no_training_scans_are_given():
+    steps = by_name()
+    assert "ingest train" not in steps
+    assert steps["train"].config.store == steps["embed"].config.store == steps["ingest gwas"].out
+
+
+def test_training_scans_get_a_store_of_their_own():
+    steps = by_name(train_volumes="t")
+    assert steps["train"].config.store == steps["ingest train"].out != steps["embed"].config.store
+
+
+def test_without_a_grm_the_test_is_linear_and_a_users_word_wins():
+    assert by_name()["gwas"].config.test == "linear"
+    assert by_name(sparse_grm="s")["gwas"].config.test == "mixed"
+    assert by_name(sparse_grm="s", stages={"gwas": {"test": "linear"}})["gwas"].config.test == "linear"
+    assert by_name(stages={"gwas": {"sparse_grm": "s"}})["gwas"].config.test == "mixed"
+
+
+def test_keys_of_a_stage_reach_it():
+    steps = by_name(stages={"train": {"optim": {"lr": 1e-4}}, "loci": {"r2": 0.5}}, launch={"ranks": 4})
+    assert steps["train"].config.optim.lr == 1e-4 and steps["train"].ranks == 4
+    assert steps["loci"].config.r2 == steps["loci multivariate"].config.r2 == 0.5
+
+
+@pytest.mark.parametrize(
+    ("stages", "message"),
+    [
+        ({"trian": {}}, "stages.trian: unknown stage"),
+        ({"gwas": {"formul": "age"}}, "stages.gwas.formul: unknown key; did you mean formula"),
+        ({"train": {"optim": {"lr": -1}}}, "stages.train.optim.lr=-1"),
+    ],
+)
+def test_wrong_keys_are_refused_before_anything_runs(stages, message):
+    with pytest.raises(ConfigError, match=message):
+        pipeline.plan(config(stages=stages))
+
+
+def test_every_step_is_a_verb():
+    verbs = {verb.name for verb in VERBS}
+    assert {step.verb for step in by_name(train_volumes="t").values()} <= verbs
+
+
+def test_demo_refuses_an_unknown_stage():
+    from udipdist.demo import preview
+
+    with pytest.raises(ConfigError, match="stages.trian: unknown stage"):
+        preview(DemoConfig.parse({"stages": {"trian": {}}}))
