@@ -75,7 +75,7 @@ def put(place: str | Path, name: str, values: np.ndarray, dims: Sequence[str], *
 
 
 def seal(place: str | Path, attributes: Mapping[str, Any]) -> None:
-    """Make the arrays of a directory one group, with consolidated metadata. Call it last: it makes the store openable."""
+    """Make the arrays of a directory one group, with consolidated metadata. Call it last: it makes a store openable."""
     with warnings.catch_warnings():
         # Other files may stand in the directory, and consolidated metadata is not in the core specification.
         warnings.simplefilter("ignore", zarr.errors.ZarrUserWarning)
@@ -94,7 +94,7 @@ def open_group(place: str | Path) -> zarr.Group:
 
 
 class Layout:
-    """Where the rows of a sharded array lie. Raises InputError where the array is not laid out as `create_rows` does."""
+    """Where the rows of a sharded array lie. Raises InputError where it is not laid out as `create_rows` does."""
 
     def __init__(self, path: str | Path):
         self.path = Path(path)

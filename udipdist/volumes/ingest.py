@@ -1,4 +1,4 @@
-"""NIfTI volumes -> the volume store: plan (read every header), part (one shard of subjects), finish (coordinates, mask).
+"""NIfTI volumes -> the volume store: plan (read the headers), part (one shard of subjects), finish (coordinates, mask).
 
 A file that cannot be used is reported by name and reason, marked as not valid in the store, and listed in a table
 beside it; the others are not held up by it.
@@ -103,7 +103,7 @@ class IngestJob:
 
     def size_of_part(self, index: int) -> int:
         """Subjects of a part."""
-        return len(store.Layout(self.place / "image").rows_of_shard(index))
+        return min(self.subjects_per_shard, len(self.sources) - index * self.subjects_per_shard)
 
     def part(self, index: int) -> dict[str, Any]:
         """Write one shard and, beside its marker, how many subjects have foreground at each voxel."""
@@ -136,12 +136,12 @@ def _read_subject(path: Path, layout: store.Layout, counts: np.ndarray) -> tuple
     header = volume.header
     if header.shape != layout.row_shape or not np.can_cast(header.dtype, layout.dtype, "safe"):
         raise nifti.Unreadable(
-            f"is {header.shape} {header.dtype} in a store of {layout.row_shape} {layout.dtype}: it changed since the plan"
+            f"changed since the plan: it is {header.shape} {header.dtype}, the store {layout.row_shape} {layout.dtype}"
         )
     n, mean, std = kernels.foreground_moments(volume.raw, header.slope, header.inter, counts)
     if n == 0:
         raise nifti.Unreadable("is empty: every voxel is 0")
-    if not math.isfinite(mean):
+    if not math.isfinite(std):
         raise nifti.Unreadable("holds NaN or infinite voxels")
     if std == 0:
         raise nifti.Unreadable(f"has the value {mean:g} in all of its {n} non-zero voxels, so it cannot be z-scored")
@@ -203,8 +203,8 @@ def _common_shape(usable: dict[Source, nifti.Header]) -> tuple[int, int, int]:
         kinds = sorted(names.items(), key=lambda item: -len(item[1]))
         listed = "; ".join(f"{shape}: {len(group)} files ({some(group, 3)})" for shape, group in kinds[:6])
         raise InputError(
-            f"the volumes have {len(names)} different shapes in RAS order: {listed}. A store holds one shape: bring them "
-            "all to one grid (registration), or ingest each shape into its own store"
+            f"the volumes have {len(names)} different shapes in RAS order: {listed}. A store holds one shape: register "
+            "them all to one grid, or ingest each shape into its own store"
         )
     return next(iter(names))
 

@@ -65,7 +65,10 @@ def _of_folder(folder: Path) -> list[Source]:
         iid = path.name[: -len(extension)]
         sources.append(Source(iid, iid, path.absolute()))
     if not sources:
-        raise InputError(f"volumes={folder}: holds no {', '.join('*' + e for e in EXTENSIONS)}; give another folder")
+        raise InputError(
+            f"volumes={folder}: holds no {', '.join('*' + e for e in EXTENSIONS)}; give another folder, or a CSV with "
+            "EID and paths where the files lie in subfolders"
+        )
     return sources
 
 
