@@ -248,6 +248,9 @@ class GwasConfig(VerbConfig):
     formula: str | None = Field(
         None, description="covariates to use, as 'age + I(age**2) + sex + sex:age + C(site)'; default all columns"
     )
+    missing_covariates: Literal["refuse", "drop"] = Field(
+        "refuse", description="people with a missing covariate: an error, or left out"
+    )
     sparse_grm: Path | None = Field(None, description="prefix of GCTA .grm.sp/.grm.id; needed by test=mixed")
     test: Literal["mixed", "linear"] = Field("mixed", description="exact mixed model, or linear regression")
     adjust: Literal["gls", "project", "phenotype"] = Field(

@@ -1,4 +1,4 @@
-"""PLINK 1 genotypes, read out of core: .bed (packed, variant-major) with its .bim and .fam, one set or one a chromosome.
+"""PLINK 1 genotypes, read out of core: .bed (packed, variant-major) with .bim and .fam, one set or one a chromosome.
 
 A1 (column 5 of .bim) is the effect allele: genotypes are counts of it. On chromosome X males are 0 or 2, as they stand
 in the .bed; nothing is special about X here.
