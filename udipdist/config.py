@@ -144,7 +144,7 @@ class ModelConfig(Config):
 
     name: Literal["vit_ae"] = Field("vit_ae", description="network")
     patch: Positive | tuple[Positive, Positive, Positive] | None = Field(
-        None, description="patch edge in voxels, one number or three; default 14x16x14 at 1 mm and about 32 mm below"
+        None, description="patch edge in voxels, one number or three; default 14x16x14 at 1 mm, else 2^n that spans 32 mm"
     )
     width: Positive = Field(128, description="token width")
     depth: Positive = Field(4, description="encoder blocks (the paper: 12)")
@@ -179,7 +179,7 @@ class EngineConfig(Config):
     """How DeepSpeed runs the training."""
 
     zero: Literal[0, 1, 2, 3] = Field(0, description="ZeRO stage: what is sharded over ranks")
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field("auto", description="auto: bf16 on a GPU, fp32 on a CPU")
+    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 on a GPU, fp32 on a CPU")
     activation_checkpointing: bool = Field(False, description="recompute blocks in the backward pass to save memory")
     deepspeed: dict[str, Any] = Field({}, description="passed to DeepSpeed last; a warning names what it overrides")
 
@@ -205,7 +205,9 @@ class TrainConfig(VerbConfig):
     optim: OptimConfig = OptimConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     engine: EngineConfig = EngineConfig()
-    operational: ClassVar[frozenset[str]] = VerbConfig.operational | {"run_dir", "resume", "threads", "keep"}
+    operational: ClassVar[frozenset[str]] = VerbConfig.operational | {
+        "run_dir", "resume", "threads", "keep", "micro_batch",
+    }  # fmt: skip
 
 
 class EmbedConfig(VerbConfig):

@@ -1,0 +1,136 @@
+"""Checkpoints of a run: save beside, publish by rename, rotate, find again; and the signal that asks for one.
+
+A run's folder `checkpoints/` holds `step-00000123/` folders, each with `meta.json` written last (it names every file
+with its size and SHA-256), and the pointers `last.json` and `best.json`.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any, Self
+
+from hpc.comm import Comm
+from hpc.errors import InputError, some
+from hpc.files import publish_json, remove, sha256
+
+log = logging.getLogger(__name__)
+META = "meta.json"
+
+
+class Checkpoints:
+    """The checkpoints in one folder. `keep` newest ones stay, and beside them step 0 and the best."""
+
+    def __init__(self, place: str | Path, keep: int = 3):
+        self.place, self.keep = Path(place), keep
+
+    def steps(self) -> list[int]:
+        """The optimiser steps of all published checkpoints, ascending."""
+        return sorted(int(p.name.removeprefix("step-")) for p in self.place.glob("step-*") if (p / META).exists())
+
+    def folder(self, step: int) -> Path:
+        """Where the checkpoint of `step` stands."""
+        return self.place / f"step-{step:08d}"
+
+    def save(
+        self, comm: Comm, step: int, write: Callable[[Path], None], meta: dict[str, Any], best: bool = False
+    ) -> None:
+        """Publish one checkpoint: every rank calls `write(folder)` on a folder that is not visible yet.
+
+        All ranks call this together; the folder must be on a disk that all of them see. `best` points best.json here.
+        """
+        final = self.folder(step)
+        partial = final.with_name(f".{final.name}.partial")
+        comm.on_main(lambda: _fresh(partial))
+        write(partial)
+        comm.barrier()
+        comm.on_main(lambda: self._publish(partial, step, meta, best))
+
+    def find(self, name: str) -> Path:
+        """The folder of 'last', 'best', or a step's number. Raises InputError with the steps there are."""
+        steps = self.steps()
+        if name == "last" and steps:
+            return self.folder(steps[-1])
+        if name == "best" and (step := self.best_step()) is not None:
+            return self.folder(step)
+        if name.isdigit() and int(name) in steps:
+            return self.folder(int(name))
+        allowed = f"last, best, or one of the steps {some(steps, 20)}" if steps else "none is there yet; train first"
+        raise InputError(f"checkpoint={name}: no such checkpoint in {self.place}; it may be {allowed}")
+
+    def best_step(self) -> int | None:
+        """The step that best.json names, if its checkpoint is there."""
+        path = self.place / "best.json"
+        if not path.exists():
+            return None
+        step = json.loads(path.read_text(encoding="utf-8"))["step"]
+        return step if step in self.steps() else None
+
+    def _publish(self, partial: Path, step: int, meta: dict[str, Any], best: bool) -> None:
+        final = self.folder(step)
+        files = sorted(p for p in partial.rglob("*") if p.is_file())
+        listing = {str(p.relative_to(partial)): {"bytes": p.stat().st_size, "sha256": sha256(p)} for p in files}
+        publish_json(partial / META, {"step": step, **meta, "files": listing})
+        remove(final)
+        partial.rename(final)
+        publish_json(self.place / "last.json", {"step": step, "folder": final.name})
+        if best:
+            publish_json(self.place / "best.json", {"step": step, "folder": final.name})
+        steps = self.steps()
+        spare = {0, self.best_step(), *steps[-self.keep :]}
+        for old in steps:
+            if old not in spare:
+                remove(self.folder(old))
+
+
+def read_meta(folder: str | Path) -> dict[str, Any]:
+    """The meta.json of a checkpoint whose files are all whole. Raises InputError that names the damaged one."""
+    folder = Path(folder)
+    cure = f"delete {folder} to go on from the checkpoint before it"
+    try:
+        meta = json.loads((folder / META).read_text(encoding="utf-8"))
+        files = meta["files"]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise InputError(f"{folder / META}: is missing or damaged, so the checkpoint cannot be used; {cure}") from None
+    for name, expected in files.items():
+        path = folder / name
+        size = path.stat().st_size if path.is_file() else None
+        if size != expected["bytes"]:
+            found = "is missing" if size is None else f"has {size} bytes, not the {expected['bytes']} it was saved with"
+            raise InputError(f"{path}: {found}, so the checkpoint is damaged; {cure}")
+        if sha256(path) != expected["sha256"]:
+            raise InputError(f"{path}: its bytes are not those that were saved (SHA-256 differs); {cure}")
+    return meta
+
+
+class StopRequest:
+    """True in a condition once SIGTERM or SIGUSR1 has come. Use as a context manager in the main thread."""
+
+    _signals = (signal.SIGTERM, signal.SIGUSR1)
+
+    def __init__(self) -> None:
+        self.signal: signal.Signals | None = None
+        self._before: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> Self:
+        self._before = {number: signal.signal(number, self._note) for number in self._signals}
+        return self
+
+    def __exit__(self, kind, error, trace) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def __bool__(self) -> bool:
+        return self.signal is not None
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.signal = signal.Signals(number)
+
+
+def _fresh(partial: Path) -> None:
+    remove(partial)
+    partial.mkdir(parents=True)

@@ -1,0 +1,172 @@
+"""A process group that also works alone: with one rank every call is a plain function, and nothing is opened.
+
+torch is imported only by the calls that need it, so that a verb which never leaves one process does not pay for it.
+Errors travel: `on_main` raises on every rank what rank 0 raised, so no rank waits for one that has gone.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
+from typing import Any, NoReturn, TypeVar
+
+import numpy as np
+
+from hpc.errors import ConfigError, Error
+from hpc.world import World
+
+T = TypeVar("T")
+_RENDEZVOUS = ("MASTER_ADDR", "MASTER_PORT")
+
+
+class Comm:
+    """Collectives over the ranks of a `World`. Make it with `join`."""
+
+    def __init__(self, world: World):
+        self.world = world
+
+    @classmethod
+    def join(cls, world: World, environ: Mapping[str, str] = os.environ, timeout_minutes: float = 30.0) -> Comm:
+        """Meet the other ranks (gloo, and NCCL where there is a GPU). Raises ConfigError without a meeting point."""
+        comm = cls(world)
+        if world.size > 1:
+            missing = [name for name in _RENDEZVOUS if not environ.get(name)]
+            if missing:
+                raise ConfigError(
+                    f"{world.launcher}: {' and '.join(missing)} not set, so {world.size} ranks cannot meet; start with "
+                    "torchrun or deepspeed, or export MASTER_ADDR=HOST_OF_RANK_0 MASTER_PORT=29500 first"
+                )
+            comm._open(timeout_minutes)
+        return comm
+
+    @property
+    def rank(self) -> int:
+        """This process, 0 .. size - 1."""
+        return self.world.rank
+
+    @property
+    def size(self) -> int:
+        """Number of processes."""
+        return self.world.size
+
+    @property
+    def is_main(self) -> bool:
+        """True on rank 0."""
+        return self.world.is_main
+
+    def device(self) -> Any:
+        """The torch device of this rank: its own GPU, or the CPU."""
+        import torch
+
+        if not torch.cuda.is_available():
+            return torch.device("cpu")
+        device = torch.device("cuda", self.world.local_rank % torch.cuda.device_count())
+        torch.cuda.set_device(device)
+        return device
+
+    def open_group(self) -> None:
+        """Make sure that torch.distributed has a group even for one rank, for libraries that insist on one."""
+        import torch.distributed as dist
+
+        if not dist.is_initialized():
+            dist.init_process_group(_backend(), store=dist.HashStore(), rank=0, world_size=1)
+
+    def barrier(self) -> None:
+        """Wait until every rank is here."""
+        if self.size > 1:
+            self.sum([0.0])
+
+    def on_main(self, function: Callable[[], T]) -> T:
+        """Call `function` on rank 0 and return its value, or raise its error, on every rank."""
+        if self.size == 1:
+            return function()
+        value, error = None, None
+        if self.is_main:
+            try:
+                value = function()
+            except Exception as caught:
+                error = caught
+        value, message, code = self._broadcast((value, str(error) if error else None, getattr(error, "exit_code", 1)))
+        if error is not None:
+            raise error
+        if message is not None:
+            raise _Elsewhere(message, code)
+        return value
+
+    def sum(self, values: Sequence[float] | np.ndarray) -> np.ndarray:
+        """The sum over ranks of equally long float64 vectors, on every rank."""
+        array = np.array(values, dtype=np.float64)
+        if self.size > 1:
+            import torch
+            import torch.distributed as dist
+
+            dist.all_reduce(torch.from_numpy(array))
+        return array
+
+    def any(self, flag: bool) -> bool:
+        """True where any rank says so."""
+        return bool(self.sum([float(flag)])[0])
+
+    def gather(self, value: T) -> list[T]:
+        """The values of all ranks in order, on every rank."""
+        if self.size == 1:
+            return [value]
+        import torch.distributed as dist
+
+        values: list[Any] = [None] * self.size
+        dist.all_gather_object(values, value)
+        return values
+
+    def _broadcast(self, value: T) -> T:
+        import torch
+        import torch.distributed as dist
+
+        box = [value]
+        dist.broadcast_object_list(box, src=0, device=torch.device("cpu"))
+        return box[0]
+
+    def _open(self, timeout_minutes: float) -> None:
+        import torch.distributed as dist
+
+        if not dist.is_initialized():
+            dist.init_process_group(
+                _backend(),
+                init_method="env://",
+                rank=self.rank,
+                world_size=self.size,
+                timeout=timedelta(minutes=timeout_minutes),
+            )
+
+
+class _Elsewhere(Error):
+    """An error of rank 0, told on another rank."""
+
+    def __init__(self, message: str, exit_code: int):
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+def leave(code: int = 0, together: bool = True) -> NoReturn:
+    """End this process with `code`: the last line of a program whose ranks may have joined a group.
+
+    A gloo thread may still hold a tensor while the interpreter is taken down, and then aborts the process. So where a
+    group is open it is closed and the process ends at once. `together`: every rank ends here with this code, so wait
+    for the others (do not after an error of one rank).
+    """
+    dist = sys.modules.get("torch.distributed")
+    if dist is None or not dist.is_available() or not dist.is_initialized():
+        sys.exit(code)
+    if together:
+        dist.barrier()
+        dist.destroy_process_group()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def _backend() -> str:
+    import torch
+
+    return "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"

@@ -1,0 +1,398 @@
+"""Train an autoencoder on a volume store, through DeepSpeed, on one rank or many.
+
+The run directory holds everything that is needed to repeat, resume or use the run: config, provenance, metrics,
+checkpoints, a few reconstructions. With the same seed a resumed run gives the same bits as one never interrupted.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import logging
+import os
+import platform
+import socket
+import sys
+import time
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import torch
+from safetensors.torch import save_file
+
+import hpc
+from hpc import stage
+from hpc.checkpoint import Checkpoints, StopRequest, read_meta
+from hpc.comm import Comm
+from hpc.engine import Batches, Engine, Options, precision
+from hpc.errors import ConfigError, Error, InputError, Preempted
+from hpc.files import publish, publish_json, publish_text
+from hpc.parts import fix_plan
+from hpc.progress import Progress
+from hpc.world import World
+from udipdist import models
+from udipdist.config import TrainConfig
+from udipdist.feed import Sampler, Subjects, require_brain, split
+from udipdist.models.losses import psnr, reconstruction_loss, ssim
+from udipdist.schedules import schedule
+from udipdist.volumes.store import VolumeStore
+
+log = logging.getLogger(__name__)
+_MEAN_SUBJECTS = 512  # subjects whose mean image the decoder starts from
+_SHOWN = 4  # subjects in reconstructions.npz
+_LINES_PER_EPOCH = 10  # training lines in metrics.jsonl
+
+
+def train(config: TrainConfig) -> None:
+    """Train, or go on from the last checkpoint of run_dir. Call it on every rank.
+
+    Raises ConfigError, InputError or OutputExists before the first step; Preempted after SIGTERM or SIGUSR1 (saved).
+    """
+    world = World.detect(os.environ)
+    batches = Batches.split(config.global_batch, world.size, config.micro_batch)
+    store, rows = _subjects(config, batches)
+    resolved = config.model_copy(update={"model": models.resolve(config.model, store.zooms)})
+    comm = Comm.join(world)
+    with ExitStack() as stack:
+        notes: list[stage.Stage] = []
+        comm.on_main(lambda: notes.append(stack.enter_context(_stage(config))))
+        stop = stack.enter_context(StopRequest())
+        comm.on_main(lambda: _open_run(resolved, world))
+        run = _Run(resolved, comm, batches, store, rows, stop)
+        run.start()
+        done, total = run.step * batches.total, run.total * batches.total
+        progress = stack.enter_context(Progress("train", total if comm.is_main else 0, "subjects", done=done))
+        while run.epoch < config.epochs:
+            run.train_epoch(progress)
+            run.close_epoch()
+        run.write_reconstructions()
+        if comm.is_main:
+            notes[0].note(**run.facts())
+        comm.barrier()
+
+
+def preview(config: TrainConfig) -> list[str]:
+    """What training would take: subjects, shapes, parameters, steps, memory."""
+    world = World.detect(os.environ)
+    batches = Batches.split(config.global_batch, world.size, config.micro_batch)
+    store, rows = _subjects(config, batches)
+    network = models.build(models.resolve(config.model, store.zooms), store.mask)
+    example = network.prepare(torch.zeros(1, *store.shape))
+    parameters = models.count_parameters(network)
+    steps = len(rows["train"]) // batches.total
+    resident = example.nbytes * sum(map(len, rows.values()))
+    shape = "x".join(map(str, store.shape))
+    return [
+        f"subjects: {len(rows['train']):,} train, {len(rows['validation']):,} validation, volumes {shape}",
+        f"network: {config.model.name}, one subject is {tuple(example.shape[1:])}, {parameters:,} parameters",
+        f"batch: {batches.total} = {batches.micro} x {world.size} ranks x {batches.accumulation} accumulated",
+        f"steps: {steps:,} an epoch, {steps * config.epochs:,} in all",
+        f"memory of a rank: {16 * parameters / 1e9:.2f} GB weights and optimiser (before ZeRO), "
+        f"{resident / 1e9:.2f} GB subjects if all are kept, of {psutil.virtual_memory().available / 1e9:.1f} GB free",
+    ]
+
+
+class _Run:
+    """One training run: the state that changes (step, metrics, best score) and what is done to it."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        comm: Comm,
+        batches: Batches,
+        store: VolumeStore,
+        rows: dict[str, np.ndarray],
+        stop: StopRequest,
+    ):
+        self.config, self.comm, self.batches, self.rows, self.stop = config, comm, batches, rows, stop
+        self.store = store
+        device = comm.device()
+        sharers = comm.gather(socket.gethostname()).count(socket.gethostname())
+        torch.set_num_threads(config.threads or max(1, len(os.sched_getaffinity(0)) // sharers))
+        torch.manual_seed(config.seed)
+        network = models.build(config.model, store.mask, config.engine.activation_checkpointing)
+        everyone = np.sort(np.concatenate(list(rows.values())))
+        self.subjects = Subjects(store, copy.deepcopy(network).prepare, everyone, sharers)
+        network.set_mean(self._mean())
+        network.to(device)
+        self._rehearse(network, device)
+        self.parameters = models.count_parameters(network)
+        self.sampler = Sampler(rows["train"], batches, config.seed)
+        self.total = self.sampler.steps * config.epochs
+        optim = config.optim
+        self.engine = Engine(
+            network,
+            torch.optim.AdamW(network.parameters(), optim.lr, optim.betas, weight_decay=optim.weight_decay, fused=True),
+            schedule(config.schedule, self.total, config.epochs),
+            Options(
+                batches,
+                config.engine.zero,
+                precision(config.engine.precision, device),
+                optim.clip,
+                config.engine.deepspeed,
+            ),
+            comm,
+        )
+        self.device = device
+        self.checkpoints = Checkpoints(config.run_dir / "checkpoints", config.keep)
+        self.metrics = _Metrics(config.run_dir / "metrics.jsonl")
+        self.step = 0
+        self.best: float | None = None
+        self.scores: dict[str, float] = {}
+        self._clock = time.monotonic()
+
+    @property
+    def epoch(self) -> int:
+        """Epochs done."""
+        return self.step // self.sampler.steps
+
+    def start(self) -> None:
+        """Go on from the last checkpoint, or save the untrained network as step 0."""
+        torch.manual_seed(self.config.seed * 1_000_003 + self.comm.rank + 1)
+        steps = self.comm.on_main(self.checkpoints.steps)
+        if not steps:
+            self.close_epoch()
+            return
+        if not self.config.resume:
+            raise ConfigError(
+                f"resume=false, but {self.config.run_dir} holds checkpoints; type overwrite=true to start afresh, or "
+                "resume=true to go on"
+            )
+        folder = self.checkpoints.folder(steps[-1])
+        meta = self.comm.on_main(lambda: read_meta(folder))
+        _require_same_world(meta, self.comm, self.config, folder)
+        self.engine.load(folder)
+        self.step, self.best, self.scores = meta["step"], meta["best"], meta["scores"]
+        self._clock -= self.comm.on_main(lambda: self.metrics.cut(self.step))
+        log.info("going on from step %d of %d", self.step, self.total)
+
+    def train_epoch(self, progress: Progress) -> None:
+        """The optimiser steps that are left of the current epoch. Raises Preempted once a signal has come."""
+        first = self.step % self.sampler.steps
+        micros = self.sampler.epoch(self.epoch, self.comm.rank, self.comm.size, first)
+        stream = self.subjects.stream(micros)
+        interval = max(1, self.sampler.steps // _LINES_PER_EPOCH)
+        summed, counted = torch.zeros((), device=self.device), 0
+        self.engine.train()
+        for index in range(first, self.sampler.steps):
+            rate = self.engine.rate
+            summed += self.engine.step(self._loss(next(stream)) for _ in range(self.batches.accumulation))
+            counted += 1
+            self.step += 1
+            if (index + 1) % interval == 0 or index + 1 == self.sampler.steps:
+                loss = self._mean_loss(summed / counted)
+                self._record("train", loss=loss, lr=rate)
+                summed, counted = torch.zeros_like(summed), 0
+                self.scores = self.scores | {"train_loss": loss}
+            if self.comm.is_main:
+                progress.advance(self.batches.total, _note(self.scores))
+            if self.comm.any(bool(self.stop)):
+                self._preempt()
+
+    def close_epoch(self) -> None:
+        """Validate, and save a checkpoint where one is due."""
+        self.scores = self.scores | self.validate()
+        log.info("epoch %d of %d: %s", self.epoch, self.config.epochs, _note(self.scores))
+        due = self.epoch % self.config.checkpoint_epochs == 0 or self.step == self.total
+        if due:
+            score = self.scores.get("loss", self.scores.get("train_loss"))
+            best = self.best is None or (score is not None and score < self.best)
+            self.best = score if best else self.best
+            self._save(best)
+
+    def validate(self) -> dict[str, float]:
+        """Mean loss, SSIM and PSNR over the validation subjects; recorded. Empty where there are none."""
+        rows = self.rows["validation"]
+        if not len(rows):
+            return {}
+        size, ranks, rank = self.batches.micro, self.comm.size, self.comm.rank
+        padded = np.resize(rows, -(-len(rows) // (size * ranks)) * size * ranks)
+        counts = (np.arange(len(padded)) < len(rows)).reshape(-1, ranks, size)[:, rank]
+        sums = np.zeros(4)
+        self.engine.train(False)
+        stream = self.subjects.stream(list(padded.reshape(-1, ranks, size)[:, rank]))
+        with torch.no_grad():
+            for counted, tokens in zip(counts, stream, strict=True):
+                tokens = tokens.to(self.device)
+                reconstruction = self.engine(tokens)[0].float()
+                loss = reconstruction_loss(tokens, reconstruction, self.config.loss)
+                pair = self.engine.module.volumes(tokens), self.engine.module.volumes(reconstruction)
+                values = torch.stack([loss, ssim(*pair), psnr(*pair), torch.ones_like(loss)])
+                sums += values.double().cpu().numpy()[:, counted].sum(axis=1)
+        loss, similarity, ratio, count = self.comm.sum(sums)
+        scores = {"loss": loss / count, "ssim": similarity / count, "psnr": ratio / count}
+        self._record("validation", lr=self.engine.rate, **scores)
+        return scores
+
+    def write_reconstructions(self) -> None:
+        """reconstructions.npz: a few held-out subjects beside what the network makes of them."""
+        rows = (self.rows["validation"] if len(self.rows["validation"]) else self.rows["train"])[:_SHOWN]
+        tokens = self.subjects.batch(rows).to(self.device)
+        self.engine.train(False)
+        with torch.no_grad():
+            reconstruction = self.engine(tokens)[0].float() * (tokens != 0)
+        module = self.engine.module
+        arrays = {
+            "subject": np.array([self.store.subjects[row] for row in rows]),
+            "original": module.volumes(tokens).cpu().numpy(),
+            "reconstruction": module.volumes(reconstruction).cpu().numpy(),
+        }
+        if self.comm.is_main:
+            with publish(self.config.run_dir / "reconstructions.npz") as partial, partial.open("wb") as file:
+                np.savez_compressed(file, **arrays)
+
+    def facts(self) -> dict[str, Any]:
+        """What the manifest records."""
+        return {
+            "subjects_train": len(self.rows["train"]),
+            "subjects_validation": len(self.rows["validation"]),
+            "parameters": self.parameters,
+            "steps": self.step,
+            "ranks": self.comm.size,
+            "best_step": self.checkpoints.best_step(),
+            **self.scores,
+        }
+
+    def _loss(self, tokens: torch.Tensor) -> torch.Tensor:
+        tokens = tokens.to(self.device, non_blocking=True)
+        reconstruction, _ = self.engine(tokens)
+        return reconstruction_loss(tokens, reconstruction, self.config.loss).mean()
+
+    def _mean_loss(self, local: torch.Tensor) -> float:
+        """The mean over ranks; raises Error on every rank where it is no number."""
+        loss = float(self.comm.sum([local.item()])[0]) / self.comm.size
+        if not np.isfinite(loss):
+            raise Error(
+                f"step {self.step}: the loss is {loss}; lower the rate (optim.lr={self.config.optim.lr / 3:.1g}) and "
+                "type overwrite=true"
+            )
+        return loss
+
+    def _mean(self) -> torch.Tensor:
+        """The mean prepared volume of up to 512 training subjects, evenly spaced, whatever the number of ranks."""
+        rows = self.rows["train"]
+        chosen = rows[np.unique(np.linspace(0, len(rows) - 1, min(len(rows), _MEAN_SUBJECTS)).astype(int))]
+        total = 0.0
+        for part in self.subjects.stream(np.array_split(chosen, -(-len(chosen) // 16))):
+            total = total + part.double().sum(dim=0)
+        return (total / len(chosen)).float()
+
+    def _rehearse(self, network: models.Autoencoder, device: torch.device) -> None:
+        """One forward and backward pass on real subjects before anything is set up: errors come in the first minute."""
+        rows = self.rows["train"][: self.batches.micro]
+        tokens = self.subjects.batch(rows).to(device)
+        require_brain(tokens, [self.store.subjects[row] for row in rows], self.store.path)
+        reconstruction_loss(tokens, network(tokens)[0], self.config.loss).mean().backward()
+        network.zero_grad(set_to_none=True)
+
+    def _save(self, best: bool) -> None:
+        weights = self.engine.weights()
+
+        def write(folder: Path) -> None:
+            self.engine.save(folder)
+            if self.comm.is_main:
+                save_file(weights, folder / models.WEIGHTS)
+
+        meta = {
+            "epoch": self.epoch,
+            "ranks": self.comm.size,
+            "zero": self.config.engine.zero,
+            "best": self.best,
+            "scores": self.scores,
+        }
+        self.checkpoints.save(self.comm, self.step, write, meta, best)
+
+    def _preempt(self) -> None:
+        if self.step % self.sampler.steps:
+            self._save(best=False)
+        else:
+            self.close_epoch()
+        raise Preempted(
+            f"stopped by a signal; step {self.step} of {self.total} is saved, and the same command goes on from there"
+        )
+
+    def _record(self, part: str, **values: float) -> None:
+        if self.comm.is_main:
+            seconds = round(time.monotonic() - self._clock, 3)
+            self.metrics.append({"step": self.step, "epoch": self.epoch, "split": part, "seconds": seconds, **values})
+
+
+class _Metrics:
+    """metrics.jsonl: one JSON object a line, in the order of steps."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def append(self, record: dict[str, Any]) -> None:
+        """Add one line."""
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+
+    def cut(self, step: int) -> float:
+        """Drop the lines after `step`, which will be written again; returns the seconds of the last one kept."""
+        if not self.path.exists():
+            return 0.0
+        records = [json.loads(line) for line in self.path.read_text(encoding="utf-8").splitlines() if line]
+        kept = [record for record in records if record["step"] <= step]
+        publish_text(self.path, "".join(json.dumps(record) + "\n" for record in kept))
+        return kept[-1]["seconds"] if kept else 0.0
+
+
+def _stage(config: TrainConfig) -> Any:
+    return stage.stage("train", config.run_dir, config, {"store": config.store}, config.overwrite)
+
+
+def _open_run(config: TrainConfig, world: World) -> None:
+    """Fix what the run is, and add this start to its provenance."""
+    seen = {key: value for key, value in stage.fingerprint(config.store).items() if key != "path"}
+    fix_plan(config.run_dir, {"train": config.semantics(), "store": seen})
+    publish_text(config.run_dir / "config.yaml", config.yaml())
+    path = config.run_dir / "provenance.json"
+    starts = json.loads(path.read_text(encoding="utf-8"))["starts"] if path.exists() else []
+    starts.append(
+        {
+            "time": datetime.now(UTC).isoformat(),
+            "command": sys.argv,
+            "host": socket.gethostname(),
+            "ranks": world.size,
+            "launcher": world.launcher,
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "udipdist": hpc.__version__,
+        }
+    )
+    publish_json(path, {"store": stage.fingerprint(config.store), "starts": starts})
+
+
+def _subjects(config: TrainConfig, batches: Batches) -> tuple[VolumeStore, dict[str, np.ndarray]]:
+    """The store, and the rows to train on and to validate with. Raises InputError where there are too few."""
+    store = VolumeStore.open(config.store)
+    usable = np.flatnonzero(store.valid)
+    held_out = split([store.subjects[row] for row in usable], config.validation)
+    rows = {"train": usable[~held_out], "validation": usable[held_out]}
+    if len(rows["train"]) < batches.total:
+        raise InputError(
+            f"{config.store}: {len(rows['train'])} subjects to train on are fewer than global_batch={batches.total}; "
+            f"type global_batch={max(1, len(rows['train']))} or less"
+        )
+    if config.validation > 0 and not len(rows["validation"]):
+        log.warning("none of the %d subjects falls into validation=%g", len(usable), config.validation)
+    return store, rows
+
+
+def _require_same_world(meta: dict[str, Any], comm: Comm, config: TrainConfig, folder: Path) -> None:
+    if meta["ranks"] != comm.size and config.engine.zero > 0:
+        raise ConfigError(
+            f"{folder}: was written by {meta['ranks']} ranks with engine.zero={meta['zero']}, whose optimiser is "
+            f"sharded, and this is a start of {comm.size}; start {meta['ranks']} ranks to go on"
+        )
+
+
+def _note(scores: dict[str, float]) -> str:
+    """'loss 0.31, validation 0.33, SSIM 0.80' from what is known."""
+    known = (("train_loss", "loss"), ("loss", "validation"), ("ssim", "SSIM"))
+    return ", ".join(f"{name} {scores[key]:.4f}" for key, name in known if key in scores)
