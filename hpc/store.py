@@ -75,7 +75,12 @@ def put(place: str | Path, name: str, values: np.ndarray, dims: Sequence[str], *
 
 
 def seal(place: str | Path, attributes: Mapping[str, Any]) -> None:
-    """Make the arrays of a directory one group, with consolidated metadata. Call it last: it makes a store openable."""
+    """Make the arrays of a directory one group, with consolidated metadata. Call it last: it makes a store openable.
+
+    Partial files that killed writers left are removed.
+    """
+    for path in Path(place).rglob(".*.partial-*"):
+        remove(path)
     with warnings.catch_warnings():
         # Other files may stand in the directory, and consolidated metadata is not in the core specification.
         warnings.simplefilter("ignore", zarr.errors.ZarrUserWarning)

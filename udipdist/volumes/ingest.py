@@ -142,7 +142,7 @@ def _read_subject(path: Path, layout: store.Layout, counts: np.ndarray) -> tuple
     if n == 0:
         raise nifti.Unreadable("is empty: every voxel is 0")
     if not math.isfinite(std):
-        raise nifti.Unreadable("holds NaN or infinite voxels")
+        raise nifti.Unreadable("holds NaN, infinite or huge voxels; write 0 where there is no brain")
     if std == 0:
         raise nifti.Unreadable(f"has the value {mean:g} in all of its {n} non-zero voxels, so it cannot be z-scored")
     return volume.raw.astype(layout.dtype, copy=False), {

@@ -17,11 +17,11 @@ def foreground_moments(raw: np.ndarray, slope: float, inter: float, counts: np.n
     """Number, mean and standard deviation (over n) of the foreground of a volume; adds 1 to `counts` where it is.
 
     raw: C-contiguous; counts: integers of the same shape. Two passes in float64. `counts` is left alone where the
-    volume cannot be z-scored: no foreground (0, nan, nan), a NaN or infinite value (n, nan, nan), or one value in all
-    of the foreground (n, value, 0).
+    volume cannot be z-scored: no foreground (0, nan, nan), NaN, infinite or huge values (n, nan, nan), or one value
+    in all of the foreground (n, value, 0).
     """
     n, total, low, high = _total(raw.reshape(-1), slope, inter)
-    if n == 0 or not math.isfinite(total):
+    if n == 0 or not math.isfinite(total) or not math.isfinite((high - low) * (high - low) * n):
         return n, math.nan, math.nan
     if low == high:
         return n, low, 0.0

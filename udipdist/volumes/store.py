@@ -95,19 +95,18 @@ class VolumeStore:
             )
         return out
 
-    def to_nifti(self, i: int) -> nib.Nifti1Image | nib.Nifti2Image:
-        """Subject `i` as an image: stored values, scale factors and affine (in RAS order) as in its file.
+    def to_nifti(self, i: int) -> nib.Nifti1Image:
+        """Subject `i` as an image in RAS order: scaled values exactly, affine to the float32 of NIfTI-1.
 
-        NIfTI-1 unless the scale factors need the 64 bits of NIfTI-2.
+        The values have their stored type where the file had no scale factors, else float64: nibabel would round
+        scaled integers anew when it saves them.
         """
-        raw, slope, inter = self.raw(i), float(self.slope[i]), float(self.inter[i])
-        kind = nib.Nifti1Image if np.float32(slope) == slope and np.float32(inter) == inter else nib.Nifti2Image
-        image = kind(raw, self.affine(i), dtype=raw.dtype)
+        values = self.raw(i)
+        if (self.slope[i], self.inter[i]) != (1, 0):
+            values = values * self.slope[i] + self.inter[i]
+        image = nib.Nifti1Image(values, self.affine(i), dtype=values.dtype)
         image.header.set_xyzt_units("mm")
-        if (slope, inter) != (1.0, 0.0):
-            image.header.set_slope_inter(slope, inter)
-        # nibabel applies scale factors only to images that were read.
-        return kind.from_bytes(image.to_bytes())
+        return image
 
     def _require_valid(self, indices: Sequence[int]) -> None:
         for i in indices:
