@@ -1,0 +1,78 @@
+"""r2 from 2-bit rows against numpy over people with both calls, and against plink."""
+
+import shutil
+import subprocess
+
+import numpy as np
+import pandas as pd
+import pytest
+from bed_reader import to_bed
+
+from udipdist.gwas.genotypes import Bed
+from udipdist.loci.ld import LinkageReader
+
+PLINK = shutil.which("plink1.9") or shutil.which("plink")
+
+
+def correlated(rng: np.random.Generator, n: int, m: int, missing: float) -> np.ndarray:
+    """Counts [n, m] of SNPs in LD with their neighbours; -1 missing."""
+    haplotypes = rng.random((2, n, m)) < 0.4
+    for j in range(1, m):
+        keep = rng.random((2, n)) < 0.7
+        haplotypes[:, :, j] = np.where(keep, haplotypes[:, :, j - 1], haplotypes[:, :, j])
+    counts = haplotypes.sum(0)
+    counts[rng.random((n, m)) < missing] = -1
+    return counts
+
+
+def write_bed(prefix, counts: np.ndarray) -> None:
+    n, m = counts.shape
+    properties = {
+        "chromosome": ["1"] * m, "bp_position": (np.arange(m) * 1000 + 1).tolist(), "sid": [f"s{j}" for j in range(m)],
+        "fid": [f"f{i}" for i in range(n)], "iid": [f"i{i}" for i in range(n)],
+    }  # fmt: skip
+    to_bed(f"{prefix}.bed", np.where(counts < 0, np.nan, counts).astype(np.float32), properties=properties)
+
+
+def pairwise_r2(x: np.ndarray, y: np.ndarray) -> float:
+    both = (x >= 0) & (y >= 0)
+    x, y = x[both], y[both]
+    return np.corrcoef(x, y)[0, 1] ** 2 if len(x) and np.ptp(x) and np.ptp(y) else 0.0
+
+
+@pytest.mark.parametrize("n", [1, 3, 4, 31, 32, 33, 64, 65, 129, 500])
+def test_r2_is_numpys_over_people_with_both_calls(tmp_path, n):
+    counts = correlated(np.random.default_rng(n), n, 40, 0.15)
+    counts[:, 7], counts[:, 8] = -1, 2  # nobody called; everybody the same
+    write_bed(tmp_path / "x", counts)
+    reader = LinkageReader(Bed.open(tmp_path / "x"))
+    others = np.array([0, 1, 2, 5, 7, 8, 9, 20, 21, 39])
+    for j in (0, 7, 8, 20, 39):
+        expected = [pairwise_r2(counts[:, j], counts[:, k]) for k in others]
+        np.testing.assert_allclose(reader.r2(j, others), expected, atol=1e-12)
+        called = counts[counts[:, j] >= 0, j]
+        frequency = called.mean() / 2 if len(called) else 0.0
+        assert reader.minor_frequency(j) == pytest.approx(min(frequency, 1 - frequency), abs=1e-12)
+
+
+def test_more_rows_than_are_copied_at_once(tmp_path):
+    counts = np.random.default_rng(0).integers(0, 3, (9, 1300))
+    write_bed(tmp_path / "x", counts)
+    got = LinkageReader(Bed.open(tmp_path / "x")).r2(640, np.arange(1300))
+    np.testing.assert_allclose(got, [pairwise_r2(counts[:, 640], counts[:, k]) for k in range(1300)], atol=1e-12)
+
+
+@pytest.mark.skipif(PLINK is None, reason="plink 1.9 is not installed (apt-get install plink1.9)")
+def test_r2_is_plinks(tmp_path):
+    counts = correlated(np.random.default_rng(3), 211, 60, 0.03)
+    write_bed(tmp_path / "x", counts)
+    options = ["--r2", "--ld-window", "999", "--ld-window-kb", "1000", "--ld-window-r2", "0", "--allow-no-sex"]
+    command = [PLINK, "--bfile", str(tmp_path / "x"), *options, "--out", str(tmp_path / "ld")]
+    subprocess.run(command, check=True, capture_output=True)
+    table = pd.read_csv(tmp_path / "ld.ld", sep=r"\s+")
+    assert len(table) == 60 * 59 // 2
+    reader = LinkageReader(Bed.open(tmp_path / "x"))
+    r2 = np.array([reader.r2(j, np.arange(60)) for j in range(60)])
+    first, second = (table[name].str[1:].astype(int) for name in ("SNP_A", "SNP_B"))
+    np.testing.assert_allclose(r2[first, second], table.R2, rtol=2e-5, atol=1e-7)  # plink prints six digits
+    np.testing.assert_array_equal(r2, r2.T)
