@@ -74,6 +74,11 @@ def put(place: str | Path, name: str, values: np.ndarray, dims: Sequence[str], *
         array[...] = values.astype(object) if text else values
 
 
+def get(place: str | Path, name: str) -> np.ndarray:
+    """The values of a small array written by `put`, also before `seal`."""
+    return zarr.open_array(Path(place) / name, mode="r", zarr_format=3)[...]
+
+
 def seal(place: str | Path, attributes: Mapping[str, Any]) -> None:
     """Make the arrays of a directory one group, with consolidated metadata. Call it last: it makes a store openable.
 

@@ -108,7 +108,7 @@ class IngestJob:
     def part(self, index: int) -> dict[str, Any]:
         """Write one shard and, beside its marker, how many subjects have foreground at each voxel."""
         layout = store.Layout(self.place / "image")
-        counts = np.zeros(layout.row_shape, np.uint16 if self.subjects_per_shard < 2**16 else np.uint32)
+        counts = np.zeros(layout.row_shape, np.min_scalar_type(self.subjects_per_shard))
         subjects: list[dict[str, Any]] = []
 
         def rows() -> Iterator[np.ndarray | None]:
@@ -121,13 +121,12 @@ class IngestJob:
                 yield row
 
         store.write_shard(layout, index, rows())
-        with files.publish(_counts_path(self.place, index)) as partial, partial.open("wb") as file:
-            np.savez_compressed(file, counts=counts)
+        store.put(self.place / "parts", _counts_name(index), counts, ("x", "y", "z"))
         return {"subjects": subjects}
 
 
-def _counts_path(place: Path, index: int) -> Path:
-    return parts.marker(place, index).with_suffix(".npz")
+def _counts_name(index: int) -> str:
+    return f"{index:06d}.foreground"
 
 
 def _read_subject(path: Path, layout: store.Layout, counts: np.ndarray) -> tuple[np.ndarray, dict[str, Any]]:
@@ -260,8 +259,7 @@ def _finish(job: IngestJob, part_facts: list[dict[str, Any]]) -> dict[str, Any]:
         )
     counts = np.zeros(store.Layout(job.place / "image").row_shape, np.int32)
     for index in range(job.n_parts):
-        with np.load(_counts_path(job.place, index), allow_pickle=False) as archive:
-            counts += archive["counts"].astype(np.int32)
+        counts += store.get(job.place / "parts", _counts_name(index)).astype(np.int32)
     affines = _write_coordinates(job, subjects)
     n_valid = len(subjects) - len(failures)
     mask = (counts > 0) & (MASK_SHARE * counts.astype(np.int64) >= n_valid)
