@@ -142,9 +142,7 @@ def warn_dropped(found: Design) -> None:
     if found.constant:
         log.warning("constant covariate columns are dropped: %s", some(found.constant, 20))
     if found.collinear:
-        log.warning(
-            "covariate columns that the ones before them explain are dropped: %s", some(found.collinear, 20)
-        )
+        log.warning("covariate columns that the ones before them explain are dropped: %s", some(found.collinear, 20))
 
 
 def _known(name: str, available: list[str], text: str) -> str:
@@ -188,9 +186,8 @@ def _names(expression: str, text: str) -> list[str]:
             raise InputError(f"formula={text!r}: {expression!r} is not allowed; write arithmetic inside I(...)")
         if isinstance(node, ast.Call):
             if not (isinstance(node.func, ast.Name) and node.func.id in FUNCTIONS):
-                raise InputError(
-                    f"formula={text!r}: {ast.unparse(node.func)}() is not allowed; the functions are {some(FUNCTIONS, 20)}"
-                )
+                called = ast.unparse(node.func)
+                raise InputError(f"formula={text!r}: {called}() is not allowed, only {some(FUNCTIONS, 20)}")
             functions.add(id(node.func))
     return [node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and id(node) not in functions]
 

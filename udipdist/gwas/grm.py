@@ -79,11 +79,16 @@ def read(prefix: str) -> tuple[pd.DataFrame, sparse.csr_array]:
     twice = pd.Series(low * n + high).duplicated().to_numpy()
     if twice.any():
         line = int(np.flatnonzero(twice)[0])
-        raise InputError(f"{path}, line {line + 1}: the pair {low[line]} {high[line]} stands there twice; keep one line")
+        raise InputError(
+            f"{path}, line {line + 1}: the pair {low[line]} {high[line]} stands there twice; keep one line"
+        )
     on_diagonal = low == high
     absent = np.setdiff1d(np.arange(n), low[on_diagonal])
     if len(absent):
-        raise InputError(f"{path}: has no diagonal entry for {len(absent)} people (row {absent[0]}); write `{absent[0]} {absent[0]} 1`")
+        raise InputError(
+            f"{path}: has no diagonal entry for {len(absent)} people (row {absent[0]}); "
+            f"add lines such as `{absent[0]} {absent[0]} 1`"
+        )
     pairs = ~on_diagonal
     matrix = sparse.coo_array(
         (
@@ -103,8 +108,8 @@ def rows_of(prefix: str, people: pd.DataFrame, analysed: pd.DataFrame, match: Ma
     absent = wanted[~wanted.isin(row_of.index)]
     if len(absent):
         raise InputError(
-            f"{prefix}.grm.id: lacks {len(absent)} of the {len(wanted)} people analysed ({describe_keys(list(absent))}); "
-            "make the GRM of everybody with genotypes, or leave these people out of the phenotypes"
+            f"{prefix}.grm.id: lacks {len(absent)} of the {len(wanted)} people analysed "
+            f"({describe_keys(list(absent))}); make the GRM of everybody with genotypes, or leave these people out of the phenotypes"
         )
     return row_of[wanted].to_numpy()
 
@@ -139,7 +144,9 @@ def decompose(matrix: sparse.csr_array, max_family: int) -> Families:
     negative = d_N < 0
     if negative.any():
         log.warning(
-            "the sparse GRM has %d negative eigenvalues (the smallest %.3g), which are set to 0", negative.sum(), d_N.min()
+            "the sparse GRM has %d negative eigenvalues (the smallest %.3g), which are set to 0",
+            negative.sum(),
+            d_N.min(),
         )
     return Families(order_N, n_single, start_F, size_F, offset_F, u, np.maximum(d_N, 0.0))
 
@@ -175,9 +182,10 @@ def _refuse_family(matrix: sparse.csr_array, members: np.ndarray, max_family: in
         parent[a] = b
         size[b] += size[a]
         if size[b] > max_family:
+            cutoff = np.ceil(-tree.data[edge] * 1e4) / 1e4
             raise InputError(
-                f"sparse_grm: its largest group of relatives has {len(members)} people, more than max_family={max_family}; "
-                f"keep only pairs above {-tree.data[edge]:.4g} (gcta --make-bK-sparse {-tree.data[edge]:.4g}), "
+                f"sparse_grm: the largest group of relatives has {len(members)} people, more than "
+                f"max_family={max_family}; keep only pairs above {cutoff:.4f} (gcta --make-bK-sparse {cutoff:.4f}), "
                 f"or type max_family={len(members)} if there is memory for a dense matrix of that size"
             )
 

@@ -10,6 +10,7 @@ import numba
 import numpy as np
 
 MISSING = -1
+CENTRE_STEP = 2.0**-20  # counts minus a multiple of it need 22 bits, float32 has 24
 _COPIES_OF_A1 = np.array([2, MISSING, 1, 0], dtype=np.int8)
 
 
@@ -36,9 +37,11 @@ def count_rows(packed_BQ, person_n, called_B, copies_B):
 
 @numba.njit(nogil=True, cache=True)
 def centre_rows(packed_BQ, person_n, out_Bn, called_B, copies_B):
-    """Copies of A1 minus their mean, missing = mean = 0, into float32 `out_Bn`; also the two counts of `count_rows`.
+    """Copies of A1 minus a centre, missing = mean, into float32 `out_Bn`; also the two counts of `count_rows`.
 
-    The mean is over the called people of `person_n`, in float64; a row without calls becomes zeros.
+    The mean is over the called people of `person_n`; the centre is the mean to six digits (a multiple of CENTRE_STEP),
+    so that every called value is exact in float32: the rest, the same for everybody, is taken out with the
+    intercept. A row without calls becomes zeros.
     """
     n = person_n.shape[0]
     code_n = np.empty(n, np.uint8)
@@ -55,28 +58,35 @@ def centre_rows(packed_BQ, person_n, out_Bn, called_B, copies_B):
         called_B[row] = called
         copies_B[row] = copies
         mean = copies / called if called > 0 else 0.0
-        value[0] = 2 - mean
-        value[1] = 0
-        value[2] = 1 - mean
-        value[3] = 0 - mean
+        centre = np.rint(mean / CENTRE_STEP) * CENTRE_STEP
+        value[0] = 2 - centre
+        value[1] = mean - centre
+        value[2] = 1 - centre
+        value[3] = 0 - centre
         for i in range(n):
             out_Bn[row, i] = value[code_n[i]]
 
 
 @numba.njit(nogil=True, cache=True)
-def square_rotated(x_Bn, n_single, start_F, size_F, offset_F, u, out_Bn):
-    """(U'x)^2 for rows x, U block-diagonal: the first `n_single` people are unrelated (U = 1), then families follow.
+def square_rotated(x_Bn, n_single, start_F, size_F, offset_F, u):
+    """x -> (U'x)^2 in place for each row, U block-diagonal: `n_single` people without relatives, then families.
 
     Family f holds the people start_F[f] .. start_F[f] + size_F[f] - 1; its matrix (size x size, row-major) begins at
     u[offset_F[f]]. Sums are in float64.
     """
+    largest = 0
+    for f in range(size_F.shape[0]):
+        largest = max(largest, size_F[f])
+    rotated = np.empty(largest, np.float64)
     for row in range(x_Bn.shape[0]):
         for i in range(n_single):
-            out_Bn[row, i] = x_Bn[row, i] * x_Bn[row, i]
+            x_Bn[row, i] *= x_Bn[row, i]
         for f in range(start_F.shape[0]):
             start, size, offset = start_F[f], size_F[f], offset_F[f]
+            rotated[:size] = 0.0
+            for i in range(size):
+                x = np.float64(x_Bn[row, start + i])
+                for j in range(size):
+                    rotated[j] += x * u[offset + i * size + j]
             for j in range(size):
-                total = 0.0
-                for i in range(size):
-                    total += np.float64(x_Bn[row, start + i]) * u[offset + i * size + j]
-                out_Bn[row, start + j] = total * total
+                x_Bn[row, start + j] = rotated[j] * rotated[j]

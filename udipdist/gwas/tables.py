@@ -171,9 +171,9 @@ def _read_text(path: Path, extra_missing: tuple[str, ...]) -> pd.DataFrame:
 
 def _header(path: Path) -> tuple[list[str], str]:
     """Column names of the first line (a leading # is dropped), and the separator as a pandas pattern."""
-    opened = gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8")
+    opener = gzip.open if path.suffix == ".gz" else open
     try:
-        with opened as file:
+        with opener(path, "rt", encoding="utf-8") as file:
             line = file.readline().rstrip("\r\n")
     except (UnicodeDecodeError, gzip.BadGzipFile):
         raise InputError(f"{path}: is not a text table; give Parquet (.parquet) or text with a header") from None

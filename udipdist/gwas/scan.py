@@ -1,0 +1,414 @@
+"""The verb `gwas`: plan (people, families, null models), part (a run of variants, one shard), finish.
+
+`plan` saves the models under OUT/model, so that parts need nothing but them and the .bed: a local loop, Dask workers
+and the tasks of a job array do the same work and write the same bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from hpc import cluster, parts
+from hpc.errors import ConfigError, Incomplete, InputError
+from hpc.files import publish, publish_json, refuse_existing, remove, require_space
+from hpc.stage import fingerprint, read_manifest, stage
+from udipdist.config import GwasConfig
+from udipdist.gwas import assoc, covariates, genotypes, grm, kernels, null, samples, sumstats, tables
+
+log = logging.getLogger(__name__)
+
+FEWEST_LEFT = 2  # residual degrees of freedom that every trait must have
+
+
+def gwas(config: GwasConfig) -> None:
+    """Test every variant against every trait; writes sumstats.zarr, null.tsv, samples.tsv and dropped.tsv.
+
+    Raises InputError for unusable input, OutputExists, Incomplete (phase=finish with parts missing).
+    """
+    if config.phase == "plan":
+        if config.overwrite or read_manifest(config.out) is not None:
+            refuse_existing(config.out, config.overwrite)
+        job = plan(config)
+        log.info("%s: planned, %d parts (phase=part part=0..%d)", config.out, job.n_parts, job.n_parts - 1)
+        return
+    if config.phase == "part":
+        job = _planned(config)
+        if config.part >= job.n_parts:
+            raise ConfigError(f"part={config.part}: there are {job.n_parts} parts, 0..{job.n_parts - 1}")
+        parts.run_part(job, config.part)
+        return
+    overwrite = config.overwrite and config.phase == "all"
+    with stage("gwas", config.out, config, inputs=_inputs(config), overwrite=overwrite) as running:
+        if config.phase == "all":
+            job = plan(config)
+            done = parts.run(job, "gwas", cluster.runner(config.workers))
+        else:
+            job = _planned(config)
+            done = parts.facts(job)
+        running.note(**job.facts, n_tested=sum(part["tested"] for part in done))
+        remove(_model_dir(config.out))
+
+
+def preview(config: GwasConfig) -> list[str]:
+    """What a run would do, from headers and file sizes only."""
+    n, m = genotypes.count_from_size(config.genotypes)
+    p = len(tables.column_names(config.phenotypes))
+    n_parts = -(-m // config.variants_per_part)
+    block = min(config.block, config.variants_per_part)
+    return [
+        f"{n:,} people with genotypes, {m:,} variants, {p:,} traits, test={config.test}, adjust={config.adjust}",
+        f"{n_parts:,} parts of {config.variants_per_part:,} variants, {config.workers} workers (0: this process)",
+        f"memory about {(block * (n * 4 + p * 64) + n * p * 40) / 1e9:.2f} GB a process, "
+        f"disk at most {_output_bytes(m, p) / 1e9:.2f} GB",
+    ]
+
+
+@dataclass(frozen=True)
+class Scan:
+    """The parts of one GWAS. Small: the models are read from `place` by whoever runs a part."""
+
+    place: Path
+    n_variants: int
+    variants_per_part: int
+    block: int
+    min_maf: float
+    max_missing: float
+    facts: dict[str, Any]
+    planned: str
+    unit: str = "variants"
+
+    @property
+    def n_parts(self) -> int:
+        """Number of shards of the output."""
+        return -(-self.n_variants // self.variants_per_part)
+
+    def size_of_part(self, index: int) -> int:
+        """Variants of a part."""
+        return min(self.variants_per_part, self.n_variants - index * self.variants_per_part)
+
+    def part(self, index: int) -> dict[str, Any]:
+        """Test the variants of one part and write their shards."""
+        rows, fam_N, models = _load(self.place, self.planned)
+        one = len(models) == 1
+        testers = [assoc.Tester(model, self.min_maf, self.max_missing, multivariate=one) for model in models]
+        start = index * self.variants_per_part
+        stop = start + self.size_of_part(index)
+        n_traits = sum(len(model.trait_P) for model in models)
+        out = _empty_block(stop - start, n_traits)
+        for low in range(start, stop, self.block):
+            high = min(low + self.block, stop)
+            _test_block(testers, rows.packed(low, high), fam_N, slice(low - start, high - start), out)
+        sumstats.write(self.place / sumstats.STORE, start, out)
+        return {"start": start, "stop": stop, "tested": int((out.minp_trait_M >= 0).sum())}
+
+
+def plan(config: GwasConfig) -> Scan:
+    """Check everything, fit the null models and make the empty output; what is already planned is kept."""
+    parts.fix_plan(config.out, _plan_of(config))
+    if not _planned_path(config.out).exists():
+        _make_plan(config)
+    return _planned(config)
+
+
+def _make_plan(config: GwasConfig) -> None:
+    bed = genotypes.Bed.open(config.genotypes)
+    sample = samples.assemble(config, bed.samples)
+    matrix = _relatedness(config, sample)
+    require_space(config.out, _output_bytes(bed.n_variants, len(sample.traits)))
+    models, frames = [], []
+    for group in sample.groups():
+        model, frame = _fit_group(config, sample, group, matrix)
+        models.append(model)
+        frames.append(frame)
+        if len(models) % 50 == 0:
+            log.info("null models of %d groups of traits with the same people are fitted", len(models))
+    if len(models) > 1:
+        log.info("traits differ in who is missing: %d groups are analysed one by one, without joint tests", len(models))
+    _save(config, bed, sample, models, pd.concat(frames, ignore_index=True))
+
+
+def _relatedness(config: GwasConfig, sample: samples.Sample):
+    """G of the analysed people (csr [N, N]), or None for the linear test."""
+    if config.test == "linear":
+        if config.sparse_grm is not None:
+            log.info("test=linear takes no account of relatives: sparse_grm is not used")
+        return None
+    prefix = str(config.sparse_grm)
+    people, matrix = grm.read(prefix)
+    row_N = grm.rows_of(prefix, people, sample.people, config.match)
+    return matrix[row_N][:, row_N].tocsr()
+
+
+def _fit_group(
+    config: GwasConfig, sample: samples.Sample, group: samples.Group, matrix
+) -> tuple[assoc.Model, pd.DataFrame]:
+    """Null models and test of the traits that share their people, and their rows of null.tsv."""
+    names = [sample.traits[p] for p in group.trait_P]
+    design = covariates.design(sample.covariates.iloc[group.row_N])
+    n, k = design.q_NK.shape
+    if n - k - 1 < FEWEST_LEFT:
+        raise InputError(
+            f"{config.phenotypes}: trait {names[0]} has {n} people for {k} columns of covariates (with the intercept); "
+            "use fewer covariates, or leave the trait out"
+        )
+    if matrix is None:
+        families = grm.Families.unrelated(n)
+    else:
+        families = grm.decompose(matrix[group.row_N][:, group.row_N].tocsr(), config.max_family)
+    order_N = families.order_N
+    q_NK = design.q_NK[order_N]
+    try:
+        y_NP, scale_P = assoc.residualise(sample.y_NP[group.row_N[order_N]][:, group.trait_P], q_NK)
+    except assoc.TraitInDesign as error:
+        raise InputError(
+            f"{config.phenotypes}: trait {names[error.args[0]]} is a linear function of the covariates; leave it out"
+        ) from None
+    if config.adjust == "phenotype":
+        q_NK = np.full((n, 1), 1 / np.sqrt(n))
+    models = _null_models(config, families, y_NP, scale_P, q_NK, names)
+    try:
+        model = assoc.prepare(
+            families,
+            sample.fam_N[group.row_N[order_N]],
+            group.trait_P,
+            y_NP,
+            scale_P,
+            q_NK,
+            models.vg_P / scale_P**2,
+            models.ve_P / scale_P**2,
+            config.adjust,
+            config.test,
+            config.weight_tolerance,
+        )
+    except ArithmeticError as error:
+        raise ConfigError(f"weight_tolerance={config.weight_tolerance}: {error}; type a larger one") from None
+    frame = models.frame(names).assign(n=n, k=q_NK.shape[1], test=config.test)
+    return model, frame[["trait", "n", "k", "vg", "ve", "h2", "h2_se", "boundary", "test", "vg_se", "ve_se"]]
+
+
+def _null_models(
+    config: GwasConfig,
+    families: grm.Families,
+    y_NP: np.ndarray,
+    scale_P: np.ndarray,
+    q_NK: np.ndarray,
+    names: list[str],
+) -> null.NullModels:
+    """Variance components on the scale of the traits."""
+    if config.test == "linear":
+        n, k = q_NK.shape
+        return null.given(np.zeros(len(names)), (y_NP**2).sum(axis=0) / (n - k) * scale_P**2)
+    if config.null.variance is not None:
+        vg_P, ve_P = null.read_components(config.null.variance, names)
+        lowest_P = vg_P * families.d_N.min() + ve_P
+        if (lowest_P <= 0).any():
+            name = names[int(np.argmax(lowest_P <= 0))]
+            raise InputError(f"{config.null.variance}: Vg and Ve of {name} give no valid covariance; Ve is too small")
+        return null.given(vg_P, ve_P)
+    u_NN = families.matrix()
+    models = null.fit(u_NN.T @ y_NP * scale_P, u_NN.T @ q_NK, families.d_N, config.null.total_variance)
+    if "flat" in models.boundary_P:
+        log.warning("the sparse GRM has no relatives among the people analysed: Vg is 0, as in test=linear")
+    for flag, meaning in (("lower", "Vg = 0"), ("upper", "the upper limit of Vg")):
+        count = models.boundary_P.count(flag)
+        if count:
+            log.info("%d of %d traits have their likelihood's maximum at %s", count, len(names), meaning)
+    return models
+
+
+def _save(
+    config: GwasConfig, bed: genotypes.Bed, sample: samples.Sample, models: list[assoc.Model], frame: pd.DataFrame
+) -> None:
+    """Write tables, models and the empty store; the plan's marker last."""
+    out = config.out
+    order = pd.Index(frame.trait).get_indexer(sample.traits)
+    for name, table in (
+        ("null.tsv", frame.iloc[order]),
+        ("samples.tsv", sample.people),
+        ("dropped.tsv", sample.dropped),
+    ):
+        with publish(out / name) as partial:
+            table.to_csv(partial, sep="\t", index=False, na_rep="NA")
+    remove(_model_dir(out))
+    for i, model in enumerate(models):
+        with publish(_model_dir(out) / f"group-{i:05d}.npz") as partial:
+            model.save(partial)
+    by_trait = frame.set_index("trait").loc[sample.traits]
+    facts = {
+        "n_samples": sample.n,
+        "n_dropped": len(sample.dropped),
+        "n_variants": bed.n_variants,
+        "n_traits": len(sample.traits),
+        "n_covariates": int(by_trait.k.max()) - 1 if config.adjust != "phenotype" else len(sample.covariates.columns),
+        "groups": len(models),
+        "weight_rank": max(model.basis_Nr.shape[1] for model in models),
+        "weight_error": max(model.weight_error for model in models),
+        "relatives": max(int(model.size_F.sum()) for model in models),
+        "largest_family": max(int(model.size_F.max(initial=1)) for model in models),
+    }
+    store = out / sumstats.STORE
+    if not store.exists():
+        attrs = {
+            "test": config.test,
+            "adjust": config.adjust,
+            "n_samples": sample.n,
+            "n_covariates": facts["n_covariates"],
+            "df": _degrees_of_freedom(config, models, len(sample.traits)),
+            "genotypes": str(config.genotypes),
+        }
+        sumstats.create(store, bed.variants, sample.traits, config.variants_per_part, attrs)
+    planned = {
+        "n_variants": bed.n_variants,
+        "rows": {
+            "paths": [str(Path(path).absolute()) for path in bed.rows.paths],
+            "counts": bed.rows.counts,
+            "n_samples": bed.n_samples,
+        },
+        "groups": len(models),
+        "fam": sample.fam_N.tolist(),
+        "facts": facts,
+    }
+    publish_json(_planned_path(out), planned)
+
+
+def _degrees_of_freedom(config: GwasConfig, models: list[assoc.Model], n_traits: int) -> int | list[int] | None:
+    """None where the statistic is chi2_1 (mixed; GCTA's linear regression), else residual degrees of freedom."""
+    if config.test == "mixed" or config.adjust == "phenotype":
+        return None
+    df_P = np.empty(n_traits, int)
+    for model in models:
+        df_P[model.trait_P] = model.df
+    return int(df_P[0]) if (df_P == df_P[0]).all() else df_P.tolist()
+
+
+def _planned(config: GwasConfig) -> Scan:
+    """The scan that `plan` prepared. Raises Incomplete."""
+    path = _planned_path(config.out)
+    if not path.exists():
+        raise Incomplete(f"{config.out}: has no plan yet; run the same command with phase=plan first")
+    parts.fix_plan(config.out, _plan_of(config))
+    planned = json.loads(path.read_text(encoding="utf-8"))
+    return Scan(
+        place=config.out.absolute(),
+        n_variants=planned["n_variants"],
+        variants_per_part=config.variants_per_part,
+        block=config.block,
+        min_maf=config.min_maf,
+        max_missing=config.max_missing,
+        facts=planned["facts"],
+        planned=_stamp(path),
+    )
+
+
+def _plan_of(config: GwasConfig) -> dict[str, Any]:
+    """What decides the bytes of the output."""
+    return {
+        "config": config.semantics(),
+        "variants_per_part": config.variants_per_part,
+        "inputs": {name: fingerprint(path) for name, path in _inputs(config).items() if path is not None},
+    }
+
+
+def _inputs(config: GwasConfig) -> dict[str, Path | None]:
+    """Every file that is read. Raises InputError where genotypes are missing."""
+    sets = genotypes.find_sets(config.genotypes)
+    files: dict[str, Path | None] = {}
+    for i, prefix in enumerate(sets):
+        label = "genotypes" if len(sets) == 1 else f"genotypes{i}"
+        files |= {f"{label}.{suffix}": Path(f"{prefix}.{suffix}") for suffix in ("bed", "bim", "fam")}
+    files |= {"phenotypes": config.phenotypes, "covariates": config.covariates, "variance": config.null.variance}
+    if config.test == "mixed":
+        files |= {f"sparse_grm.{suffix}": Path(f"{config.sparse_grm}.grm.{suffix}") for suffix in ("id", "sp")}
+    for name, path in files.items():
+        if path is not None and not path.exists():
+            raise InputError(f"{path}: no such file ({name})")
+    return files
+
+
+def _output_bytes(n_variants: int, n_traits: int) -> int:
+    return n_variants * (8 * n_traits + 64)
+
+
+def _model_dir(out: Path) -> Path:
+    return out / "model"
+
+
+def _planned_path(out: Path) -> Path:
+    return _model_dir(out) / "planned.json"
+
+
+def _stamp(path: Path) -> str:
+    """Changes when the plan is made anew, so that no worker keeps models of an older one."""
+    return str(path.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=1)
+def _load(place: Path, stamp: str) -> tuple[genotypes.PackedRows, np.ndarray, list[assoc.Model]]:
+    """Genotype rows, rows of the analysed people in the .fam, and models of the plan with this stamp."""
+    planned = json.loads(_planned_path(place).read_text(encoding="utf-8"))
+    models = [assoc.Model.load(_model_dir(place) / f"group-{i:05d}.npz") for i in range(planned["groups"])]
+    return genotypes.PackedRows(**planned["rows"]), np.array(planned["fam"], np.int64), models
+
+
+def _empty_block(m: int, p: int) -> sumstats.SumstatsBlock:
+    return sumstats.SumstatsBlock(
+        beta_MP=np.full((m, p), np.nan, np.float32),
+        se_MP=np.full((m, p), np.nan, np.float32),
+        n_M=np.zeros(m, np.int32),
+        af1_M=np.full(m, np.nan, np.float32),
+        minp_log10p_M=np.full(m, np.nan, np.float32),
+        minp_trait_M=np.full(m, -1, np.int16),
+        multivariate_log10p_M=np.full(m, np.nan, np.float32),
+    )
+
+
+def _test_block(
+    testers: list[assoc.Tester], packed: np.ndarray, fam_N: np.ndarray, where: slice, out: sumstats.SumstatsBlock
+) -> None:
+    """Test one block with every group of traits, and put the results at `where` of the part."""
+    b = len(packed)
+    best_B, trait_B = np.full(b, -np.inf), np.full(b, -1)
+    for tester in testers:
+        result = tester.test(packed)
+        out.beta_MP[where, tester.model.trait_P] = result.beta_BP
+        out.se_MP[where, tester.model.trait_P] = result.se_BP
+        log10p_B, column_B = _smallest_p(tester, result)
+        better_B = log10p_B > best_B
+        best_B = np.where(better_B, log10p_B, best_B)
+        trait_B = np.where(better_B, tester.model.trait_P[column_B], trait_B)
+    called_B, copies_B = result.called_B, result.copies_B
+    if len(testers) > 1:
+        kernels.count_rows(packed, fam_N, called_B, copies_B)
+    else:
+        out.multivariate_log10p_M[where] = result.multivariate_log10p_B
+    tested_B = trait_B >= 0
+    out.n_M[where] = called_B
+    out.af1_M[where] = np.divide(copies_B, 2 * called_B, out=np.full(b, np.nan), where=called_B > 0)
+    out.minp_log10p_M[where] = np.where(tested_B, best_B, np.nan)
+    out.minp_trait_M[where] = trait_B
+
+
+def _smallest_p(tester: assoc.Tester, result: assoc.Result) -> tuple[np.ndarray, np.ndarray]:
+    """-log10 of the smallest p over the traits of a group [B] (-inf where none was tested), and its column.
+
+    The traits of a group share their degrees of freedom, so the smallest p has the largest |beta / se|.
+    """
+    with np.errstate(invalid="ignore", divide="ignore"):
+        size_BP = np.abs(result.beta_BP / result.se_BP)
+    size_BP = np.where(np.isnan(size_BP), -1.0, size_BP)
+    column_B = size_BP.argmax(axis=1)
+    size_B = size_BP[np.arange(len(size_BP)), column_B]
+    largest_B = np.maximum(size_B, 0.0)
+    if tester.model.chi2:
+        log10p_B = sumstats.log10p_from_z(largest_B)
+    else:
+        log10p_B = sumstats.log10p_from_t(largest_B, tester.model.df)
+    return np.where(size_B < 0, -np.inf, log10p_B), column_B
