@@ -15,7 +15,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 from nibabel.freesurfer.mghformat import MGHHeader
-from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
+from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation, ornt2axcodes
 from nibabel.spatialimages import HeaderDataError
 
 from hpc.errors import InputError
@@ -36,6 +36,7 @@ class Header:
     dtype: np.dtype  # native byte order
     affine: np.ndarray  # [4, 4] float64, voxel indices in RAS order -> mm
     orientation: str  # the file's own axis codes, such as LAS
+    moves: np.ndarray  # [3, 2] for each axis of the file: the RAS axis that it becomes, and 1 or -1 (flipped)
     slope: float
     inter: float
 
@@ -79,7 +80,7 @@ def read(path: Path) -> Volume:
     if len(data) < offset + count * stored.itemsize:
         raise Unreadable(f"is truncated: {len(data)} bytes where {offset + count * stored.itemsize} are announced")
     raw = np.frombuffer(data, stored, count, offset).reshape(parsed.get_data_shape()[:3], order="F")
-    return Volume(header, _compact(apply_orientation(raw, io_orientation(parsed.get_best_affine()))), digest)
+    return Volume(header, _compact(apply_orientation(raw, header.moves)), digest)
 
 
 def _inflate(data: bytes) -> bytes:
@@ -132,14 +133,15 @@ def _describe(parsed: nib.Nifti1Header | MGHHeader) -> Header:
         raise Unreadable(f"has voxels of type {dtype}; integers and floats of up to 64 bits are read")
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-12:
         raise Unreadable("its affine (voxel to mm) cannot be inverted")
-    orientation = io_orientation(affine)
+    moves = io_orientation(affine)
     shape = np.empty(3, dtype=int)
-    shape[orientation[:, 0].astype(int)] = full[:3]
+    shape[moves[:, 0].astype(int)] = full[:3]
     return Header(
         shape=tuple(int(n) for n in shape),
         dtype=dtype.newbyteorder("="),
-        affine=affine @ inv_ornt_aff(orientation, full[:3]),
-        orientation="".join(nib.aff2axcodes(affine)),
+        affine=affine @ inv_ornt_aff(moves, full[:3]),
+        orientation="".join(ornt2axcodes(moves)),
+        moves=moves,
         slope=1.0 if slope is None else float(slope),
         inter=0.0 if inter is None else float(inter),
     )
