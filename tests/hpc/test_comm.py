@@ -1,0 +1,70 @@
+"""The process group: alone, and on two ranks."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from hpc.comm import Comm
+from hpc.errors import ConfigError, Error, InputError
+from hpc.testing import call, launch
+from hpc.world import World
+
+
+def test_alone_needs_no_group():
+    comm = Comm.join(World())
+    assert comm.is_main and comm.size == 1
+    assert comm.gather("x") == ["x"]
+    assert comm.any(True) and not comm.any(False)
+    np.testing.assert_array_equal(comm.sum([1.0, 2.0]), [1.0, 2.0])
+    with pytest.raises(InputError, match="mend me"):
+        comm.on_main(_refuse)
+
+
+def test_no_meeting_point():
+    with pytest.raises(ConfigError, match="MASTER_ADDR and MASTER_PORT not set.*export MASTER_ADDR"):
+        Comm.join(World(rank=1, size=2, launcher="srun"), environ={})
+
+
+def test_two_ranks_agree():
+    results = call(Path(__file__), "collectives", ranks=2)
+    for rank, result in enumerate(results):
+        assert result == {
+            "rank": rank,
+            "sum": [1.0, 20.0],
+            "any": [True, False],
+            "gather": ["rank 0", "rank 1"],
+            "value": "from rank 0",
+            "error": "mend me, exit code 2",
+        }
+
+
+def test_a_command_that_hangs_is_ended():
+    with pytest.raises(TimeoutError, match=r"not done in 1\.5 s"):
+        launch("http.server", ["0", "--bind", "127.0.0.1"], timeout=1.5)
+
+
+def collectives() -> dict[str, Any]:
+    """Run on every rank by test_two_ranks_agree."""
+    comm = Comm.join(World.detect(os.environ))
+    try:
+        comm.on_main(_refuse)
+        error = ""
+    except Error as caught:
+        error = f"{caught}, exit code {caught.exit_code}"
+    return {
+        "rank": comm.rank,
+        "sum": comm.sum([float(comm.rank), 10.0]).tolist(),
+        "any": [comm.any(comm.rank == 1), comm.any(False)],
+        "gather": comm.gather(f"rank {comm.rank}"),
+        "value": comm.on_main(lambda: f"from rank {comm.rank}"),
+        "error": error,
+    }
+
+
+def _refuse() -> None:
+    raise InputError("mend me")

@@ -1,0 +1,89 @@
+"""What the tests in this folder run on several ranks."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+from hpc.errors import ConfigError, Preempted
+from udipdist import train as training
+from udipdist.config import TrainConfig
+
+KEYS: dict[str, Any] = {
+    "epochs": 2,
+    "global_batch": 8,
+    "validation": 0.2,
+    "schedule": {"warmup": 0.0},
+    "model": {"patch": 4, "width": 24, "depth": 2},
+}
+
+
+def zero_stages(store: str, folder: str) -> None:
+    """The same training in every ZeRO stage, in turn."""
+    for zero in range(4):
+        _train(store, Path(folder) / f"zero{zero}", engine={"zero": zero})
+
+
+def on_other_ranks(store: str, folder: str, stopped: str) -> str:
+    """The training of `zero_stages`, straight, accumulated, and going on from what 2 ranks left; what is refused."""
+    _train(store, Path(folder) / "straight")
+    _train(store, Path(folder) / "accumulated", micro_batch=2)
+    _train(store, Path(stopped) / "unfinished_zero0", engine={"zero": 0})
+    try:
+        _train(store, Path(stopped) / "unfinished_zero2", engine={"zero": 2})
+    except ConfigError as error:
+        return str(error)
+    return ""
+
+
+def interrupted(store: str, folder: str) -> list[str]:
+    """Trainings with dropout: never interrupted, and stopped by a signal on rank 0 in mid-epoch, then resumed."""
+    messages = []
+    for zero in (0, 2, 3):
+        keys = {"engine": {"zero": zero}, "model": KEYS["model"] | {"dropout": 0.1}}
+        place = Path(folder) / f"zero{zero}"
+        _train(store, place / "straight", **keys)
+        messages += _stopped_at(6, store, place / "stopped", **keys)
+        _train(store, place / "stopped", **keys)
+    messages += _stopped_at(6, store, Path(folder) / "unfinished_zero0", engine={"zero": 0})
+    messages += _stopped_at(6, store, Path(folder) / "unfinished_zero2", engine={"zero": 2})
+    return messages
+
+
+def _train(store: str, run_dir: Path, **keys: Any) -> None:
+    training.train(TrainConfig.parse(KEYS | keys | {"store": store, "run_dir": str(run_dir)}))
+
+
+def _stopped_at(step: int, store: str, run_dir: Path, **keys: Any) -> list[str]:
+    """Train until rank 0 gets SIGUSR1 at optimiser step `step`; the message of Preempted."""
+    append = training._Metrics.append
+
+    def append_then_signal(self: training._Metrics, record: dict[str, Any]) -> None:
+        append(self, record)
+        if record["step"] == step:
+            os.kill(os.getpid(), signal.SIGUSR1)
+
+    training._Metrics.append = append_then_signal
+    try:
+        _train(store, run_dir, **keys)
+    except Preempted as error:
+        return [f"{error.exit_code} {error}"]
+    finally:
+        training._Metrics.append = append
+    return []
+
+
+def metrics(run: Path) -> list[dict[str, Any]]:
+    """metrics.jsonl without the clock."""
+    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in record.items() if key != "seconds"} for record in records]
+
+
+def weights_hash(run: Path) -> str:
+    """The hash of the last checkpoint's weights."""
+    last = json.loads((run / "checkpoints" / "last.json").read_text())["folder"]
+    return hashlib.sha256((run / "checkpoints" / last / "weights.safetensors").read_bytes()).hexdigest()

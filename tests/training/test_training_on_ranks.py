@@ -1,0 +1,85 @@
+"""Training on 2 ranks: ZeRO stages agree, resuming is exact, the number of ranks does not matter."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from hpc.testing import call
+
+PROGRAM = Path(__file__).parent / "ranked.py"
+spec = importlib.util.spec_from_file_location("ranked_here", PROGRAM)
+ranked = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(ranked)
+
+
+@pytest.fixture(scope="module")
+def stages(store, tmp_path_factory) -> Path:
+    """Runs of 2 ranks in ZeRO 0, 1, 2, 3."""
+    folder = tmp_path_factory.mktemp("stages")
+    call(PROGRAM, "zero_stages", str(store), str(folder), ranks=2)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def stopped(store, tmp_path_factory) -> tuple[Path, list[list[str]]]:
+    """Runs of 2 ranks, some stopped by a signal; and the messages on each rank."""
+    folder = tmp_path_factory.mktemp("stopped")
+    return folder, call(PROGRAM, "interrupted", str(store), str(folder), ranks=2)
+
+
+@pytest.fixture(scope="module")
+def alone(store, stopped, tmp_path_factory) -> tuple[Path, str]:
+    """Runs of 1 rank, and the refusal to go on from a sharded optimiser of 2."""
+    folder = tmp_path_factory.mktemp("alone")
+    return folder, call(PROGRAM, "on_other_ranks", str(store), str(folder), str(stopped[0]))[0]
+
+
+def losses(run: Path) -> np.ndarray:
+    return np.array([record["loss"] for record in ranked.metrics(run)])
+
+
+def test_zero_stages_give_the_same_curve(stages):
+    reference = losses(stages / "zero0")
+    assert len(reference) > 8 and reference[-1] < 0.9 * reference[0]
+    for zero in (1, 2, 3):
+        np.testing.assert_allclose(losses(stages / f"zero{zero}"), reference, rtol=1e-5)
+
+
+def test_one_rank_gives_the_curve_of_two(stages, alone):
+    for name in ("straight", "accumulated"):
+        np.testing.assert_allclose(losses(alone[0] / name), losses(stages / "zero0"), rtol=1e-4)
+
+
+@pytest.mark.parametrize("zero", [0, 2, 3])
+def test_resume_equals_a_run_never_interrupted(stopped, zero):
+    folder = stopped[0] / f"zero{zero}"
+    assert ranked.metrics(folder / "stopped") == ranked.metrics(folder / "straight")
+    assert ranked.weights_hash(folder / "stopped") == ranked.weights_hash(folder / "straight")
+
+
+def test_a_signal_on_one_rank_stops_all_and_saves(stopped):
+    folder, messages = stopped
+    assert len(messages[0]) == 5 and messages[0] == messages[1]
+    assert messages[0][0].startswith("75 stopped by a signal; step 6 of 8 is saved")
+    assert (folder / "unfinished_zero0" / "checkpoints" / "step-00000006" / "meta.json").exists()
+
+
+def test_going_on_with_another_number_of_ranks(stopped, stages, alone):
+    folder, refusal = alone
+    assert (stopped[0] / "unfinished_zero0" / "manifest.json").exists()
+    np.testing.assert_allclose(losses(stopped[0] / "unfinished_zero0"), losses(stages / "zero0"), rtol=1e-4)
+    np.testing.assert_allclose(losses(stopped[0] / "unfinished_zero0"), losses(folder / "straight"), rtol=1e-4)
+    assert "was written by 2 ranks with engine.zero=2" in refusal and "start 2 ranks to go on" in refusal
+
+
+def test_weights_are_whole_in_every_stage(stages):
+    reference = load_file(stages / "zero0" / "checkpoints" / "step-00000000" / "weights.safetensors")
+    for zero in (1, 2, 3):
+        state = load_file(stages / f"zero{zero}" / "checkpoints" / "step-00000000" / "weights.safetensors")
+        assert state.keys() == reference.keys()
+        assert all(np.array_equal(state[name], reference[name]) for name in state)
