@@ -139,9 +139,9 @@ class Sumstats:
         """Columns chrom (text) position snp a1 a2 n af1, M rows."""
         return self.variant_rows(0, self.n_variants)
 
-    def variant_rows(self, start: int, stop: int) -> Variants:
-        """Rows start..stop of `variants`, read without the rest."""
-        columns = {name: self.group[name][start:stop] for name in (*COLUMNS, "n", "af1")}
+    def variant_rows(self, start: int, stop: int, names: tuple[str, ...] = (*COLUMNS, "n", "af1")) -> Variants:
+        """Rows start..stop of `variants`, or of the columns `names` of it, read without the rest."""
+        columns = {name: self.group[name][start:stop] for name in names}
         text = {name: pd.array(values, dtype="str") for name, values in columns.items() if values.dtype.kind == "T"}
         return pd.DataFrame(columns | text)
 

@@ -1,13 +1,13 @@
 """Summary statistics and genotypes -> genomic risk loci, as FUMA SNP2GENE computes them.
 
--log10 p of all variants is read at once; ids, alleles and genotypes only within the LD window of significant SNPs. Such
-stretches are independent of one another until their blocks are merged, chromosome by chromosome.
+-log10 p of all variants is read at once; then, chromosome by chromosome, ids and alleles within the LD window of
+significant SNPs, and genotypes only within the window of independent significant ones.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from udipdist.gwas.genotypes import Bed, count_from_size, find_sets
 from udipdist.gwas.sumstats import Sumstats
 from udipdist.loci import fuma, genome
 from udipdist.loci.ld import LinkageReader
-from udipdist.loci.rules import Rules, Snps, independent_snps, lead_snps, merge
+from udipdist.loci.rules import Independent, Rules, Snps, independent_snps, lead_snps, merge
 
 log = logging.getLogger(__name__)
 PLACES = 10**10  # base pairs that fit between two chromosomes in one number
@@ -94,41 +94,31 @@ def find_loci(
     reference = _Index.of(
         genome.codes(bed.variants.chrom), bed.variants.position.to_numpy(np.int64), config.exclude_mhc
     )
-    linkage = LinkageReader(bed)
+    linkage, trait_of = LinkageReader(bed), _trait_of(config.trait, sumstats)
     leads_of: dict[int, list[fuma.RiskLead]] = {}
     absent: list[str] = []
     n_present = 0
     with Progress("loci", len(significant), "significant SNPs") as progress:
-        for stretch in _stretches(chrom_M[significant], position_M[significant], rules.window_bp):
-            left = _reference_table(stretch, reference.inside(stretch), bed)
-            table, not_there = _join(left, _gwas_table(stretch, gwas.inside(stretch), sumstats, log10p_M), rules)
+        for chrom in np.unique(chrom_M[significant]).tolist():
+            places = np.sort(position_M[significant[chrom_M[significant] == chrom]])
+            near = (chrom, places, rules.window_bp)
+            known = _gwas_table(chrom, gwas.near(*near), sumstats, log10p_M)
+            table, not_there = _join(_reference_table(chrom, reference.near(*near), bed), known, rules)
             absent += not_there
             n_present += int((table.log10p > rules.log10p).sum())
-            leads = _leads(table, rules, linkage, config.min_maf) if len(table) else []
-            leads_of.setdefault(stretch.chrom, []).extend(_named(lead, table, config, sumstats) for lead in leads)
-            progress.advance(stretch.n_significant)
+            leads_of[chrom] = _leads(table, rules, linkage, config.min_maf, trait_of)
+            progress.advance(len(places))
     facts["n_not_in_reference"] = len(absent)
     _report_absent(absent, n_present, config.genotypes)
 
     found = []
-    for chrom in sorted(leads_of):
-        leads = sorted(leads_of[chrom], key=lambda lead: (lead.snp.position, lead.snp.unique_id))
-        for locus in merge(leads, rules.merge_bp):
+    for chrom in leads_of:
+        for locus in merge(leads_of[chrom], rules.merge_bp):
             found.append(fuma.RiskLocus(len(found) + 1, chrom, locus.start, locus.end, locus.leads))
     return found, facts
 
 
-# ------------------------------------------------------------------------------------ from genome to stretches
-
-
-@dataclass(frozen=True)
-class _Stretch:
-    """A part of a chromosome that holds the LD windows of its significant SNPs; base pairs, both ends included."""
-
-    chrom: int
-    start: int
-    end: int
-    n_significant: int
+# ------------------------------------------------------------------------------------ from genome to chromosomes
 
 
 @dataclass(frozen=True)
@@ -151,34 +141,27 @@ class _Index:
         order = np.argsort(places, kind="stable")
         return cls(rows[order], places[order])
 
-    def inside(self, stretch: _Stretch) -> np.ndarray:
-        """Numbers of the variants of a stretch, ascending."""
-        ends = stretch.chrom * PLACES + np.array([max(stretch.start, 0), stretch.end + 1])
-        first, last = np.searchsorted(self.places, ends)
-        return np.sort(self.rows[first:last])
+    def near(self, chrom: int, positions: np.ndarray, window_bp: int) -> np.ndarray:
+        """Numbers, ascending, of a chromosome's variants within `window_bp` of one of `positions` (sorted)."""
+        first, last = np.searchsorted(self.places, [chrom * PLACES, (chrom + 1) * PLACES])
+        here = self.places[first:last] - chrom * PLACES
+        until = np.searchsorted(positions, here + window_bp, side="right")
+        return np.sort(self.rows[first:last][until > np.searchsorted(positions, here - window_bp)])
 
 
-def _stretches(chrom: np.ndarray, position: np.ndarray, window_bp: int) -> Iterator[_Stretch]:
-    """The union of the windows around significant SNPs; two SNPs of different stretches are never in LD."""
-    for number in np.unique(chrom):
-        positions = np.sort(position[chrom == number])
-        for run in np.split(positions, np.flatnonzero(np.diff(positions) > 2 * window_bp) + 1):
-            yield _Stretch(int(number), int(run[0]) - window_bp, int(run[-1]) + window_bp, len(run))
-
-
-def _reference_table(stretch: _Stretch, rows: np.ndarray, bed: Bed) -> pd.DataFrame:
-    """Reference SNPs of a stretch: row (in the .bed), position, reference_snp, unique_id; of repeats the first."""
+def _reference_table(chrom: int, rows: np.ndarray, bed: Bed) -> pd.DataFrame:
+    """Reference SNPs of a chromosome: row (in the .bed), position, reference_snp, unique_id; of repeats the first."""
     here = bed.variants.iloc[rows]
     table = pd.DataFrame({"row": rows, "position": here.position.array, "reference_snp": here.snp.array})
-    return table.assign(unique_id=genome.unique_ids(stretch.chrom, here)).drop_duplicates("unique_id")
+    return table.assign(unique_id=genome.unique_ids(chrom, here)).drop_duplicates("unique_id")
 
 
-def _gwas_table(stretch: _Stretch, variants: np.ndarray, sumstats: Sumstats, log10p_M: np.ndarray) -> pd.DataFrame:
-    """GWAS SNPs of a stretch: variant, log10p, snp, unique_id; of repeated ones the most significant."""
+def _gwas_table(chrom: int, variants: np.ndarray, sumstats: Sumstats, log10p_M: np.ndarray) -> pd.DataFrame:
+    """GWAS SNPs of a chromosome: variant, log10p, snp, unique_id; of repeated ones the most significant."""
     first, last = int(variants[0]), int(variants[-1])
-    here = sumstats.variant_rows(first, last + 1).iloc[variants - first]
+    here = sumstats.variant_rows(first, last + 1, ("position", "snp", "a1", "a2")).iloc[variants - first]
     table = pd.DataFrame({"variant": variants, "log10p": log10p_M[variants], "snp": here.snp.array})
-    table["unique_id"] = genome.unique_ids(stretch.chrom, here)
+    table["unique_id"] = genome.unique_ids(chrom, here)
     return table.sort_values("log10p", ascending=False, kind="stable").drop_duplicates("unique_id")
 
 
@@ -192,10 +175,12 @@ def _join(reference: pd.DataFrame, gwas: pd.DataFrame, rules: Rules) -> tuple[pd
     return table, [f"{snp} ({key})" for snp, key in zip(lost.snp, lost.unique_id, strict=True)]
 
 
-def _leads(table: pd.DataFrame, rules: Rules, linkage: LinkageReader, min_maf: float):
-    """The lead SNPs of a stretch, with LD read from the genotypes."""
-    rows = table.row.to_numpy()
-    snps = Snps(table.position.to_numpy(), table.log10p.to_numpy(np.float64), table.unique_id.to_numpy(object))
+def _leads(
+    table: pd.DataFrame, rules: Rules, linkage: LinkageReader, min_maf: float, trait_of: Callable[[int], str]
+) -> list[fuma.RiskLead]:
+    """The lead SNPs of a chromosome, with LD read from the genotypes, in order of position."""
+    column = {name: table[name].to_numpy() for name in table}
+    rows, log10p = column["row"], column["log10p"].astype(np.float64)
 
     def r2_of(i: int, start: int, stop: int) -> np.ndarray:
         order = np.argsort(rows[start:stop], kind="stable")
@@ -206,25 +191,24 @@ def _leads(table: pd.DataFrame, rules: Rules, linkage: LinkageReader, min_maf: f
     def common_enough(i: int) -> bool:
         return min_maf == 0 or linkage.minor_frequency(int(rows[i])) >= min_maf
 
-    return lead_snps(snps, independent_snps(snps, rules, r2_of, common_enough))
-
-
-def _named(lead, table: pd.DataFrame, config: LociConfig, sumstats: Sumstats) -> fuma.RiskLead:
-    """A lead with names, positions and traits in place of indices."""
-    members = []
-    for snp in lead.independent:
-        row = table.iloc[snp.index]
-        trait = config.trait
-        if trait == "minp":
-            trait = sumstats.traits[int(sumstats.minp_trait(int(row.variant), int(row.variant) + 1)[0])]
-        tested = table.log10p.to_numpy()[snp.candidates]
-        rows = table.row.to_numpy()[snp.candidates]
-        members.append(
-            fuma.RiskSnp(
-                row.unique_id, row.snp, int(row.position), float(row.log10p), trait, rows, rows[~np.isnan(tested)]
-            )
+    def named(snp: Independent) -> fuma.RiskSnp:
+        i, candidates = snp.index, snp.candidates
+        return fuma.RiskSnp(
+            unique_id=column["unique_id"][i],
+            rsid=column["snp"][i],
+            position=int(column["position"][i]),
+            log10p=float(log10p[i]),
+            trait=trait_of(int(column["variant"][i])),
+            candidates=rows[candidates],
+            tested=rows[candidates[~np.isnan(log10p[candidates])]],
         )
-    return fuma.RiskLead(members, lead.start, lead.end)
+
+    snps = Snps(column["position"], log10p, column["unique_id"])
+    leads = [
+        fuma.RiskLead([named(snp) for snp in lead.independent], lead.start, lead.end)
+        for lead in lead_snps(snps, independent_snps(snps, rules, r2_of, common_enough))
+    ]
+    return sorted(leads, key=lambda lead: (lead.snp.position, lead.snp.unique_id))
 
 
 def _report_absent(absent: list[str], n_present: int, genotypes: Path) -> None:
@@ -250,6 +234,14 @@ def _places(sumstats: Sumstats) -> tuple[np.ndarray, np.ndarray]:
     for start, stop in sumstats.blocks():
         chrom_M[start:stop] = genome.codes(sumstats.group["chrom"][start:stop].astype(object))
     return chrom_M, sumstats.group["position"][:].astype(np.int64)
+
+
+def _trait_of(trait: str, sumstats: Sumstats) -> Callable[[int], str]:
+    """The trait that a variant's p belongs to: for minp the one with the smallest p."""
+    if trait != "minp":
+        return lambda variant: trait
+    index_M = sumstats.minp_trait()
+    return lambda variant: sumstats.traits[index_M[variant]]
 
 
 def _divisor(config: LociConfig, sumstats: Sumstats) -> int:

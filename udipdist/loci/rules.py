@@ -92,17 +92,15 @@ def independent_snps(snps: Snps, rules: Rules, linkage: LinkageOf, usable: Calla
 
 def lead_snps(snps: Snps, independent: Sequence[Independent]) -> list[Lead]:
     """Greedy by p (the order given): a lead absorbs the independent SNPs not yet absorbed that are its mates."""
-    left = dict.fromkeys(snp.index for snp in independent)
-    by_index = {snp.index: snp for snp in independent}
+    rank = {snp.index: number for number, snp in enumerate(independent)}
+    left = set(rank)
     leads = []
     for snp in independent:
         if snp.index not in left:
             continue
-        mates = set(snp.mates.tolist())
-        absorbed = [index for index in left if index in mates]
-        for index in absorbed:
-            del left[index]
-        members = [by_index[index] for index in absorbed]
+        absorbed = sorted(left.intersection(snp.mates.tolist()), key=rank.__getitem__)
+        left.difference_update(absorbed)
+        members = [independent[rank[index]] for index in absorbed]
         positions = snps.position_S[np.concatenate([member.candidates for member in members])]
         leads.append(Lead(members, int(positions.min()), int(positions.max())))
     return leads
