@@ -87,7 +87,7 @@ class SimulateConfig(VerbConfig):
             "train": 300,
             "gwas": 500,
             "genomes": {"windows_per_chromosome": 2, "variants_per_mb": 100},
-            "traits": {"loci": 24, "polygenic_variants": 500},
+            "traits": {"loci": 24, "ncp_max": 125, "polygenic_variants": 500},
             "brains": {"resolution_mm": 8},
         },
         "bench": {
@@ -112,10 +112,27 @@ class SimulateConfig(VerbConfig):
                 f"traits.null_chromosomes={self.traits.null_chromosomes} leaves none of the "
                 f"genomes.chromosomes={self.genomes.chromosomes} for the loci; give a smaller number"
             )
-        windows = (self.genomes.chromosomes - self.traits.null_chromosomes) * self.genomes.windows_per_chromosome
-        if self.traits.loci > windows:
+        genomes, traits = self.genomes, self.traits
+        if genomes.spacing_bp < genomes.window_bp:
             raise ValueError(
-                f"traits.loci={self.traits.loci} needs as many windows, and there are {windows} outside the null "
+                f"genomes.spacing_bp={genomes.spacing_bp} is less than genomes.window_bp={genomes.window_bp}, so the "
+                "windows would overlap; give a larger spacing"
+            )
+        if not 0 < traits.ncp_min <= traits.ncp_max <= 0.5 * self.gwas:
+            raise ValueError(
+                f"traits.ncp_min={traits.ncp_min:g} and traits.ncp_max={traits.ncp_max:g} must be in 0 < ncp_min <= "
+                f"ncp_max <= gwas / 2 = {self.gwas / 2:g}: a locus explains the share ncp / gwas of a factor; give "
+                "other ncp, or more gwas"
+            )
+        if traits.polygenic_h2 + traits.household > 0.8:
+            raise ValueError(
+                f"traits.polygenic_h2={traits.polygenic_h2:g} + traits.household={traits.household:g} is above 0.8, "
+                "and loci and noise need the rest of a factor's variance; give smaller shares"
+            )
+        windows = (genomes.chromosomes - traits.null_chromosomes) * genomes.windows_per_chromosome
+        if traits.loci > windows:
+            raise ValueError(
+                f"traits.loci={traits.loci} needs as many windows, and there are {windows} outside the null "
                 "chromosomes; give fewer loci or more genomes.windows_per_chromosome"
             )
         return self

@@ -21,8 +21,8 @@ def principal_components(counts_MN: np.ndarray, unrelated_N: np.ndarray) -> np.n
     m, n = len(counts_MN), int(unrelated_N.sum())
     if min(m, n) <= COMPONENTS:
         raise InputError(
-            f"{COMPONENTS} principal components need more than {COMPONENTS} LD-independent variants and unrelated people; "
-            f"there are {m} and {n}; give more genomes.variants_per_mb or gwas="
+            f"{COMPONENTS} principal components need more than {COMPONENTS} LD-independent variants and as many "
+            f"unrelated people; there are {m} and {n}; give more genomes.variants_per_mb or gwas="
         )
     frequency = counts_MN[:, unrelated_N].mean(1, dtype=np.float64) / 2
     used = (frequency > 0) & (frequency < 1)

@@ -29,8 +29,9 @@ FIRST_BP = 10_000_000  # start of the first window of a chromosome
 MUTATION_RATE = 1.3e-8
 CROSSOVER_RATE = 1.1e-8
 BLOCK = 512  # variants held as haplotypes at once
-COMMON = 0.08  # a planted variant has at least this minor allele frequency, in all and in the largest population
-PC_MIN_MAF, PC_MAX_R2, PC_CANDIDATES, PC_PER_WINDOW = 0.05, 0.1, 300, 40
+COMMON_MAF = 0.05  # of variants that carry polygenic effects or describe ancestry
+PLANTED_MAF = 0.08  # of variants that carry a locus, in all people and in the largest population
+PC_MAX_R2, PC_CANDIDATES, PC_PER_WINDOW = 0.1, 300, 40
 
 
 @dataclass(frozen=True)
@@ -184,13 +185,14 @@ class GenomeJob:
         with publish(self.bed_rows(index)) as partial, partial.open("wb") as file:
             for position, counts in self._blocks(window):
                 frequency = counts.mean(1, dtype=np.float64) / 2
-                common = np.minimum(frequency, 1 - frequency) >= max(self.config.min_maf, 1e-9)
-                position, frequency, counts = position[common], frequency[common], counts[common]
-                kept.append((position, frequency, counts[_is_common(frequency)], _is_common(frequency)))
+                minor = np.minimum(frequency, 1 - frequency)
+                seen = minor >= max(self.config.min_maf, 1e-9)
+                common = minor >= COMMON_MAF
+                kept.append((position[seen], frequency[seen], common[seen], counts[seen & common]))
+                counts = counts[seen]
                 pack(_with_missing(counts, self.config.missing, rng)).tofile(file)
-        position, frequency = (np.concatenate([block[i] for block in kept]) for i in (0, 1))
-        common_rows = np.flatnonzero(np.concatenate([block[3] for block in kept]))
-        genotypes = self._choose(index, position, frequency, common_rows, np.concatenate([block[2] for block in kept]))
+        position, frequency, common, counts = (np.concatenate(blocks) for blocks in zip(*kept, strict=True))
+        genotypes = self._choose(index, position, frequency, np.flatnonzero(common), counts)
         genotypes.save(self.summary(index))
         return {"variants": len(position)}
 
@@ -227,7 +229,7 @@ class GenomeJob:
         within = counts[:, main].mean(1) / 2 if main.any() else frequency[common_rows]
         margin = 0.15 * (window.stop - window.start)
         at, af = position[common_rows], frequency[common_rows]
-        fit = (np.minimum(af, 1 - af) >= COMMON) & (np.minimum(within, 1 - within) >= COMMON)
+        fit = (np.minimum(af, 1 - af) >= PLANTED_MAF) & (np.minimum(within, 1 - within) >= PLANTED_MAF)
         fit = np.flatnonzero(fit & (at >= window.start + margin) & (at < window.stop - margin))
         planted = int(rng.choice(fit)) if len(fit) else -1
         others = np.setdiff1d(np.arange(len(common_rows)), [planted])
@@ -243,12 +245,8 @@ class GenomeJob:
         )
 
 
-def _is_common(frequency: np.ndarray) -> np.ndarray:
-    return np.minimum(frequency, 1 - frequency) >= PC_MIN_MAF
-
-
 def ld_prune(counts_SN: np.ndarray, unrelated_N: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Rows of variants with pairwise r^2 < PC_MAX_R2 among unrelated people, ascending: a greedy walk in random order."""
+    """Rows of variants with pairwise r^2 < PC_MAX_R2 among unrelated people, ascending; greedy, in random order."""
     rows = rng.permutation(len(counts_SN))[:PC_CANDIDATES]
     x = counts_SN[rows][:, unrelated_N].astype(np.float32)
     x -= x.mean(1, keepdims=True)
@@ -272,7 +270,10 @@ def _with_missing(counts: np.ndarray, share: float, rng: np.random.Generator) ->
 
 @numba.njit(cache=True)
 def pack(counts_SN):
-    """A1 counts int8 [S, N] (-1 missing) -> PLINK 1 rows uint8 [S, ceil(N/4)]: 00 two A1, 01 missing, 10 one, 11 none."""
+    """A1 counts int8 [S, N] (-1 missing) -> rows of a PLINK 1 .bed, uint8 [S, ceil(N/4)].
+
+    Two bits a call, the first in the lowest bits: 00 two A1, 01 missing, 10 one, 11 none.
+    """
     s_count, n = counts_SN.shape
     rows = np.zeros((s_count, (n + 3) // 4), np.uint8)
     for s in range(s_count):

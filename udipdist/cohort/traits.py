@@ -15,8 +15,8 @@ import pandas as pd
 from hpc.errors import ConfigError
 from udipdist.cohort.factors import NAMES, SHARES
 from udipdist.cohort.genomes import Window, WindowGenotypes
-from udipdist.cohort.people import People
 from udipdist.cohort.pedigree import POPULATIONS
+from udipdist.cohort.people import People
 from udipdist.config import SimulateConfig, TraitConfig
 
 MOST_PLANTED = 0.5  # largest share of a factor that planted loci explain together
@@ -162,16 +162,17 @@ def _polygenic(
     traits: TraitConfig, genotypes: list[WindowGenotypes], n: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
     """The polygenic part [N, K], and the largest variance over factors that each window gives [W]."""
-    parts = []
-    for window in genotypes:
+    total, variance_WK = np.zeros((n, len(NAMES))), np.zeros((len(genotypes), len(NAMES)))
+    for w, window in enumerate(genotypes):
         counts = window.causal_counts[1:].astype(np.float32)
         effects = rng.standard_normal((len(counts), len(NAMES))).astype(np.float32)
         scale = counts.std(1, keepdims=True)
-        parts.append(((counts - counts.mean(1, keepdims=True)) / np.where(scale > 0, scale, 1)).T @ effects)
-    total = np.sum(parts, axis=0, dtype=np.float64) if parts else np.zeros((n, len(NAMES)))
+        part = ((counts - counts.mean(1, keepdims=True)) / np.where(scale > 0, scale, 1)).T @ effects
+        total += part
+        variance_WK[w] = part.var(0)
     sd = total.std(0)
     unit = np.sqrt(traits.polygenic_h2) / np.where(sd > 0, sd, 1)
-    return (total - total.mean(0)) * unit, np.array([(part.var(0) * unit**2).max() for part in parts])
+    return (total - total.mean(0)) * unit, (variance_WK * unit**2).max(1)
 
 
 def snp_name(chromosome: int, position: int) -> str:

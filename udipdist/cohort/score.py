@@ -1,0 +1,138 @@
+"""Found loci and latents held against the truth of a simulated cohort.
+
+Every lead SNP falls into one class:
+
+* planted: within `flank_bp` of a planted variant (a locus counts once, however many leads stand near it);
+* polygenic: elsewhere, in a window whose polygenic variants are strong enough to give a lead honestly;
+* strict false: on a null chromosome, where nothing acts on any factor;
+* other false: the rest, that is, between windows or where the window's own signal is too weak.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from hpc.errors import InputError, some
+
+MEDIAN_CHI2 = float(stats.chi2.median(1))
+HONEST_NCP = 5.0  # N r^2 of a window below which 5e-8 is out of reach without an error of the test
+FOLDS = 5
+PENALTIES = 10.0 ** np.arange(-1, 6)
+
+
+@dataclass(frozen=True)
+class Score:
+    """Lead SNPs by class. `planted_found` are ids of loci; the other counts are of leads."""
+
+    planted_found: list[str]
+    planted_total: int
+    leads: int
+    planted_leads: int
+    polygenic: int
+    strict_false: int
+    other_false: int
+
+
+def score(leads: pd.DataFrame, truth_dir: str | Path, flank_bp: int = 300_000) -> Score:
+    """Class of each lead SNP (columns chrom, position), by the truth/ folder of a cohort.
+
+    Raises InputError where the truth is not there.
+    """
+    truth_dir = Path(truth_dir)
+    loci, windows = (_table(truth_dir / name) for name in ("loci.tsv", "windows.tsv"))
+    facts = truth_facts(truth_dir)
+    null = set(facts["null_chromosomes"])
+    strong = windows[facts["people"] * windows["polygenic_r2"] >= HONEST_NCP]
+    found: set[str] = set()
+    counts = dict.fromkeys(("planted_leads", "polygenic", "strict_false", "other_false"), 0)
+    for chrom, position in zip(leads["chrom"].astype(str), leads["position"].astype(int), strict=True):
+        same = loci[loci["chr"] == chrom]
+        distance = (same["pos"] - position).abs()
+        if len(same) and distance.min() <= flank_bp:
+            found.add(str(same.loc[distance.idxmin(), "locus"]))
+            counts["planted_leads"] += 1
+        elif chrom in null:
+            counts["strict_false"] += 1
+        elif ((strong["chr"] == chrom) & (strong["start"] <= position) & (position < strong["end"])).any():
+            counts["polygenic"] += 1
+        else:
+            counts["other_false"] += 1
+    return Score(sorted(found), loci["locus"].nunique(), len(leads), **counts)
+
+
+def truth_facts(truth_dir: str | Path) -> dict:
+    """truth.json: seed, preset, people, factors, null_chromosomes (text). Raises InputError."""
+    path = Path(truth_dir) / "truth.json"
+    if not path.exists():
+        raise InputError(f"{path}: does not exist; give the truth/ folder of a cohort that `udipdist simulate` wrote")
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+class _Sumstats(Protocol):
+    traits: list[str]
+    variants: pd.DataFrame
+
+    def beta(self, trait: str) -> np.ndarray: ...
+    def se(self, trait: str) -> np.ndarray: ...
+
+
+def lambda_null(sumstats: _Sumstats, null_chromosomes: Iterable[str]) -> float:
+    """Genomic-control lambda on the null chromosomes, of each trait (median chi2 over its expectation), averaged.
+
+    On 20 windows one trait's lambda has an SD of about 0.03 by chance alone. NaN without tested null variants.
+    """
+    rows = np.flatnonzero(sumstats.variants["chrom"].astype(str).isin([str(c) for c in null_chromosomes]))
+    if not len(rows):
+        return float("nan")
+    lambdas = []
+    for trait in sumstats.traits:
+        chi2 = (np.asarray(sumstats.beta(trait), float)[rows] / np.asarray(sumstats.se(trait), float)[rows]) ** 2
+        chi2 = chi2[np.isfinite(chi2)]
+        if len(chi2):
+            lambdas.append(np.median(chi2) / MEDIAN_CHI2)
+    return float(np.mean(lambdas)) if lambdas else float("nan")
+
+
+def factor_r2(latents: pd.DataFrame, factors: pd.DataFrame, seed: int = 0) -> dict[str, float]:
+    """Held-out R^2 of each true factor from the latents: ridge regression, five folds that keep families together.
+
+    Both tables have FID IID and numeric columns; people in both are used. The penalty of each factor is chosen by
+    leave-one-out on the training folds. Raises InputError where too few people are in both.
+    """
+    from sklearn.linear_model import RidgeCV
+
+    ids = ["FID", "IID"]
+    both = latents.merge(factors[ids], on=ids)
+    if len(both) < 10 * FOLDS:
+        missing = sorted(set(factors["IID"]) - set(latents["IID"]))
+        raise InputError(
+            f"only {len(both)} people have both latents and true factors (without latents: {some(missing)}); "
+            "give tables of the same cohort"
+        )
+    truth = factors.set_index(ids).loc[pd.MultiIndex.from_frame(both[ids])]
+    x, y = both.drop(columns=ids).to_numpy(np.float64), truth.to_numpy(np.float64)
+    _, family = np.unique(both["FID"].to_numpy(str), return_inverse=True)
+    fold = np.random.default_rng(seed).permutation(np.arange(family.max() + 1) % FOLDS)[family]
+    error, total = np.zeros(y.shape[1]), np.zeros(y.shape[1])
+    for k in range(FOLDS):
+        held = fold == k
+        mean, sd = x[~held].mean(0), x[~held].std(0)
+        scaled = (x - mean) / np.where(sd > 0, sd, 1)
+        ridge = RidgeCV(alphas=PENALTIES, alpha_per_target=True).fit(scaled[~held], y[~held])
+        error += ((y[held] - ridge.predict(scaled[held]).reshape(-1, y.shape[1])) ** 2).sum(0)
+        total += ((y[held] - y[~held].mean(0)) ** 2).sum(0)
+    return dict(zip(truth.columns, (1 - error / total).tolist(), strict=True))
+
+
+def _table(path: Path) -> pd.DataFrame:
+    if not path.exists():
+        raise InputError(f"{path}: does not exist; give the truth/ folder of a cohort that `udipdist simulate` wrote")
+    return pd.read_csv(path, sep="\t", dtype={"chr": str})
