@@ -62,8 +62,9 @@ def train(config: TrainConfig) -> None:
         comm.on_main(lambda: notes.append(stack.enter_context(_stage(config))))
         stop = stack.enter_context(StopRequest())
         comm.on_main(lambda: _open_run(resolved, world))
+        last = comm.on_main(lambda: _last_checkpoint(resolved, world))
         run = _Run(resolved, comm, batches, store, rows, stop)
-        run.start()
+        run.start(last)
         done, total = run.step * batches.total, run.total * batches.total
         progress = stack.enter_context(Progress("train", total if comm.is_main else 0, "subjects", done=done))
         while run.epoch < config.epochs:
@@ -150,22 +151,13 @@ class _Run:
         """Epochs done."""
         return self.step // self.sampler.steps
 
-    def start(self) -> None:
-        """Go on from the last checkpoint, or save the untrained network as step 0."""
+    def start(self, meta: dict[str, Any] | None) -> None:
+        """Go on from the checkpoint that `meta` describes, or save the untrained network as step 0."""
         torch.manual_seed(self.config.seed * 1_000_003 + self.comm.rank + 1)
-        steps = self.comm.on_main(self.checkpoints.steps)
-        if not steps:
+        if meta is None:
             self.close_epoch()
             return
-        if not self.config.resume:
-            raise ConfigError(
-                f"resume=false, but {self.config.run_dir} holds checkpoints; type overwrite=true to start afresh, or "
-                "resume=true to go on"
-            )
-        folder = self.checkpoints.folder(steps[-1])
-        meta = self.comm.on_main(lambda: read_meta(folder))
-        _require_same_world(meta, self.comm, self.config, folder)
-        self.engine.load(folder)
+        self.engine.load(self.checkpoints.folder(meta["step"]))
         self.step, self.best, self.scores = meta["step"], meta["best"], meta["scores"]
         self._clock -= self.comm.on_main(lambda: self.metrics.cut(self.step))
         log.info("going on from step %d of %d", self.step, self.total)
@@ -384,12 +376,25 @@ def _subjects(config: TrainConfig, batches: Batches) -> tuple[VolumeStore, dict[
     return store, rows
 
 
-def _require_same_world(meta: dict[str, Any], comm: Comm, config: TrainConfig, folder: Path) -> None:
-    if meta["ranks"] != comm.size and config.engine.zero > 0:
+def _last_checkpoint(config: TrainConfig, world: World) -> dict[str, Any] | None:
+    """The meta.json of the checkpoint to go on from; None at a fresh start. Raises ConfigError, InputError."""
+    checkpoints = Checkpoints(config.run_dir / "checkpoints")
+    steps = checkpoints.steps()
+    if not steps:
+        return None
+    if not config.resume:
+        raise ConfigError(
+            f"resume=false, but {config.run_dir} holds checkpoints; type overwrite=true to start afresh, or "
+            "resume=true to go on"
+        )
+    folder = checkpoints.folder(steps[-1])
+    meta = read_meta(folder)
+    if meta["ranks"] != world.size and config.engine.zero > 0:
         raise ConfigError(
             f"{folder}: was written by {meta['ranks']} ranks with engine.zero={meta['zero']}, whose optimiser is "
-            f"sharded, and this is a start of {comm.size}; start {meta['ranks']} ranks to go on"
+            f"sharded, and this is a start of {world.size}; start {meta['ranks']} ranks to go on"
         )
+    return meta
 
 
 def _note(scores: dict[str, float]) -> str:

@@ -1,0 +1,145 @@
+"""Latents: the same numbers for a subject whatever is embedded with it, and clear refusals."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from hpc.errors import InputError
+from hpc.testing import launch
+from udipdist.config import EmbedConfig
+from udipdist.embed import embed, preview
+from udipdist.models.tokens import Patcher
+from udipdist.volumes.store import VolumeStore
+
+HALF = "S003"  # the subject with half a brain
+
+
+def latents(trained: Path, store: Path, out: Path, **keys) -> pd.DataFrame:
+    embed(EmbedConfig(run_dir=trained, store=store, out=out, **keys))
+    return pd.read_parquet(out).set_index("IID")
+
+
+@pytest.fixture(scope="module")
+def reference(trained, store, tmp_path_factory) -> pd.DataFrame:
+    """Everybody's latents, 32 at a time."""
+    return latents(trained, store, tmp_path_factory.mktemp("latents") / "latents.parquet")
+
+
+def assert_same(found: pd.DataFrame, reference: pd.DataFrame) -> None:
+    expected = reference.loc[found.index]
+    np.testing.assert_allclose(found.filter(like="z"), expected.filter(like="z"), rtol=1e-5)
+
+
+def test_the_table(trained, store, reference, tmp_path):
+    found = latents(trained, store, tmp_path / "latents.parquet")
+    volumes = VolumeStore.open(store)
+    assert found.index.tolist() == [s for s, valid in zip(volumes.subjects, volumes.valid, strict=True) if valid]
+    assert found.columns.tolist() == ["FID", *[f"z{k:03d}" for k in range(128)]]
+    assert (found.filter(like="z").dtypes == np.float32).all() and np.isfinite(found.filter(like="z")).all(axis=None)
+    text = pd.read_csv(tmp_path / "latents.pheno", sep=r"\s+", dtype={"FID": str, "IID": str}).set_index("IID")
+    np.testing.assert_array_equal(text.filter(like="z").astype(np.float32), found.filter(like="z"))
+    manifest = json.loads((tmp_path / "latents.parquet.manifest.json").read_text())
+    assert manifest["facts"]["subjects"] == 44 and manifest["facts"]["left_out"] == ["S999"]
+
+
+def test_one_subject_does_have_empty_tokens(store):
+    volumes = VolumeStore.open(store)
+    tokens = Patcher(volumes.mask, (4, 4, 4))(_tensor(volumes, HALF))
+    assert 0 < (tokens[0] != 0).any(dim=1).sum() < tokens.shape[1]
+
+
+@pytest.mark.parametrize("batch", [1, 7, 100])
+def test_batch_size_does_not_matter(trained, store, reference, tmp_path, batch):
+    assert_same(latents(trained, store, tmp_path / "latents.parquet", batch=batch), reference)
+
+
+def test_companions_and_order_do_not_matter(trained, store, reference, tmp_path, monkeypatch):
+    # Embed a few subjects in another order, among them the one with empty tokens.
+    everyone = VolumeStore.open(store)
+    order = [everyone.subjects.index(name) for name in ("S020", HALF, "S001", "S030")]
+    chosen = _Chosen(everyone, order)
+    monkeypatch.setattr(VolumeStore, "open", lambda path: chosen)
+    found = latents(trained, store, tmp_path / "latents.parquet", batch=3)
+    assert found.index.tolist() == ["S020", HALF, "S001", "S030"]
+    assert_same(found, reference)
+
+
+def test_ranks_do_not_matter(trained, store, reference, tmp_path):
+    out = tmp_path / "latents.parquet"
+    done = launch("udipdist", ["embed", f"run_dir={trained}", f"store={store}", f"out={out}"], ranks=2)
+    assert done.returncode == 0, done.stderr
+    found = pd.read_parquet(out).set_index("IID")
+    assert found.index.tolist() == reference.index.tolist()
+    assert_same(found, reference)
+
+
+def test_checkpoints_differ(trained, store, reference, tmp_path):
+    untrained = latents(trained, store, tmp_path / "0.parquet", checkpoint="0")
+    best = latents(trained, store, tmp_path / "best.parquet", checkpoint="best")
+    assert np.abs(untrained.filter(like="z") - reference.filter(like="z")).max(axis=None) > 0.01
+    assert_same(best, reference)
+    with pytest.raises(InputError, match="checkpoint=5: no such checkpoint .*steps 0, 4, 8"):
+        latents(trained, store, tmp_path / "5.parquet", checkpoint="5")
+
+
+def test_subjects_left_out_are_named(trained, store, tmp_path, caplog):
+    with caplog.at_level(logging.WARNING, logger="udipdist"):
+        latents(trained, store, tmp_path / "latents.parquet")
+    assert "1 subjects without a readable volume have no latents: S999" in caplog.text
+
+
+def test_a_store_of_another_shape(trained, other_shape, tmp_path):
+    with pytest.raises(InputError, match="volumes are 8 x 8 x 8, but the network .* was trained on 10 x 12 x 9"):
+        latents(trained, other_shape, tmp_path / "latents.parquet")
+
+
+def test_not_a_run(store, tmp_path):
+    with pytest.raises(InputError, match="config.yaml: is missing, so .* is no training run"):
+        latents(tmp_path, store, tmp_path / "latents.parquet")
+
+
+def test_preview(trained, store):
+    text = "\n".join(preview(EmbedConfig(run_dir=trained, store=store)))
+    assert "step-00000008" in text and "subjects: 44 of 45" in text
+
+
+@pytest.fixture
+def other_shape(tmp_path) -> Path:
+    """A store of smaller volumes."""
+    import nibabel as nib
+
+    from udipdist.config import IngestConfig
+    from udipdist.volumes.ingest import ingest
+
+    (tmp_path / "small").mkdir()
+    volume = np.random.default_rng(0).integers(0, 9, (8, 8, 8)).astype(np.int16)
+    nib.save(nib.Nifti1Image(volume, np.diag([16.0, 16.0, 16.0, 1.0])), tmp_path / "small" / "A.nii.gz")
+    ingest(IngestConfig(volumes=tmp_path / "small", out=tmp_path / "small.zarr", workers=0))
+    return tmp_path / "small.zarr"
+
+
+class _Chosen:
+    """Some subjects of a store, in an order of choice."""
+
+    def __init__(self, store: VolumeStore, order: list[int]):
+        self._store, self._order = store, np.array(order)
+        self.shape, self.path = store.shape, store.path
+        self.subjects = [store.subjects[i] for i in order]
+        self.fids = [store.fids[i] for i in order]
+        self.valid = store.valid[self._order]
+
+    def normalised(self, rows: np.ndarray) -> np.ndarray:
+        """As the store's."""
+        return self._store.normalised(self._order[rows])
+
+
+def _tensor(volumes: VolumeStore, name: str):
+    import torch
+
+    return torch.from_numpy(volumes.normalised([volumes.subjects.index(name)]))

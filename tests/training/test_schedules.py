@@ -1,0 +1,35 @@
+"""Learning rates at chosen steps."""
+
+from __future__ import annotations
+
+import pytest
+
+from udipdist.config import ScheduleConfig
+from udipdist.schedules import schedule
+
+
+def rates(steps: int, epochs: int, **keys) -> list[float]:
+    rate = schedule(ScheduleConfig(**keys), steps, epochs)
+    return [rate(step) for step in range(steps)]
+
+
+def test_cosine_rises_then_falls_to_the_floor():
+    values = rates(100, 10, name="cosine", warmup=0.1, floor=0.02)
+    assert values[:10] == pytest.approx([0.1 * (k + 1) for k in range(10)])
+    assert values[10] == 1 and values[55] == pytest.approx(0.51) and values[99] == pytest.approx(0.02, abs=1e-3)
+    assert all(a >= b for a, b in zip(values[10:], values[11:], strict=False))
+
+
+def test_step_drops_by_the_factor_every_few_epochs():
+    values = rates(60, 6, name="step", warmup=0, floor=0, step_epochs=2, step_factor=0.5)
+    assert values == [1.0] * 20 + [0.5] * 20 + [0.25] * 20
+
+
+def test_warm_restarts_double_their_length():
+    values = rates(70, 7, name="warm_restarts", warmup=0, floor=0, restart_epochs=1)
+    assert [k for k, value in enumerate(values) if value == 1] == [0, 10, 30]
+    assert values[5] == values[20] == values[50] == pytest.approx(0.5)
+
+
+def test_constant():
+    assert rates(10, 2, name="constant", warmup=0) == [1.0] * 10
