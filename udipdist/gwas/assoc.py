@@ -27,6 +27,7 @@ from scipy import linalg
 
 from udipdist.gwas import kernels, tails
 from udipdist.gwas.grm import Families
+from udipdist.gwas.null import Gram
 
 PANEL = 256  # people whose products are summed in one go
 UNEXPLAINED = 1e-4  # a variant is not tested where covariates explain all but this share of its (weighted) variance
@@ -40,12 +41,12 @@ class Model:
     """All that the test of a group of traits needs, in the order of grm.Families. Plain arrays, so that it can be
     saved and loaded without pickle.
 
-    `fam_N` rows of the .fam; `trait_P` columns of the output; `residual_NP` float64, x'residual is the numerator;
-    `design_NC` = [weighted design r K | design K, least squares only], float32; `basis_Nr` float32 and `mix_rD`: the weights; `which_P` the weights' column
-    of a trait; `middle_DKK`: C'WC, or for GLS the inverse of its Cholesky factor; `variance_P`: s2 (1 in linear);
-    `scale_P`: standard deviation by which the trait was divided; `yy_P` its sum of squares; `whiten_Pq` with
-    whiten' R whiten = I for R the correlation of the traits' residuals; `df` residual degrees of freedom; `chi2`: the
-    squared statistic is chi2_1 (mixed, and GCTA's linear regression), else the statistic is t.
+    `fam_N` rows of the .fam; `trait_P` columns of the output; `residual_NP` float64: x'residual is the numerator;
+    `design_NC` = [weighted design r K | design K, least squares only], float32; `basis_Nr` float32 and `mix_rD`: the
+    weights; `which_P` the weights' column of a trait; `middle_DKK`: C'WC, or for GLS the inverse of its Cholesky
+    factor; `variance_P`: s2 (1 in linear); `scale_P`: standard deviation by which the trait was divided; `yy_P` its
+    sum of squares; `whiten_Pq` with whiten' R whiten = I for R the correlation of the traits' residuals; `df` residual
+    degrees of freedom; `chi2`: the squared statistic is chi2_1 (mixed, and GCTA's linear regression), else it is t.
     """
 
     fam_N: np.ndarray
@@ -164,7 +165,7 @@ def prepare(
     u_NN = families.matrix()
     uq_NK, uy_NP = u_NN.T @ q_NK, u_NN.T @ y_NP
     w_NP = w_ND[:, which_P]
-    qwq_DKK = np.einsum("nd,nk,nl->dkl", w_ND, uq_NK, uq_NK, optimize=True)
+    qwq_DKK = Gram(uq_NK)(w_ND)
     if gls:
         middle_DKK = np.linalg.inv(np.linalg.cholesky(qwq_DKK))
         a_PK = np.linalg.solve(qwq_DKK[which_P], (uq_NK.T @ (w_NP * uy_NP)).T[..., None])[..., 0]

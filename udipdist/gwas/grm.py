@@ -109,7 +109,8 @@ def rows_of(prefix: str, people: pd.DataFrame, analysed: pd.DataFrame, match: Ma
     if len(absent):
         raise InputError(
             f"{prefix}.grm.id: lacks {len(absent)} of the {len(wanted)} people analysed "
-            f"({describe_keys(list(absent))}); make the GRM of everybody with genotypes, or leave these people out of the phenotypes"
+            f"({describe_keys(list(absent))}); make the GRM of everybody with genotypes, "
+            "or leave these people out of the phenotypes"
         )
     return row_of[wanted].to_numpy()
 

@@ -8,6 +8,8 @@ the root of the derivative between grid points. Shapes: N people, P traits, K co
 from __future__ import annotations
 
 import logging
+import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -15,6 +17,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 from scipy.optimize import elementwise
+from threadpoolctl import threadpool_limits
 
 from hpc.errors import InputError, some
 
@@ -24,7 +27,7 @@ GRID = 65
 NEAR_ONE = 1 - 1e-4  # largest h of the free search: V stays well conditioned even where G is singular
 GCTA_LIMIT = 1.6  # largest Vg / Vp of the constrained search (GCTA --h2-limit)
 SAME = 1e-8  # eigenvalues closer than this hold no information about h
-TRAITS_AT_ONCE = 128
+TRAITS_AT_ONCE = 32  # by one thread
 
 
 @dataclass(frozen=True)
@@ -101,10 +104,9 @@ def fit(
     with Vg up to 1.6 times that; y must then be free of covariates. Standard errors are from the average information
     matrix (Gilmour, Thompson & Cullis 1995).
     """
-    parts = [
-        _fit(y_NP[:, p : p + TRAITS_AT_ONCE], c_NK, d_N, total_variance)
-        for p in range(0, y_NP.shape[1], TRAITS_AT_ONCE)
-    ]
+    chunks = [y_NP[:, p : p + TRAITS_AT_ONCE] for p in range(0, y_NP.shape[1], TRAITS_AT_ONCE)]
+    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        parts = list(pool.map(lambda chunk_NP: _fit(chunk_NP, c_NK, d_N, total_variance), chunks))
     arrays = {
         name: np.concatenate([getattr(part, name) for part in parts])
         for name in ("vg_P", "ve_P", "vg_se_P", "ve_se_P", "h2_se_P")
@@ -159,14 +161,30 @@ def _search(reml: Reml, limit: float) -> tuple[np.ndarray, list[str]]:
     return h_P, [str(flag) for flag in boundary_P]
 
 
+class Gram:
+    """C' diag(w) C for many columns of weights, by one product with the products of C's columns."""
+
+    def __init__(self, c_NK: np.ndarray):
+        self.k = c_NK.shape[1]
+        self.upper = np.triu_indices(self.k)
+        self.cc_NL = c_NK[:, self.upper[0]] * c_NK[:, self.upper[1]]
+
+    def __call__(self, w_Np: np.ndarray) -> np.ndarray:
+        """[p, K, K], one matrix for each column of `w_Np`."""
+        out_pKK = np.empty((w_Np.shape[1], self.k, self.k))
+        values = w_Np.T @ self.cc_NL
+        out_pKK[:, self.upper[0], self.upper[1]] = values
+        out_pKK[:, self.upper[1], self.upper[0]] = values
+        return out_pKK
+
+
 class Reml:
     """Restricted likelihood of P traits as a function of h; s2 is profiled out, or fixed to `total_P`."""
 
     def __init__(self, y_NP: np.ndarray, c_NK: np.ndarray, d_N: np.ndarray, total_P: np.ndarray | None):
         self.y_NP, self.c_NK, self.e_N, self.d_N, self.total_P = y_NP, c_NK, d_N - 1, d_N, total_P
         self.n, self.k = c_NK.shape
-        self.upper = np.triu_indices(self.k)
-        self.cc_NL = c_NK[:, self.upper[0]] * c_NK[:, self.upper[1]]
+        self.gram = Gram(c_NK)
 
     def likelihood(self, h: float) -> np.ndarray:
         """Restricted log-likelihood [P] at one h for all traits, up to a constant."""
@@ -183,10 +201,10 @@ class Reml:
     def slope(self, h_p: np.ndarray, which_p: np.ndarray) -> np.ndarray:
         """Derivative of the log-likelihood with respect to h, each trait `which_p` at its own h."""
         w_Np = 1 / (1 + h_p * self.e_N[:, None])
-        cwc_pKK = self._weighted(w_Np)
+        cwc_pKK = self.gram(w_Np)
         r_Np = self._residuals(w_Np, cwc_pKK, which_p)
         spread_p = self.e_N @ r_Np**2
-        change_pKK = self._weighted(w_Np**2 * self.e_N[:, None])
+        change_pKK = self.gram(w_Np**2 * self.e_N[:, None])
         trace_p = self.e_N @ w_Np - np.trace(np.linalg.solve(cwc_pKK, change_pKK), axis1=1, axis2=2)
         if self.total_P is None:
             s2_p = (self.y_NP[:, which_p] * r_Np).sum(axis=0) / (self.n - self.k)
@@ -199,16 +217,8 @@ class Reml:
         if self.total_P is not None:
             return self.total_P
         w_NP = 1 / (1 + h_P * self.e_N[:, None])
-        r_NP = self._residuals(w_NP, self._weighted(w_NP), np.arange(len(h_P)))
+        r_NP = self._residuals(w_NP, self.gram(w_NP), np.arange(len(h_P)))
         return (self.y_NP * r_NP).sum(axis=0) / (self.n - self.k)
-
-    def _weighted(self, w_Np: np.ndarray) -> np.ndarray:
-        """C' diag(w_p) C [p, K, K] for each column of weights, by one product."""
-        out_pKK = np.empty((w_Np.shape[1], self.k, self.k))
-        values = w_Np.T @ self.cc_NL
-        out_pKK[:, self.upper[0], self.upper[1]] = values
-        out_pKK[:, self.upper[1], self.upper[0]] = values
-        return out_pKK
 
     def _residuals(self, w_Np: np.ndarray, cwc_pKK: np.ndarray, which_p: np.ndarray) -> np.ndarray:
         """P y [N, p] for s2 = 1: w (y - C a) with the GLS coefficients a."""
@@ -224,7 +234,7 @@ class Reml:
 def _standard_errors(reml: Reml, vg_P: np.ndarray, ve_P: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Standard errors of Vg, Ve and h2 (delta method) from the average information of (Vg, Ve)."""
     w_NP = 1 / (vg_P * reml.d_N[:, None] + ve_P)
-    cwc_PKK = reml._weighted(w_NP)
+    cwc_PKK = reml.gram(w_NP)
     r_NP = reml.project(w_NP, cwc_PKK, reml.y_NP)
     g_NP = reml.d_N[:, None] * r_NP
     pg_NP, pr_NP = reml.project(w_NP, cwc_PKK, g_NP), reml.project(w_NP, cwc_PKK, r_NP)

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -15,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from threadpoolctl import threadpool_limits
 
 from hpc import cluster, parts
 from hpc.errors import ConfigError, Incomplete, InputError
@@ -79,6 +82,7 @@ class Scan:
     n_variants: int
     variants_per_part: int
     block: int
+    threads: int
     min_maf: float
     max_missing: float
     facts: dict[str, Any]
@@ -97,15 +101,21 @@ class Scan:
     def part(self, index: int) -> dict[str, Any]:
         """Test the variants of one part and write their shards."""
         rows, fam_N, models = _load(self.place, self.planned)
-        one = len(models) == 1
-        testers = [assoc.Tester(model, self.min_maf, self.max_missing, multivariate=one) for model in models]
         start = index * self.variants_per_part
         stop = start + self.size_of_part(index)
-        n_traits = sum(len(model.trait_P) for model in models)
-        out = _empty_block(stop - start, n_traits)
-        for low in range(start, stop, self.block):
-            high = min(low + self.block, stop)
-            _test_block(testers, rows.packed(low, high), fam_N, slice(low - start, high - start), out)
+        out = _empty_block(stop - start, sum(len(model.trait_P) for model in models))
+        lows = range(start, stop, self.block)
+
+        def work(thread: int) -> None:
+            one = len(models) == 1
+            testers = [assoc.Tester(model, self.min_maf, self.max_missing, multivariate=one) for model in models]
+            for low in lows[thread :: self.threads]:
+                high = min(low + self.block, stop)
+                _test_block(testers, rows.packed(low, high), fam_N, slice(low - start, high - start), out)
+
+        # One block, one thread: no waiting for each other inside a product, and the same bits for any number of them.
+        with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(self.threads) as pool:
+            list(pool.map(work, range(self.threads)))
         sumstats.write(self.place / sumstats.STORE, start, out)
         return {"start": start, "stop": stop, "tested": int((out.minp_trait_M >= 0).sum())}
 
@@ -301,6 +311,7 @@ def _planned(config: GwasConfig) -> Scan:
         n_variants=planned["n_variants"],
         variants_per_part=config.variants_per_part,
         block=config.block,
+        threads=max(1, len(os.sched_getaffinity(0)) // max(1, config.workers)),
         min_maf=config.min_maf,
         max_missing=config.max_missing,
         facts=planned["facts"],
