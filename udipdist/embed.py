@@ -96,7 +96,7 @@ def _latents(
     sharers = comm.gather(socket.gethostname()).count(socket.gethostname())
     torch.set_num_threads(config.threads or max(1, len(os.sched_getaffinity(0)) // sharers))
     network = network.double().to(device)
-    latents = np.empty((len(rows), network.to_latent.out_features), np.float32)
+    latents = np.empty((len(rows), network.latent), np.float32)
     with torch.no_grad(), Progress("embed", len(rows) if comm.is_main else 0, "subjects") as progress:
         for start in range(0, len(rows), config.batch):
             part = rows[start : start + config.batch]

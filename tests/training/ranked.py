@@ -23,9 +23,12 @@ KEYS: dict[str, Any] = {
 
 
 def zero_stages(store: str, folder: str) -> None:
-    """The same training in every ZeRO stage, in turn."""
+    """The same training in every ZeRO stage, in turn; then with blocks recomputed, and in bf16."""
     for zero in range(4):
         _train(store, Path(folder) / f"zero{zero}", engine={"zero": zero})
+    _train(store, Path(folder) / "recomputed", engine={"zero": 3, "activation_checkpointing": True})
+    for zero in (0, 2):
+        _train(store, Path(folder) / f"bf16_zero{zero}", engine={"zero": zero, "precision": "bf16"})
 
 
 def on_other_ranks(store: str, folder: str, stopped: str) -> str:

@@ -23,6 +23,9 @@ WEIGHTS = "weights.safetensors"  # in a checkpoint: all that embedding needs
 class Autoencoder(nn.Module):
     """What training and embedding ask of a network. Its saved buffers hold `patcher.mask`, so weights stand alone."""
 
+    patcher: Patcher
+    latent: int  # numbers in the bottleneck
+
     @abstractmethod
     def prepare(self, volumes: Tensor) -> Tensor:
         """Normalised volumes [B, x, y, z] -> the prepared form [B, ...]."""

@@ -31,7 +31,7 @@ class VitAutoencoder(Autoencoder):
         recompute: bool = False,
     ):
         super().__init__()
-        self.patcher = patcher
+        self.patcher, self.latent = patcher, latent
         tokens, voxels = patcher.tokens, patcher.voxels
         self.embed = nn.Linear(voxels, width)
         self.encoder = Stack(depth, width, heads, mlp_ratio, dropout, recompute)
