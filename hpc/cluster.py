@@ -28,7 +28,7 @@ def _on_local_cluster(
     with (
         dask.config.set({"distributed.scheduler.allowed-failures": 3}),
         LocalCluster(
-            n_workers=min(workers, len(indices)), threads_per_worker=threads, processes=True, dashboard_address=None
+            n_workers=min(workers, len(indices)), threads_per_worker=threads, processes=True, dashboard_address=":0"
         ) as cluster,
         Client(cluster) as client,
     ):

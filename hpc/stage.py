@@ -30,13 +30,10 @@ MANIFEST = "manifest.json"
 
 
 def manifest_path(out: str | Path) -> Path:
-    """Where the manifest of an output stands: inside a directory, beside a file."""
+    """Where the manifest of an output stands: inside a folder, beside a file or a store (other readers list those)."""
     out = Path(out)
-    return (
-        out / MANIFEST
-        if out.is_dir() or not out.suffix or out.suffix == ".zarr"
-        else out.with_name(out.name + "." + MANIFEST)
-    )
+    beside = out.suffix == ".zarr" or (out.suffix and not out.is_dir())
+    return out.with_name(f"{out.name}.{MANIFEST}") if beside else out / MANIFEST
 
 
 def read_manifest(out: str | Path) -> dict[str, Any] | None:

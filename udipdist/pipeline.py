@@ -10,6 +10,7 @@ import logging
 import subprocess
 import sys
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,15 @@ class Step:
     @property
     def current(self) -> bool:
         """True where the output is complete and nothing that it was made from has changed."""
-        return not self.always and is_current(self.verb, self.out, self.config)
+        if self.always or not is_current(self.verb, self.out, self.config):
+            return False
+        return not isinstance(self.config, IngestConfig) or not scans_changed(self.config)
+
+    @property
+    def accepted(self) -> bool:
+        """False where some of the input could not be used, and the user has not said that this may be."""
+        facts = (read_manifest(self.out) or {}).get("facts", {})
+        return facts.get("failures", 0) <= getattr(self.config, "allow_failures", 0)
 
 
 def run(config: RunConfig) -> None:
@@ -125,10 +134,19 @@ def association_steps(config: RunConfig, phenotypes: Path, out: Path, sumstats: 
 def execute_all(steps: list[Step], out: Path, overwrite: bool = False) -> None:
     """Run the steps that are not current, in order; with `overwrite` all of them. Raises StageFailed."""
     for number, step in enumerate(steps, 1):
-        done = step.current and not overwrite
+        done = step.current and step.accepted and not overwrite
         log.info("[%d/%d] %s%s", number, len(steps), step.name, ": up to date" if done else "")
         if not done:
             execute(step, out, overwrite)
+
+
+def scans_changed(config: IngestConfig) -> bool:
+    """True where a volume is newer than the store made from it (a table's own date does not tell)."""
+    from udipdist.volumes.sources import list_sources
+
+    manifest = read_manifest(config.out)
+    made = datetime.fromisoformat(manifest["started"]).timestamp() if manifest else 0.0
+    return any(source.path.stat().st_mtime > made for source in list_sources(config.volumes, config.column))
 
 
 def execute(step: Step, out: Path, overwrite: bool = False) -> None:
@@ -137,7 +155,7 @@ def execute(step: Step, out: Path, overwrite: bool = False) -> None:
     A complete output that is stale is replaced; unfinished work is resumed unless `overwrite`.
     """
     path = out / "configs" / f"{step.name.replace(' ', '_')}.yaml"
-    stale = read_manifest(step.out) is not None
+    stale = read_manifest(step.out) is not None and not step.current
     config = step.config.model_copy(update={"overwrite": overwrite or stale})
     publish_text(path, config.yaml())
     program = [sys.executable, "-m"]

@@ -77,7 +77,8 @@ def test_bed_written_by_plink2(tmp_path, udipdist):
         "gwas", "genotypes=dummy", "phenotypes=y.pheno", "covariates=c.tsv", "test=linear", "out=g", "min_maf=0.05"
     )
     plink2(
-        "--bfile", "dummy", "--pheno", "y.pheno", "--covar", "c.tsv", "--glm", "hide-covar", "--covar-variance-standardize",
+        "--bfile", "dummy", "--pheno", "y.pheno", "--covar", "c.tsv", "--glm", "hide-covar",
+        "--covar-variance-standardize",
         "--out", "peer",
     )  # fmt: skip
     ours = Sumstats.open(tmp_path / "g")

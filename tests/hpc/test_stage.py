@@ -89,6 +89,6 @@ def test_failed_stage_leaves_no_manifest(tmp_path, source):
     assert read_manifest(config.out) is None
 
 
-def test_manifest_of_a_file_stands_beside_it(tmp_path):
+def test_manifest_of_a_file_or_store_stands_beside_it(tmp_path):
     assert manifest_path(tmp_path / "t.parquet").name == "t.parquet.manifest.json"
-    assert manifest_path(tmp_path / "s.zarr") == tmp_path / "s.zarr" / "manifest.json"
+    assert manifest_path(tmp_path / "s.zarr") == tmp_path / "s.zarr.manifest.json"
