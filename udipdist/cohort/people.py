@@ -13,7 +13,7 @@ import pandas as pd
 
 from udipdist.cohort.brains import SITES
 from udipdist.cohort.factors import NAMES
-from udipdist.cohort.pedigree import POPULATIONS, Pedigree, singles_ancestry
+from udipdist.cohort.pedigree import Pedigree, singles_ancestry
 
 AGE_MEAN, AGE_SD, AGE_MIN, AGE_MAX = 63.0, 7.5, 44.0, 83.0
 OBSERVED_PARENT_AGE, THEIR_CHILD_AGE = 75.0, 50.0
@@ -55,7 +55,7 @@ class People:
 
     def standardised(self) -> dict[str, np.ndarray]:
         """Covariates in units of EFFECTS: fixed centres and scales, so that people do not depend on each other."""
-        table, site = self.table, self.table["site"].to_numpy()
+        table = self.table
         head = table[["head_x", "head_y", "head_z"]].to_numpy()
         position = (head - HEAD_POSITION_MM.mean(0)) / HEAD_POSITION_SD_MM
         return {
@@ -65,7 +65,6 @@ class People:
             "head_x": position[:, 0],
             "head_y": position[:, 1],
             "head_z": position[:, 2],
-            "site": site,
         }
 
     def covariate_part(self) -> np.ndarray:
@@ -124,5 +123,4 @@ def _draw(
             **{f"head_{axis}": head[:, i].round(3) for i, axis in enumerate("xyz")},
         }
     )
-    assert ancestry.shape[1] == len(POPULATIONS)
     return People(table, ancestry, family)
