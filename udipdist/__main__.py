@@ -1,5 +1,5 @@
 """`python -m udipdist VERB ...`: what torchrun and deepspeed launch."""
 
-from udipdist.cli import main
+from udipdist.cli import program
 
-main(prog_name="udipdist")
+program()

@@ -10,13 +10,13 @@ import os
 import sys
 import textwrap
 from dataclasses import dataclass
-from pathlib import Path
+from typing import NoReturn
 
 import click
 
 from hpc import __version__, log
 from hpc.config import Config, describe
-from hpc.errors import ConfigError, Error
+from hpc.errors import ConfigError, Error, Preempted
 from hpc.world import World
 from udipdist import config as configs
 
@@ -88,6 +88,18 @@ for _verb in VERBS:
     main.add_command(_VerbCommand(_verb))
 
 
+def program() -> NoReturn:
+    """The command `udipdist`: `main`, and an end that is safe where ranks have joined a process group."""
+    from hpc.comm import leave
+
+    try:
+        main(prog_name="udipdist")
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else int(bool(end.code))
+        leave(code, together=code in (0, Preempted.exit_code))
+    leave()
+
+
 def resolve(verb: Verb, words: tuple[str, ...]) -> Config:
     """The configuration of a command line. Raises ConfigError."""
     path = None
@@ -121,8 +133,3 @@ def execute(verb: Verb, words: tuple[str, ...], dry_run: bool) -> None:
     except KeyboardInterrupt:
         click.echo(f"udipdist {verb.name}: interrupted; the same command goes on where it stopped", err=True)
         sys.exit(130)
-
-
-def command(verb: str, config_path: Path) -> list[str]:
-    """The command line that runs `verb` in a process of its own."""
-    return [sys.executable, "-m", "udipdist", verb, str(config_path)]
