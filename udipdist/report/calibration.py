@@ -1,0 +1,120 @@
+"""How well the tests are calibrated: genomic-control lambda of each trait, and the QQ curve of all tests together.
+
+M variants times P traits may be 10^9 tests, so they are pooled in one pass: tests with p < 0.01 are kept one by one,
+the others are counted in 4096 bins of |statistic|, which moves the curve by less than 0.001 in -log10 p.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+from udipdist.gwas.sumstats import Sumstats
+
+CUT = 2.5758293035489004  # |z| at p = 0.01
+BINS = 4096
+MEDIAN_CHI2 = float(stats.chi2.median(1))
+_BYTES_AT_ONCE = 1_000_000_000
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A QQ curve, from the smallest p on: expected and observed -log10 p, and the number of tests n."""
+
+    expected: np.ndarray
+    observed: np.ndarray
+    n: int
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Lambda of each trait [P] (NaN where nothing was tested) and the pooled curve; the same of the null variants."""
+
+    lambda_P: np.ndarray
+    pooled: Curve
+    null_lambda_P: np.ndarray
+    null: Curve | None
+
+
+def calibrate(sumstats: Sumstats, null_M: np.ndarray | None = None) -> Calibration:
+    """Lambda and QQ curves of every trait. `null_M` [M] bool marks variants known to have no effect.
+
+    Lambda is the chi2_1 quantile of the median p over its expectation (Devlin & Roeder 1999, Biometrics 55:997); for a
+    statistic that is chi2_1 that is the median chi2 over 0.4549. With t, p takes the degrees of freedom into account.
+    """
+    p = len(sumstats.traits)
+    lambda_P, null_lambda_P = np.full(p, np.nan), np.full(p, np.nan)
+    pooled = _Pool()
+    null = _Pool() if null_M is not None and null_M.any() else None
+    width = max(1, min(sumstats.group["beta"].chunks[1], _BYTES_AT_ONCE // (12 * max(sumstats.n_variants, 1))))
+    for first in range(0, p, width):
+        columns = slice(first, min(first + width, p))
+        statistic_Mw = sumstats.group["beta"][:, columns]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            statistic_Mw /= sumstats.group["se"][:, columns]
+        for offset in range(statistic_Mw.shape[1]):
+            trait = first + offset
+            statistic_M = np.abs(statistic_Mw[:, offset])
+            tested_M = np.isfinite(statistic_M)
+            lambda_P[trait] = pooled.add(sumstats, trait, statistic_M[tested_M])
+            if null is not None:
+                null_lambda_P[trait] = null.add(sumstats, trait, statistic_M[tested_M & null_M])
+    return Calibration(lambda_P, pooled.curve(), null_lambda_P, null.curve() if null is not None else None)
+
+
+def exact_curve(log10p: np.ndarray) -> Curve:
+    """The QQ curve of -log10 p values; NaN are left out."""
+    observed = -np.sort(-log10p[~np.isnan(log10p)])
+    return Curve(_expected(np.arange(1, len(observed) + 1), len(observed)), observed, len(observed))
+
+
+def band(n: int, points: int = 200) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Expected -log10 p, and the lower and upper edge of the pointwise 95 % band of n independent null tests.
+
+    The i-th smallest of n uniform p-values is Beta(i, n - i + 1).
+    """
+    rank = np.unique(np.geomspace(1, n, points).round())
+    low, high = (-np.log10(stats.beta.ppf(q, rank, n - rank + 1)) for q in (0.975, 0.025))
+    return _expected(rank, n), low, high
+
+
+class _Pool:
+    """Tests of many traits, pooled: counts by bin below CUT, -log10 p one by one above."""
+
+    def __init__(self) -> None:
+        self.levels: list[np.ndarray] = []  # -log10 p at the lower edges of the bins
+        self.counts: list[np.ndarray] = []
+        self.tails: list[np.ndarray] = []
+
+    def add(self, sumstats: Sumstats, trait: int, statistic: np.ndarray) -> float:
+        """Count the |statistics| of one trait; returns its lambda, NaN where there are none."""
+        if not len(statistic):
+            return np.nan
+        body = statistic < CUT
+        bins = np.minimum((statistic[body] * (BINS / CUT)).astype(np.int32), BINS - 1)
+        count = np.bincount(bins, minlength=BINS)
+        filled = np.flatnonzero(count)
+        self.levels.append(sumstats.log10p_from(filled * (CUT / BINS), np.ones(len(filled)), trait))
+        self.counts.append(count[filled])
+        self.tails.append(sumstats.log10p_from(statistic[~body], np.ones(int((~body).sum())), trait))
+        median = sumstats.log10p_from(np.median(statistic.astype(np.float64)), 1.0, trait)
+        return float(stats.chi2.isf(10.0**-median, 1) / MEDIAN_CHI2)
+
+    def curve(self) -> Curve:
+        """The curve: every test of the tail, then one point a bin."""
+        if not self.tails:
+            return Curve(np.empty(0), np.empty(0), 0)
+        tail = -np.sort(-np.concatenate(self.tails))
+        levels, counts = np.concatenate(self.levels), np.concatenate(self.counts)
+        order = np.argsort(-levels, kind="stable")
+        rank = len(tail) + np.cumsum(counts[order])
+        n = len(tail) + int(counts.sum())
+        expected = _expected(np.concatenate([np.arange(1, len(tail) + 1), rank]), n)
+        return Curve(expected, np.concatenate([tail, levels[order]]), n)
+
+
+def _expected(rank: np.ndarray, n: int) -> np.ndarray:
+    """-log10 of the median-like plotting position (rank - 1/2) / n."""
+    return -np.log10((rank - 0.5) / n)

@@ -1,0 +1,126 @@
+"""Brains: slices through the middle, left of the brain on the left, laid into mosaics of square pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from udipdist.report.figures.style import WIDTH, styled
+
+_DIFFERENCE = "PuOr_r"
+_PAPER, _MARGIN = "black", 2  # pixels between slices
+_NAME = 16  # letters of an id that are shown
+
+
+def slices(volume: np.ndarray, guide: np.ndarray, zooms: Sequence[float]) -> list[np.ndarray]:
+    """Sagittal, coronal and axial slice of `volume` through the middle of the brain of `guide`, NaN in its background.
+
+    Both [x, y, z] in RAS order, background 0. Voxels become square pixels by nearest neighbour; row 0 is the top.
+    """
+    brain = guide != 0
+    x, y, z = (
+        int(along.min() + along.max()) // 2 if len(along) else n // 2
+        for along, n in zip(np.nonzero(brain), guide.shape, strict=True)
+    )
+    shown = np.where(brain, volume, np.nan)
+    planes = ((shown[x], zooms[1], zooms[2]), (shown[:, y], zooms[0], zooms[2]), (shown[:, :, z], zooms[0], zooms[1]))
+    return [_square(plane, wide, high, min(zooms)).T[::-1] for plane, wide, high in planes]
+
+
+def mosaic(grid: Sequence[Sequence[np.ndarray]]) -> np.ndarray:
+    """Slices in rows and columns as one array, NaN between them; each centred in its place."""
+    heights = [max(piece.shape[0] for piece in row) for row in grid]
+    widths = [max(row[i].shape[1] for row in grid) for i in range(len(grid[0]))]
+    result = np.full((sum(heights) + _MARGIN * len(heights), sum(widths) + _MARGIN * len(widths)), np.nan)
+    top = 0
+    for row, height in zip(grid, heights, strict=True):
+        left = 0
+        for piece, width in zip(row, widths, strict=True):
+            y, x = top + (height - piece.shape[0]) // 2, left + (width - piece.shape[1]) // 2
+            result[y : y + piece.shape[0], x : x + piece.shape[1]] = piece
+            left += width + _MARGIN
+        top += height + _MARGIN
+    return result
+
+
+@styled
+def contact_sheet(volumes: np.ndarray, names: Sequence[str], zooms: Sequence[float]) -> Figure:
+    """A column a subject, a row a view. volumes [S, x, y, z], z-scored, background 0."""
+    pieces = [slices(volume, volume, zooms) for volume in volumes]
+    image = mosaic([[piece[view] for piece in pieces] for view in range(3)])
+    height = WIDTH * image.shape[0] / image.shape[1]
+    figure, (axes,) = _panels([image.shape], height, above=0.22)
+    axes.imshow(image, cmap="gray", interpolation="nearest", **_window(volumes))
+    column = image.shape[1] / len(names)
+    for i, name in enumerate(names):
+        _write(axes, (i + 0.5) * column, -2, name)
+    return figure
+
+
+@styled
+def reconstructions(
+    original: np.ndarray, reconstruction: np.ndarray, names: Sequence[str], zooms: Sequence[float]
+) -> Figure:
+    """A row a subject: original, reconstruction and difference, three views each. Arrays [S, x, y, z], background 0."""
+    difference = reconstruction - original
+    brain = original != 0
+    reach = float(np.percentile(np.abs(difference[brain]), 99)) if brain.any() else 1.0
+    images = [
+        mosaic([slices(v, guide, zooms) for v, guide in zip(group, original, strict=True)])
+        for group in (original, reconstruction, difference)
+    ]
+    height = WIDTH / 3.06 * images[0].shape[0] / images[0].shape[1]
+    figure, panels = _panels([image.shape for image in images], height, above=0.28, below=0.42)
+    titles = ("original", "reconstruction", "reconstruction minus original")
+    for axes, image, title in zip(panels, images, titles, strict=True):
+        if image is images[2]:
+            shown = axes.imshow(image, cmap=_DIFFERENCE, interpolation="nearest", vmin=-reach, vmax=reach)
+        else:
+            axes.imshow(image, cmap="gray", interpolation="nearest", **_window(original))
+        axes.set_title(title, color="white", fontsize=9)
+    row = images[0].shape[0] / len(names)
+    for i, name in enumerate(names):
+        _write(panels[0], 1, i * row + 1, name, ha="left", va="top")
+    place = panels[2].get_position()
+    scale = figure.add_axes((place.x0, 0.3 / figure.get_figheight(), place.width, 0.06 / figure.get_figheight()))
+    bar = figure.colorbar(shown, cax=scale, orientation="horizontal")
+    bar.ax.tick_params(labelsize=6.5, labelcolor="white", color="white", pad=1.5)
+    bar.outline.set_visible(False)
+    return figure
+
+
+def _square(plane: np.ndarray, wide: float, high: float, edge: float) -> np.ndarray:
+    """`plane` with voxels of wide x high mm, on pixels of `edge` mm by nearest neighbour."""
+    rows, columns = (
+        np.minimum(((np.arange(max(1, round(n * mm / edge))) + 0.5) * edge / mm).astype(int), n - 1)
+        for n, mm in zip(plane.shape, (wide, high), strict=True)
+    )
+    return plane[np.ix_(rows, columns)]
+
+
+def _panels(
+    shapes: list[tuple[int, int]], height: float, above: float, below: float = 0.0
+) -> tuple[Figure, list[Axes]]:
+    """A black figure with images side by side, `above` and `below` inches free."""
+    figure = Figure(figsize=(WIDTH, height + above + below), facecolor=_PAPER)
+    total = height + above + below
+    panels = figure.subplots(1, len(shapes), squeeze=False)[0]
+    figure.subplots_adjust(0, below / total, 1, 1 - above / total, wspace=0.02, hspace=0)
+    for axes in panels:
+        axes.set_axis_off()
+    return figure, list(panels)
+
+
+def _window(volumes: np.ndarray) -> dict[str, float]:
+    """Darkest and brightest value shown: the 1st and 99.5th percentile of the brain."""
+    brain = volumes[volumes != 0]
+    low, high = np.percentile(brain, (1, 99.5)) if len(brain) else (0.0, 1.0)
+    return {"vmin": float(low - 0.15 * (high - low)), "vmax": float(high)}
+
+
+def _write(axes: Axes, x: float, y: float, name: str, ha: str = "center", va: str = "bottom") -> None:
+    short = name if len(name) <= _NAME else name[: _NAME - 3] + "..."
+    axes.text(x, y, short, color="white", fontsize=7, ha=ha, va=va, parse_math=False)

@@ -1,0 +1,201 @@
+"""Sections about the association: calibration, null models, Manhattan plots, loci, panel."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from udipdist.gwas.sumstats import Sumstats
+from udipdist.loci import genome
+from udipdist.report.calibration import calibrate, exact_curve
+from udipdist.report.collect import RunFolder
+from udipdist.report.figures import bars, qq
+from udipdist.report.figures.manhattan import LABELS, Scan, manhattan
+from udipdist.report.section import Album, Section, Table, Tile, count, fixed, number, plural
+
+LAMBDA = "\u03bb"
+THINNED = (
+    "Points with p < 0.01 are drawn each (the 100,000 highest where there are more), the others one a pixel; "
+    "no number on this page comes from thinned points."
+)
+
+
+def calibration(run: RunFolder, album: Album) -> Section:
+    """QQ curves, lambda of each trait, null models."""
+    section = Section("calibration", "Are the tests calibrated?")
+    if not run.done("gwas"):
+        section.missing = run.stages["gwas"].why_absent
+        return section
+    null_M = null_variants(run, run.sumstats)
+    result = calibrate(run.sumstats, null_M)
+    curves = {
+        "all traits": result.pooled,
+        "joint test": exact_curve(run.sumstats.log10p("multivariate")),
+    }
+    lambdas = result.lambda_P[~np.isnan(result.lambda_P)]
+    section.lead = (
+        f"If nothing but noise were there, the points would follow the diagonal and every {LAMBDA} would be about 1. "
+        "True effects lift the right end; confounding (relatives, ancestry, scanner) lifts the whole curve. Many true "
+        f"effects on few chromosomes lift {LAMBDA} as well, so judge it where nothing is expected."
+    )
+    if len(lambdas):
+        section.tiles.append(Tile(fixed(float(np.median(lambdas))), f"median {LAMBDA} over traits"))
+        section.add(f"{LAMBDA} of the traits lies between {lambdas.min():.3f} and {lambdas.max():.3f}.")
+    if not np.isnan(result.null_lambda_P).all():
+        middle = float(np.nanmedian(result.null_lambda_P))
+        section.tiles.append(Tile(fixed(middle), f"median {LAMBDA} on null chromosomes"))
+    caption = (
+        f"Left and middle: {plural(result.pooled.n, 'test')} of {plural(len(lambdas), 'trait')} pooled (the smallest p over "
+        "traits is no p-value of one test and is left out). The band holds 95 % of the points if tests were "
+        f"independent; linkage and correlated traits make it wider. Right: {LAMBDA} of each trait. {THINNED}"
+    )
+    section.add(album.add("qq", qq.qq(curves, result), caption, "QQ curves and lambda of each trait"))
+    _null_models(section, run, album, result.lambda_P)
+    return section
+
+
+def _null_models(section: Section, run: RunFolder, album: Album, lambda_P: np.ndarray) -> None:
+    null = run.null_models()
+    lambda_of = dict(zip(run.sumstats.traits, lambda_P, strict=True))
+    if null["h2_se"].notna().any():
+        caption = (
+            "Heritability of each trait by REML, with its standard error: the share of variance that follows the "
+            "relationship matrix. Traits at 0 carry no family resemblance, and a discovery from them is unlikely."
+        )
+        section.add(album.add("heritability", bars.heritability(null), caption, "Heritability of each trait"))
+    else:
+        section.add("The null models have no standard errors (linear test, or variance components that were given).")
+    flags = null["boundary"] if "boundary" in null else [""] * len(null)
+    rows = [
+        (trait, count(int(n)), fixed(h2), fixed(se), flag or "", fixed(lambda_of.get(trait)))
+        for trait, n, h2, se, flag in zip(
+            null["trait"], null["n"].astype(float), null["h2"], null["h2_se"], flags, strict=True
+        )
+    ]
+    columns = ("trait", ">people", ">h\u00b2", ">SE", "at a boundary", f">{LAMBDA}")
+    section.add(Table(columns, rows, folded=f"{plural(len(rows), 'trait')}, one by one"))
+
+
+def manhattans(run: RunFolder, album: Album) -> Section:
+    """Manhattan plots of the smallest p and of the joint test, loci marked."""
+    section = Section("manhattan", "Along the genome")
+    if not run.done("gwas"):
+        section.missing = run.stages["gwas"].why_absent
+        return section
+    section.lead = (
+        "Each point is a variant, the higher the stronger. Above the dashed line it is significant after correction "
+        "for the number of traits; a column of points is one locus, its neighbours riding along by linkage."
+    )
+    known = run.planted() is not None
+    notes = " Triangles at the foot: variants that were planted." if known else ""
+    null = run.null_chromosomes()
+    unplaced = 0
+    for stage, trait, words in (
+        ("loci", "minp", "the smallest p over all traits"),
+        ("loci multivariate", "multivariate", "the joint test of all traits"),
+    ):
+        scan = scan_of(run, run.sumstats, trait, stage)
+        unplaced = int((scan.code_M == genome.UNPLACED).sum())
+        if not np.isfinite(scan.log10p_M).any():
+            section.add(f"There is no p-value of {words} (traits with different people have no joint test).")
+            continue
+        caption = f"Manhattan plot of {words}.{notes} {THINNED}"
+        if scan.loci is None:
+            caption += " " + run.stages[stage].why_absent
+        elif len(scan.loci) > LABELS:
+            caption += f" The {LABELS} strongest of {len(scan.loci)} loci are named."
+        name = "manhattan" if trait == "minp" else "manhattan_joint"
+        section.add(album.add(name, manhattan(scan, null), caption, f"Manhattan plot of {words}"))
+    if unplaced:
+        section.add(f"{plural(unplaced, 'variant')} on no known chromosome are not drawn.")
+    return section
+
+
+def scan_of(run: RunFolder, sumstats: Sumstats, trait: str, stage: str | None) -> Scan:
+    """What a Manhattan plot of `trait` shows; loci and threshold from `stage` where it is done."""
+    loci = threshold = None
+    if stage is not None and run.done(stage):
+        loci, threshold = run.loci(stage), run.stages[stage].facts.get("threshold_log10p")
+        if stage == "loci" and run.done("panel"):
+            loci = _with_hits(run, loci)[0]
+    variants = sumstats.variants
+    return Scan(
+        genome.codes(variants["chrom"]), variants["position"].to_numpy(np.int64), sumstats.log10p(trait), threshold,
+        loci, run.planted(),
+    )  # fmt: skip
+
+
+def null_variants(run: RunFolder, sumstats: Sumstats) -> np.ndarray | None:
+    """Which variants lie on chromosomes where nothing was planted, [M] bool; None where that is not known."""
+    null = run.null_chromosomes()
+    return np.isin(genome.codes(sumstats.variants["chrom"]), null) if null else None
+
+
+def loci(run: RunFolder, album: Album) -> Section:
+    """The table of genomic risk loci, and how they stand to the panel."""
+    section = Section("loci", "Genomic risk loci")
+    if not run.done("loci"):
+        section.missing = run.stages["loci"].why_absent
+        return section
+    table, hits = run.loci("loci"), None
+    if run.done("panel"):
+        table, hits = _with_hits(run, table)
+    threshold = run.stages["loci"].facts.get("threshold_log10p")
+    section.lead = (
+        "Significant variants in linkage are one finding: a locus spans all of them and is named after its strongest "
+        "one, the lead SNP. The trait is the one with the smallest p there."
+    )
+    section.tiles.append(Tile(count(len(table)), "loci of the smallest p"))
+    if run.done("loci multivariate"):
+        section.tiles.append(Tile(count(len(run.loci("loci multivariate"))), "loci of the joint test"))
+    if hits is None:
+        section.add(run.stages["panel"].why_absent)
+    else:
+        _panel(section, hits)
+    if not len(table):
+        section.add("No variant passed the threshold, so there is no locus.")
+    else:
+        columns, rows = _locus_table(table, hits is not None)
+        at = "" if threshold is None else f" Threshold: p < {10.0**-threshold:.2g} (-log10 p > {threshold:.2f})."
+        section.add(Table(columns, rows, f"Loci of the smallest p over traits, along the genome.{at}"))
+    if run.done("loci multivariate") and len(run.loci("loci multivariate")):
+        columns, rows = _locus_table(run.loci("loci multivariate"), panel=False)
+        section.add(Table(columns, rows, folded=f"{plural(len(rows), 'locus', 'loci')} of the joint test"))
+    return section
+
+
+def _locus_table(table: pd.DataFrame, panel: bool) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    columns = ("locus", ">chr", ">start", ">end", ">kb", "lead SNP", ">-log10 p", "trait", ">SNPs", ">leads")
+    rows = [
+        (
+            str(row.locus), str(row.chrom), count(int(row.start)), count(int(row.end)),
+            fixed((row.end - row.start) / 1000, 0), str(row.lead_snp), fixed(row.log10p, 2), str(row.trait),
+            count(int(row.n_snps)), count(int(row.n_lead)), *((_near(row),) if panel else ()),
+        )
+        for row in table.itertuples()
+    ]  # fmt: skip
+    return (*columns, "known locus (panel)") if panel else columns, rows
+
+
+def _near(row) -> str:
+    if row.hit:
+        return f"hit: {row.nearest_panel}" + (f", {row.distance / 1000:,.0f} kb" if row.distance > 0 else "")
+    return f"{row.distance / 1e6:,.1f} Mb to {row.nearest_panel}" if row.nearest_panel else "none on the chromosome"
+
+
+def _with_hits(run: RunFolder, table: pd.DataFrame) -> tuple[pd.DataFrame, dict]:
+    """Loci with the columns hit, nearest_panel and distance; and panel.json."""
+    hits, summary = run.panel()
+    columns = ["locus", "hit", "nearest_panel", "distance"]
+    return table.merge(hits[columns], on="locus", how="left").fillna({"hit": 0, "nearest_panel": ""}), summary
+
+
+def _panel(section: Section, summary: dict) -> None:
+    share, chance = summary.get("our_share"), summary.get("chance_share")
+    section.tiles.append(Tile(count(summary.get("n_hits")), "loci known to the panel"))
+    if share is not None and chance is not None:
+        section.add(
+            f"{share:.0%} of the loci hit the panel of {count(summary.get('n_panel'))} known ones; rotating the panel "
+            f"along the genome gives {chance:.0%} by chance (p = {number(summary.get('chance_p'), 2)}). The panel is "
+            f"dense, so a hit alone means little. Of the panel, {number(100 * summary['recall'])} % is found here."
+        )

@@ -1,0 +1,96 @@
+"""The verb `report`: read a run folder, draw the figures, write one HTML page that needs nothing else."""
+
+from __future__ import annotations
+
+import logging
+from datetime import UTC, datetime
+from pathlib import Path
+
+import jinja2
+
+import hpc
+from hpc.errors import ConfigError
+from hpc.files import publish, publish_text, refuse_existing
+from hpc.progress import Progress
+from hpc.stage import stage
+from udipdist.config import ReportConfig
+from udipdist.report import cost, genetics, imaging, truth
+from udipdist.report.collect import RunFolder
+from udipdist.report.section import Album, Bar, Picture, Section, Table
+
+log = logging.getLogger(__name__)
+TEMPLATE = "page.html.j2"
+SECTIONS = (
+    imaging.cohort,
+    imaging.training,
+    imaging.reconstruction,
+    genetics.manhattans,
+    genetics.loci,
+    genetics.calibration,
+    truth.comparison,
+    truth.confounding,
+    truth.recall,
+    cost.cost,
+    cost.provenance,
+)
+
+
+def report(config: ReportConfig) -> None:
+    """Write the page `out` and the folder of its figures. Raises InputError for a stage that is there but broken."""
+    figures = figures_folder(config.out)
+    run = RunFolder.open(config.run)
+    inputs = {name: made.path for name, made in run.stages.items() if made.manifest is not None}
+    if run.comparison is not None:
+        inputs["comparison"] = run.path / "comparison.json"
+    with stage("report", config.out, config, inputs, config.overwrite) as current:
+        refuse_existing(figures, config.overwrite)
+        with publish(figures) as partial:
+            partial.mkdir()
+            album = Album(partial)
+            sections = []
+            with Progress("report", len(SECTIONS), "sections") as progress:
+                for make in SECTIONS:
+                    sections.append(make(run, album))
+                    progress.advance()
+            publish_text(config.out, render(config.title, run.path, sections))
+        current.note(figures=album.names, missing=[section.id for section in sections if section.missing])
+    log.info("the page is %s, its figures as PNG and PDF are in %s", config.out, figures)
+
+
+def preview(config: ReportConfig) -> list[str]:
+    """Which stages the page would show, and where it goes."""
+    run = RunFolder.open(config.run)
+    lines = [f"{name:18s} {made.state:12s} {made.path}" for name, made in run.stages.items()]
+    truth_known = "known" if run.comparison is not None else "not known"
+    return [*lines, f"planted loci: {truth_known}", f"writes {config.out} and {figures_folder(config.out)}"]
+
+
+def figures_folder(out: Path) -> Path:
+    """The folder of the figures, beside the page. Raises ConfigError where the page is not named NAME.html."""
+    if out.suffix.lower() not in (".html", ".htm"):
+        raise ConfigError(f"out={out}: a page is named NAME.html")
+    return out.with_name(out.stem + "_figures")
+
+
+def render(title: str, run: Path, sections: list[Section]) -> str:
+    """The page as text; every name in it is escaped, and a content security policy forbids it to load anything."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.tests |= {
+        "picture": lambda part: isinstance(part, Picture),
+        "table": lambda part: isinstance(part, Table),
+        "bar": lambda cell: isinstance(cell, Bar),
+    }
+    return environment.get_template(TEMPLATE).render(
+        title=title,
+        run=str(run),
+        sections=sections,
+        tiles=[tile for section in sections for tile in section.tiles],
+        made=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
+        version=hpc.__version__,
+    )

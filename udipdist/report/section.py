@@ -1,0 +1,113 @@
+"""What a page is made of: sections with words, tiles, pictures and tables; and the album that keeps the pictures."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib.figure import Figure
+
+from udipdist.report.figures.style import STYLE
+
+DOTS_PER_INCH = 200
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure on the page. `chart`: drawn on white, so that a dark page may invert it."""
+
+    name: str
+    source: str  # data: URI
+    caption: str
+    alt: str
+    chart: bool
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A cell with a bar of `share` (0..1) of its width behind the text."""
+
+    text: str
+    share: float
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of text or Bar cells under `columns`; names of columns that start with '>' are set flush right."""
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Any]]
+    caption: str = ""
+    folded: str = ""  # where given, the table is hidden behind this line
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One number that matters, with what it is."""
+
+    value: str
+    label: str
+
+
+@dataclass
+class Section:
+    """One part of the page. `lead` says what one sees and how to read it; `missing` why there is nothing to see."""
+
+    id: str
+    title: str
+    lead: str = ""
+    missing: str = ""
+    tiles: list[Tile] = field(default_factory=list)
+    parts: list[Any] = field(default_factory=list)  # Picture, Table or text, in order
+
+    def add(self, *parts: Any) -> None:
+        """Append pictures, tables or paragraphs."""
+        self.parts += parts
+
+
+class Album:
+    """Writes each figure as PNG and PDF into a folder, and gives it back for the page."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.names: list[str] = []
+
+    def add(self, name: str, figure: Figure, caption: str, alt: str, chart: bool = True) -> Picture:
+        """Save `figure` as NAME.png and NAME.pdf (points as pixels, words and lines as vectors)."""
+        buffer = io.BytesIO()
+        with matplotlib.rc_context(STYLE):
+            figure.savefig(buffer, format="png", dpi=DOTS_PER_INCH, metadata={"Software": None})
+            figure.savefig(
+                self.folder / f"{name}.pdf", dpi=300, metadata={"CreationDate": None, "Creator": None, "Producer": None}
+            )
+        (self.folder / f"{name}.png").write_bytes(buffer.getvalue())
+        self.names.append(name)
+        source = "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+        return Picture(name, source, caption, alt, chart)
+
+
+def count(value: Any) -> str:
+    """'12,345', or a dash for what is not known."""
+    return "\u2013" if value is None else f"{value:,}"
+
+
+def number(value: Any, digits: int = 3) -> str:
+    """A number to some significant digits, or a dash for None and NaN."""
+    if value is None or value != value:
+        return "\u2013"
+    return f"{value:,.{digits}g}" if abs(value) < 10**digits else f"{value:,.0f}"
+
+
+def fixed(value: Any, decimals: int = 3) -> str:
+    """A number to some decimals, or a dash for None and NaN."""
+    return "\u2013" if value is None or value != value else f"{value:,.{decimals}f}"
+
+
+def plural(n: int, singular: str, several: str | None = None) -> str:
+    """'1 locus', '2 loci'."""
+    return f"{n:,} {singular if n == 1 else several or singular + 's'}"
