@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -11,6 +12,7 @@ from bed_reader import to_bed
 from udipdist.gwas.genotypes import Bed
 from udipdist.loci.ld import LinkageReader
 
+HUMAN = Path(__file__).parents[2] / "../shared/data/genotypes/human"
 PLINK = shutil.which("plink1.9") or shutil.which("plink")
 
 
@@ -62,17 +64,39 @@ def test_more_rows_than_are_copied_at_once(tmp_path):
     np.testing.assert_allclose(got, [pairwise_r2(counts[:, 640], counts[:, k]) for k in range(1300)], atol=1e-12)
 
 
+def plink_r2(prefix, out) -> pd.DataFrame:
+    """All pairs within 1 Mb: SNP_A, SNP_B, R2 (six digits)."""
+    options = ["--r2", "--ld-window", "99999", "--ld-window-kb", "1000", "--ld-window-r2", "0", "--allow-no-sex"]
+    subprocess.run([PLINK, "--bfile", str(prefix), *options, "--out", str(out)], check=True, capture_output=True)
+    return pd.read_csv(f"{out}.ld", sep=r"\s+")
+
+
 @pytest.mark.skipif(PLINK is None, reason="plink 1.9 is not installed (apt-get install plink1.9)")
 def test_r2_is_plinks(tmp_path):
     counts = correlated(np.random.default_rng(3), 211, 60, 0.03)
     write_bed(tmp_path / "x", counts)
-    options = ["--r2", "--ld-window", "999", "--ld-window-kb", "1000", "--ld-window-r2", "0", "--allow-no-sex"]
-    command = [PLINK, "--bfile", str(tmp_path / "x"), *options, "--out", str(tmp_path / "ld")]
-    subprocess.run(command, check=True, capture_output=True)
-    table = pd.read_csv(tmp_path / "ld.ld", sep=r"\s+")
+    table = plink_r2(tmp_path / "x", tmp_path / "ld")
     assert len(table) == 60 * 59 // 2
     reader = LinkageReader(Bed.open(tmp_path / "x"))
     r2 = np.array([reader.r2(j, np.arange(60)) for j in range(60)])
     first, second = (table[name].str[1:].astype(int) for name in ("SNP_A", "SNP_B"))
-    np.testing.assert_allclose(r2[first, second], table.R2, rtol=2e-5, atol=1e-7)  # plink prints six digits
+    np.testing.assert_allclose(r2[first, second], table.R2, rtol=2e-5, atol=1e-7)
     np.testing.assert_array_equal(r2, r2.T)
+
+
+@pytest.mark.skipif(PLINK is None, reason="plink 1.9 is not installed (apt-get install plink1.9)")
+@pytest.mark.skipif(not HUMAN.with_suffix(".bed").exists(), reason=f"no real genotypes at {HUMAN}")
+def test_r2_of_real_genotypes_is_plinks(tmp_path):
+    table = plink_r2(HUMAN, tmp_path / "ld").dropna()
+    bed = Bed.open(HUMAN)
+    row_of = dict(zip(bed.variants.snp, range(bed.n_variants), strict=True))
+    reader, compared = LinkageReader(bed), 0
+    for name, group in table.groupby("SNP_A"):
+        if row_of[name] % 50:
+            continue
+        others = group.SNP_B.map(row_of).to_numpy()
+        order = np.argsort(others)
+        r2 = reader.r2(row_of[name], others[order])
+        np.testing.assert_allclose(r2, group.R2.to_numpy()[order], rtol=2e-5, atol=1e-7)
+        compared += len(group)
+    assert compared > 1000

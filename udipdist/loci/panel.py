@@ -53,9 +53,14 @@ def panel(config: PanelConfig) -> None:
             publish_json(partial / "panel.json", summary)
         current.note(**summary)
         log.info(
-            "%d of %d loci hit the panel (by chance %s), %d are novel; %.3g of the panel's %d loci are found",
-            hit.sum(), len(loci), _percent(summary["chance_share"]), summary["novel"], summary["recall"], len(known),
-        )  # fmt: skip
+            "%d of %d loci hit the panel (by chance %s), %d are novel; %s of the panel's %d loci are found",
+            summary["n_hits"],
+            summary["n_loci"],
+            _percent(summary["chance_share"]),
+            summary["novel"],
+            _percent(summary["recall"]),
+            summary["n_panel"],
+        )
 
 
 def preview(config: PanelConfig) -> list[str]:
