@@ -185,10 +185,10 @@ def _read_columns(path: str, names: list[str]) -> pd.DataFrame:
         table = pd.read_csv(path, sep=r"\s+", header=None, names=names, dtype=str, keep_default_na=False, quoting=3)
     except UnicodeDecodeError:
         raise InputError(f"{path}: is not text; it must hold {len(names)} columns ({', '.join(names)})") from None
-    except pd.errors.EmptyDataError:
-        raise InputError(f"{path}: is empty") from None
     except pd.errors.ParserError as error:
         raise InputError(f"{path}: {error}; each line must have {len(names)} columns") from None
+    if table.empty:
+        raise InputError(f"{path}: is empty; it must hold {len(names)} columns ({', '.join(names)})")
     short = np.flatnonzero(table[names[-1]].isna() | (table[names[-1]] == ""))
     if len(short):
         raise InputError(f"{path}, line {short[0] + 1}: has fewer than {len(names)} columns ({', '.join(names)})")

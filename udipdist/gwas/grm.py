@@ -71,7 +71,7 @@ def read(prefix: str) -> tuple[pd.DataFrame, sparse.csr_array]:
         if not valid.all():
             line = int(np.flatnonzero(~valid)[0])
             allowed = "a number" if name == "value" else f"a row number 0..{n - 1} of {prefix}.grm.id"
-            raise InputError(f"{path}, line {line + 1}: {name} is {entries[name].iloc[line]!r}, not {allowed}")
+            raise InputError(f"{path}, line {line + 1}: {name} is {entries[name].iloc[line]}, not {allowed}")
         entries[name] = number
     low = entries[["row", "column"]].min(axis=1).to_numpy(np.int64)
     high = entries[["row", "column"]].max(axis=1).to_numpy(np.int64)

@@ -8,7 +8,6 @@ the root of the derivative between grid points. Shapes: N people, P traits, K co
 from __future__ import annotations
 
 import logging
-import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
+from dask.system import cpu_count
 from scipy.optimize import elementwise
 from threadpoolctl import threadpool_limits
 
@@ -105,7 +105,7 @@ def fit(
     matrix (Gilmour, Thompson & Cullis 1995).
     """
     chunks = [y_NP[:, p : p + TRAITS_AT_ONCE] for p in range(0, y_NP.shape[1], TRAITS_AT_ONCE)]
-    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(cpu_count()) as pool:
         parts = list(pool.map(lambda chunk_NP: _fit(chunk_NP, c_NK, d_N, total_variance), chunks))
     arrays = {
         name: np.concatenate([getattr(part, name) for part in parts])

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
@@ -17,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from dask.system import cpu_count
 from threadpoolctl import threadpool_limits
 
 from hpc import cluster, parts
@@ -311,7 +311,7 @@ def _planned(config: GwasConfig) -> Scan:
         n_variants=planned["n_variants"],
         variants_per_part=config.variants_per_part,
         block=config.block,
-        threads=max(1, len(os.sched_getaffinity(0)) // max(1, config.workers)),
+        threads=max(1, cpu_count() // max(1, config.workers)),
         min_maf=config.min_maf,
         max_missing=config.max_missing,
         facts=planned["facts"],

@@ -162,7 +162,6 @@ def _read_text(path: Path, extra_missing: tuple[str, ...]) -> pd.DataFrame:
             na_values={name: missing for name in names if name not in ids},
             keep_default_na=False,
             index_col=False,
-            float_precision="round_trip",
             low_memory=False,
         )
     except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
