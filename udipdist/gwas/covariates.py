@@ -92,12 +92,13 @@ def encode(table: pd.DataFrame, formula: Formula, where: str) -> pd.DataFrame:
     """Covariate columns of the people in `table` (without missing values). Raises InputError."""
     for name in formula.columns:
         column = table[name]
-        if column.dtype == object and column.nunique() > MAX_LEVELS:
+        text = not pd.api.types.is_numeric_dtype(column)
+        if text and column.nunique() > MAX_LEVELS:
             raise InputError(
                 f"{where}: text covariate {name} has {column.nunique()} different values, more than {MAX_LEVELS}; "
                 "leave it out by formula=, or write it as a number"
             )
-        if column.dtype == object and column.nunique() == 1:
+        if text and column.nunique() == 1:
             log.warning("covariate %s is %s for everybody", name, column.iloc[0])
     columns = formula.evaluate(table)
     for name in columns:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -106,9 +107,6 @@ def read_table(path: Path, match: Match, extra_missing: tuple[str, ...] = ()) ->
         raise InputError(f"{path}: no such file")
     parquet = path.suffix in (".parquet", ".pq")
     table = _read_parquet(path) if parquet else _read_text(path, extra_missing)
-    twice = table.columns[table.columns.duplicated()]
-    if len(twice):
-        raise InputError(f"{path}: has two columns called {twice[0]!r}; column names must be unique")
     if "IID" not in table or ("FID" not in table and match != "iid"):
         hint = "; match=iid will do without FID" if "IID" in table else ""
         raise InputError(
@@ -145,26 +143,30 @@ def _read_parquet(path: Path) -> pd.DataFrame:
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: is not a Parquet file ({error})") from None
     table.columns = [str(name) for name in table.columns]
+    _refuse_twice(path, list(table.columns))
     return table if "IID" in table else table.reset_index()
 
 
 def _read_text(path: Path, extra_missing: tuple[str, ...]) -> pd.DataFrame:
     names, separator = _header(path)
+    _refuse_twice(path, names)
     ids = {name: str for name in ("FID", "IID") if name in names}
     missing = [*MISSING_WORDS, *extra_missing]
     try:
-        return pd.read_csv(
-            path,
-            sep=separator,
-            header=0,
-            names=names,
-            dtype=ids,
-            na_values={name: missing for name in names if name not in ids},
-            keep_default_na=False,
-            index_col=False,
-            low_memory=False,
-        )
-    except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)  # lines longer than the header would lose data
+            return pd.read_csv(
+                path,
+                sep=separator,
+                header=0,
+                names=names,
+                dtype=ids,
+                na_values={name: missing for name in names if name not in ids},
+                keep_default_na=False,
+                index_col=False,
+                low_memory=False,
+            )
+    except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.ParserWarning) as error:
         raise InputError(f"{path}: is not a table with {len(names)} columns ({error})") from None
 
 
@@ -182,6 +184,12 @@ def _header(path: Path) -> tuple[list[str], str]:
         raise InputError(f"{path}: is empty; the first line must name the columns FID IID and the others")
     names[0] = names[0].lstrip("#\ufeff")
     return names, separator
+
+
+def _refuse_twice(path: Path, names: list[str]) -> None:
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(f"{path}: has two columns called {name!r}; column names must be unique")
 
 
 def _person(table: pd.DataFrame, row: int) -> str:
