@@ -41,8 +41,8 @@ class Calibration:
 def calibrate(sumstats: Sumstats, null_M: np.ndarray | None = None) -> Calibration:
     """Lambda and QQ curves of every trait. `null_M` [M] bool marks variants known to have no effect.
 
-    Lambda is the chi2_1 quantile of the median p over its expectation (Devlin & Roeder 1999, Biometrics 55:997); for a
-    statistic that is chi2_1 that is the median chi2 over 0.4549. With t, p takes the degrees of freedom into account.
+    Lambda is the median chi2 over its expectation 0.4549 (Devlin & Roeder 1999, Biometrics 55:997), where the chi2 of
+    a t statistic is the one that has its p.
     """
     p = len(sumstats.traits)
     lambda_P, null_lambda_P = np.full(p, np.nan), np.full(p, np.nan)
@@ -99,20 +99,20 @@ class _Pool:
         self.levels.append(sumstats.log10p_from(filled * (CUT / BINS), np.ones(len(filled)), trait))
         self.counts.append(count[filled])
         self.tails.append(sumstats.log10p_from(statistic[~body], np.ones(int((~body).sum())), trait))
-        median = sumstats.log10p_from(np.median(statistic.astype(np.float64)), 1.0, trait)
-        return float(stats.chi2.isf(10.0**-median, 1) / MEDIAN_CHI2)
+        n = len(statistic)
+        middle = np.partition(statistic, [(n - 1) // 2, n // 2])[[(n - 1) // 2, n // 2]]
+        return float(stats.chi2.isf(10.0 ** -sumstats.log10p_from(middle, np.ones(2), trait), 1).mean() / MEDIAN_CHI2)
 
     def curve(self) -> Curve:
-        """The curve: every test of the tail, then one point a bin."""
+        """The curve: a point for each test of the tail and for each bin, at the rank of the smallest test in it."""
         if not self.tails:
             return Curve(np.empty(0), np.empty(0), 0)
-        tail = -np.sort(-np.concatenate(self.tails))
-        levels, counts = np.concatenate(self.levels), np.concatenate(self.counts)
-        order = np.argsort(-levels, kind="stable")
-        rank = len(tail) + np.cumsum(counts[order])
-        n = len(tail) + int(counts.sum())
-        expected = _expected(np.concatenate([np.arange(1, len(tail) + 1), rank]), n)
-        return Curve(expected, np.concatenate([tail, levels[order]]), n)
+        level = np.concatenate([*self.tails, *self.levels])
+        count = np.concatenate([*(np.ones(len(tail), np.int64) for tail in self.tails), *self.counts])
+        order = np.argsort(-level, kind="stable")
+        rank = np.cumsum(count[order])
+        n = int(count.sum())
+        return Curve(_expected(rank, n), level[order], n)
 
 
 def _expected(rank: np.ndarray, n: int) -> np.ndarray:

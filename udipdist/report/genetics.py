@@ -45,8 +45,8 @@ def calibration(run: RunFolder, album: Album) -> Section:
         middle = float(np.nanmedian(result.null_lambda_P))
         section.tiles.append(Tile(fixed(middle), f"median {LAMBDA} on null chromosomes"))
     caption = (
-        f"Left and middle: {plural(result.pooled.n, 'test')} of {plural(len(lambdas), 'trait')} pooled (the smallest p over "
-        "traits is no p-value of one test and is left out). The band holds 95 % of the points if tests were "
+        f"Left and middle: {plural(result.pooled.n, 'test')} of {plural(len(lambdas), 'trait')} pooled (the smallest p "
+        "over traits is no p-value of one test and is left out). The band holds 95 % of the points if tests were "
         f"independent; linkage and correlated traits make it wider. Right: {LAMBDA} of each trait. {THINNED}"
     )
     section.add(album.add("qq", qq.qq(curves, result), caption, "QQ curves and lambda of each trait"))

@@ -48,7 +48,8 @@ def _volumes(section: Section, run: RunFolder, stores: dict[str, VolumeStore], a
             (names[name], count(len(store)), count(int((~store.valid).sum())),
              " \u00d7 ".join(map(str, store.shape)), millimetres, count(int(store.mask.sum())))
         )  # fmt: skip
-        section.tiles.append(Tile(count(int(store.valid.sum())), f"scans for {names[name]}"))
+        if names[name] != "association":
+            section.tiles.append(Tile(count(int(store.valid.sum())), f"scans for {names[name]}"))
     columns = ("scans", ">in the list", ">not readable", ">voxels", ">voxel, mm", ">brain voxels of the cohort")
     section.add(Table(columns, rows, "Volumes as stored, in RAS order."))
     failed = [line for name in stores for line in run.stages[name].facts.get("failed", [])]

@@ -49,7 +49,8 @@ def mosaic(grid: Sequence[Sequence[np.ndarray]]) -> np.ndarray:
 @styled
 def contact_sheet(volumes: np.ndarray, names: Sequence[str], zooms: Sequence[float]) -> Figure:
     """A column a subject, a row a view. volumes [S, x, y, z], z-scored, background 0."""
-    pieces = [slices(volume, volume, zooms) for volume in volumes]
+    box = _box(volumes)
+    pieces = [slices(volume[box], volume[box], zooms) for volume in volumes]
     image = mosaic([[piece[view] for piece in pieces] for view in range(3)])
     height = WIDTH * image.shape[0] / image.shape[1]
     figure, (axes,) = _panels([image.shape], height, above=0.22)
@@ -66,10 +67,10 @@ def reconstructions(
 ) -> Figure:
     """A row a subject: original, reconstruction and difference, three views each. Arrays [S, x, y, z], background 0."""
     difference = reconstruction - original
-    brain = original != 0
+    brain, box = original != 0, _box(original)
     reach = float(np.percentile(np.abs(difference[brain]), 99)) if brain.any() else 1.0
     images = [
-        mosaic([slices(v, guide, zooms) for v, guide in zip(group, original, strict=True)])
+        mosaic([slices(v[box], guide[box], zooms) for v, guide in zip(group, original, strict=True)])
         for group in (original, reconstruction, difference)
     ]
     height = WIDTH / 3.06 * images[0].shape[0] / images[0].shape[1]
@@ -80,7 +81,7 @@ def reconstructions(
             shown = axes.imshow(image, cmap=_DIFFERENCE, interpolation="nearest", vmin=-reach, vmax=reach)
         else:
             axes.imshow(image, cmap="gray", interpolation="nearest", **_window(original))
-        axes.set_title(title, color="white", fontsize=9)
+        axes.set_title(title, color="white", fontsize=9, loc="center")
     row = images[0].shape[0] / len(names)
     for i, name in enumerate(names):
         _write(panels[0], 1, i * row + 1, name, ha="left", va="top")
@@ -90,6 +91,15 @@ def reconstructions(
     bar.ax.tick_params(labelsize=6.5, labelcolor="white", color="white", pad=1.5)
     bar.outline.set_visible(False)
     return figure
+
+
+def _box(volumes: np.ndarray) -> tuple[slice, ...]:
+    """The smallest box that holds every brain of [S, x, y, z], a voxel wider on each side."""
+    filled = (volumes != 0).any(axis=0)
+    if not filled.any():
+        return (slice(None),) * 3
+    spans = [np.flatnonzero(filled.any(axis=tuple(a for a in range(3) if a != axis))) for axis in range(3)]
+    return tuple(slice(max(0, int(span[0]) - 1), int(span[-1]) + 2) for span in spans)
 
 
 def _square(plane: np.ndarray, wide: float, high: float, edge: float) -> np.ndarray:

@@ -25,7 +25,7 @@ def curves(metrics: pd.DataFrame) -> Figure:
     _finish(similarity, "SSIM, validation")
     _line(rate, train, "lr", INK, "")
     _finish(rate, "Learning rate")
-    rate.ticklabel_format(axis="y", style="sci", scilimits=(-2, 3))
+    rate.ticklabel_format(axis="y", style="plain")
     rate.set_ylim(bottom=0)
     return figure
 

@@ -34,11 +34,12 @@ _LONGEST = 18
 
 @dataclass(frozen=True)
 class Genome:
-    """Chromosomes end to end: where each begins and ends on the x axis, in base pairs."""
+    """Chromosomes end to end on the x axis, in base pairs: what is added to positions, and the first and last x."""
 
     codes: np.ndarray
-    start: np.ndarray
-    end: np.ndarray
+    shift: np.ndarray
+    first: np.ndarray
+    last: np.ndarray
 
     @classmethod
     def of(cls, code_M: np.ndarray, position_M: np.ndarray) -> Self:
@@ -47,8 +48,8 @@ class Genome:
         last = np.array([position_M[code_M == code].max() for code in codes], dtype=np.int64)
         first = np.array([position_M[code_M == code].min() for code in codes], dtype=np.int64)
         gap = max(1, int((last - first + 1).sum() * 0.006))
-        start = np.cumsum([0, *(last - first + 1 + gap)[:-1]]) if len(codes) else np.empty(0, np.int64)
-        return cls(codes, start - first, start - first + last)
+        start = np.cumsum(last - first + 1 + gap) - (last - first + 1 + gap)
+        return cls(codes, start - first, start, start + last - first)
 
     def place(self, code: np.ndarray, position: np.ndarray) -> np.ndarray:
         """x of positions; NaN on chromosomes without variants."""
@@ -56,11 +57,17 @@ class Genome:
         index = np.minimum(np.searchsorted(self.codes, code), max(len(self.codes) - 1, 0))
         if not len(self.codes):
             return np.full(len(code), np.nan)
-        return np.where(self.codes[index] == code, self.start[index] + position, np.nan)
+        return np.where(self.codes[index] == code, self.shift[index] + position, np.nan)
 
-    def left(self, index: int) -> float:
-        """x of the first variant of a chromosome."""
-        return float(self.end[index - 1]) if index else 0.0
+    @property
+    def width(self) -> float:
+        """x of the last variant."""
+        return float(self.last[-1]) if len(self.last) else 1.0
+
+    def borders(self) -> np.ndarray:
+        """x between neighbouring chromosomes, with the outer ends: one more than there are chromosomes."""
+        between = (self.last[:-1] + self.first[1:]) / 2
+        return np.concatenate([self.first[:1], between, self.last[-1:]])
 
 
 @dataclass(frozen=True)
@@ -128,16 +135,15 @@ def _draw(axes: Axes, scan: Scan, layout: Genome) -> float:
     if scan.threshold is not None:
         axes.axhline(scan.threshold, color=VERMILLION, linewidth=0.8, linestyle=(0, (4, 3)))
         top = max(top, scan.threshold)
-    top *= 1.06
     if scan.loci is not None and len(scan.loci):
+        top = max(top, float(scan.loci["log10p"].max()))
         _colour_loci(axes, scan, layout, x, y, code, scan.position_M[rows])
     if scan.planted is not None and len(scan.planted):
         place = layout.place(scan.planted["code"], scan.planted["pos"])
         axes.plot(place, np.zeros(len(place)), marker=6, linestyle="", color=INK, markersize=4.5, clip_on=False,
                   zorder=5)  # fmt: skip
-    margin = 0.008 * (layout.end.max() if len(layout.end) else 1)
-    axes.set_xlim(-margin, (layout.end.max() if len(layout.end) else 1) + margin)
-    return top
+    axes.set_xlim(-0.008 * layout.width, 1.008 * layout.width)
+    return 1.06 * top
 
 
 def _colour_loci(axes: Axes, scan: Scan, layout: Genome, x, y, code, position) -> None:
@@ -195,9 +201,9 @@ def declutter(place: np.ndarray, apart: float, low: float, high: float) -> np.nd
 def _chromosomes(axes: Axes, layout: Genome, null: Iterable[int], names: bool = True) -> None:
     """Ticks in the middle of each chromosome; the null ones shaded."""
     null = set(null)
-    starts = [layout.left(i) for i in range(len(layout.codes))]
-    middles = [(low + high) / 2 for low, high in zip(starts, layout.end, strict=True)]
-    for code, low, high in zip(layout.codes, starts, layout.end, strict=True):
+    borders = layout.borders()
+    middles = (borders[:-1] + borders[1:]) / 2
+    for code, low, high in zip(layout.codes, borders[:-1], borders[1:], strict=True):
         if code in null:
             axes.axvspan(low, high, color=PALE, alpha=0.55, linewidth=0, zorder=0)
     axes.set_xticks(middles, [genome.label(code) for code in layout.codes] if names else [])

@@ -37,7 +37,7 @@ def qq(curves: dict[str, Curve], calibration: Calibration) -> Figure:
     if calibration.null is not None and calibration.null.n:
         reference = calibration.null
         named.append(("null chromosomes", calibration.null, VERMILLION))
-    figure = new_figure(3.6)
+    figure = new_figure(3.8)
     whole, foot, lambdas = figure.subplots(1, 3)
     limit = max((float(curve.expected.max()) for _, curve, _ in named), default=1.0)
     for axes in (whole, foot):
@@ -55,7 +55,8 @@ def qq(curves: dict[str, Curve], calibration: Calibration) -> Figure:
         axes.set_xlabel(f"expected {LOG10P}")
     whole.set_ylabel(f"observed {LOG10P}")
     whole.set_title("QQ of all tests")
-    whole.legend(loc="upper left", markerscale=2, fontsize=7, borderpad=0, handletextpad=0.1)
+    handles, names = whole.get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower left", ncols=len(named), markerscale=2, fontsize=8)
     foot.set_ylim(0, limit * 1.4)
     foot.set_title("its foot, with a 95 % band")
     _lambdas(lambdas, calibration)
@@ -77,7 +78,7 @@ def _lambdas(axes: Axes, calibration: Calibration) -> None:
     axes.set_xlim(edges[0], edges[-1])
     axes.set_ylim(top=axes.get_ylim()[1] * 1.25)
     if shown:
-        axes.legend(loc="upper right", fontsize=7, borderpad=0)
+        axes.legend(loc="upper right", fontsize=7.5, borderpad=0)
     grid(axes)
     axes.set_xlabel(r"genomic-control $\lambda$ of a trait")
     axes.set_ylabel("traits")

@@ -1,0 +1,121 @@
+"""What the figures are made of: thinning, labels, chromosomes, slices."""
+
+from __future__ import annotations
+
+import time
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from hypothesis import given
+from hypothesis import strategies as st
+
+from udipdist.report.figures import brains
+from udipdist.report.figures.manhattan import Genome, Scan, declutter, manhattan
+from udipdist.report.figures.style import thin
+
+
+def test_thinning_keeps_every_point_above_and_one_a_pixel_below():
+    rng = np.random.default_rng(1)
+    x, y = rng.uniform(size=200_000), rng.exponential(size=200_000) / np.log(10)
+    y[5], y[6] = np.nan, 441.0
+    rows = thin(x, y, exact_above=2.0, pixels=(100, 40))
+    kept = np.zeros(len(x), bool)
+    kept[rows] = True
+    assert kept[y >= 2.0].all() and kept[6] and not kept[5]
+    assert len(rows) == len(np.unique(rows)) and np.all(np.diff(rows) > 0)
+
+    def cells(mask: np.ndarray) -> set:
+        columns = np.minimum((x[mask] - np.nanmin(x)) / np.ptp(x) * 100, 99).astype(int)
+        return set(zip(columns.tolist(), np.minimum(y[mask] / 2 * 40, 39).astype(int).tolist(), strict=True))
+
+    below = y < 2.0
+    assert len(cells(below & kept)) == len(cells(below))  # no pixel that had a point is empty
+    assert (below & kept).sum() <= 100 * 40
+
+
+def test_thinning_keeps_the_highest_where_there_are_very_many():
+    y = np.random.default_rng(2).uniform(2, 9, size=50_000)
+    rows = thin(np.arange(50_000.0), y, exact_above=2.0, most=1000, pixels=(10, 10))
+    assert set(np.argsort(y)[-1000:]) <= set(rows) and len(rows) <= 1100
+
+
+def test_thinning_of_few_equal_or_no_points():
+    assert list(thin(np.array([1.0]), np.array([0.0]), 2.0)) == [0]
+    assert len(thin(np.array([]), np.array([]), 2.0)) == 0
+    assert len(thin(np.array([1.0, 2.0]), np.array([np.nan, np.nan]), 2.0)) == 0
+    assert list(thin(np.zeros(3), np.zeros(3), 2.0)) == [2]
+
+
+def test_millions_of_points_are_drawn_in_seconds(tmp_path):
+    m = 3_000_000
+    rng = np.random.default_rng(0)
+    code = np.repeat(np.arange(1, 21), m // 20)
+    scan = Scan(code, np.tile(np.arange(m // 20), 20) * 100, rng.exponential(size=m) / np.log(10), 9.4)
+    started = time.process_time()
+    manhattan(scan).savefig(tmp_path / "m.png", dpi=100)
+    assert time.process_time() - started < 10
+
+
+@given(st.lists(st.floats(0, 100), max_size=40), st.floats(0.01, 10))
+def test_labels_stand_apart_in_order_and_inside(places, apart):
+    place = np.sort(np.array(places, float))
+    spread = declutter(place, apart, 0.0, 100.0)
+    assert len(spread) == len(place)
+    if len(place):
+        assert spread.min() >= -1e-9 and spread.max() <= 100 + 1e-9
+    if len(place) * apart < 100:
+        assert np.all(np.diff(spread) >= apart - 1e-9)
+    if len(place) > 1 and np.diff(place).min() > apart and apart / 2 < place[0] and place[-1] < 100 - apart / 2:
+        np.testing.assert_allclose(spread, place)
+
+
+def test_chromosomes_stand_in_order_and_unplaced_variants_nowhere():
+    code, position = np.array([2, 2, 1, 1, 23, 0]), np.array([100, 900, 50, 400, 10, 77])
+    layout = Genome.of(code, position)
+    assert list(layout.codes) == [1, 2, 23]
+    x = layout.place(code, position)
+    assert np.isnan(x[5]) and np.argsort(x[:5]).tolist() == [2, 3, 0, 1, 4]
+    assert x[1] - x[0] == 800 and np.isnan(layout.place([7], [5]))[0]
+    borders = layout.borders()
+    assert x[2] == borders[0] and x[3] < borders[1] < x[0] and x[1] < borders[2] < x[4] == borders[3]
+
+
+def test_loci_are_drawn_where_they_are_and_styles_do_not_leak():
+    before = dict(matplotlib.rcParams)
+    loci = pd.DataFrame(
+        {"code": [1], "start": [40], "end": [60], "lead_position": [50], "lead_snp": ["$bad$"], "log10p": [12.0]}
+    )
+    scan = Scan(np.array([1, 1, 2]), np.array([10, 50, 30]), np.array([1.0, 12.0, 2.0]), 7.3, loci.assign(hit=1.0))
+    axes = manhattan(scan).axes[0]
+    assert [text.get_text() for text in axes.texts] == ["$bad$"]
+    leads = [c.get_offsets() for c in axes.collections if len(c.get_offsets()) == 1]
+    assert any(np.allclose(points[0], [40, 12.0]) for points in leads)  # x counts from the first variant
+    assert dict(matplotlib.rcParams) == before
+
+
+def test_slices_show_left_on_the_left_and_top_on_top():
+    volume = np.zeros((5, 6, 7), np.float32)
+    volume[1:4, 1:5, 1:6] = 1.0
+    volume[1, 2, 3] = 5.0  # left; in the middle planes of y and z
+    sagittal, coronal, axial = brains.slices(volume, volume, (1, 1, 1))
+    assert sagittal.shape == (7, 6) and coronal.shape == (7, 5) and axial.shape == (6, 5)
+    assert coronal[3, 1] == 5.0 and axial[6 - 1 - 2, 1] == 5.0
+    assert np.isnan(coronal[0]).all() and np.nansum(sagittal) == 4 * 5
+    volume[2, 2, 5] = 9.0  # the top slice of the brain
+    assert brains.slices(volume, volume, (1, 1, 1))[1][1, 2] == 9.0
+
+
+def test_voxels_become_square_pixels():
+    volume = np.ones((4, 4, 4), np.float32)
+    sagittal, coronal, axial = brains.slices(volume, volume, (1, 1, 3))
+    assert sagittal.shape == coronal.shape == (12, 4) and axial.shape == (4, 4)
+    marked = volume.copy()
+    marked[:, :, 3] = 7
+    assert (brains.slices(marked, volume, (1, 1, 3))[1][:3] == 7).all()
+
+
+def test_blank_volumes_can_be_drawn():
+    blank = np.zeros((2, 4, 5, 6), np.float32)
+    assert brains.contact_sheet(blank, ["a", "b"], (1, 1, 1)).axes
+    assert brains.reconstructions(blank, blank, ["a", "b"], (1, 1, 1)).axes
