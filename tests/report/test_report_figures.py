@@ -119,3 +119,13 @@ def test_blank_volumes_can_be_drawn():
     blank = np.zeros((2, 4, 5, 6), np.float32)
     assert brains.contact_sheet(blank, ["a", "b"], (1, 1, 1)).axes
     assert brains.reconstructions(blank, blank, ["a", "b"], (1, 1, 1)).axes
+
+
+def test_far_p_values_are_compressed_and_the_others_keep_their_scale():
+    near = Scan(np.array([1, 1]), np.array([1, 2]), np.array([3.0, 50.0]), 7.3)
+    far = Scan(np.array([1, 1]), np.array([1, 2]), np.array([3.0, 441.0]), 7.3)
+    assert manhattan(near).axes[0].get_yscale() == "linear"
+    axes = manhattan(far).axes[0]
+    shown = axes.transAxes.inverted().transform(axes.transData.transform([(1, 0), (1, 15), (1, 30), (1, 441)]))[:, 1]
+    assert np.isclose(shown[2], 2 * shown[1]) and shown[1] > 0.1 and shown[3] < 1
+    assert 100 in axes.get_yticks() and 500 not in axes.get_yticks()

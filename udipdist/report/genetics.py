@@ -10,7 +10,7 @@ from udipdist.loci import genome
 from udipdist.report.calibration import calibrate, exact_curve
 from udipdist.report.collect import RunFolder
 from udipdist.report.figures import bars, qq
-from udipdist.report.figures.manhattan import LABELS, Scan, manhattan
+from udipdist.report.figures.manhattan import BREAK, LABELS, Scan, manhattan
 from udipdist.report.section import Album, Section, Table, Tile, count, fixed, number, plural
 
 LAMBDA = "\u03bb"
@@ -100,6 +100,8 @@ def manhattans(run: RunFolder, album: Album) -> Section:
             section.add(f"There is no p-value of {words} (traits with different people have no joint test).")
             continue
         caption = f"Manhattan plot of {words}.{notes} {THINNED}"
+        if np.nanmax(scan.log10p_M) > 2 * BREAK:
+            caption += f" Above {BREAK:g} the axis is logarithmic."
         if scan.loci is None:
             caption += " " + run.stages[stage].why_absent
         elif len(scan.loci) > LABELS:

@@ -29,6 +29,8 @@ from udipdist.report.figures.style import (
 EXACT_ABOVE = 2.0  # -log10 p above which every point is drawn
 DARK, LIGHT = "#6f7b88", "#aab3bd"
 LABELS = 70
+BREAK = 30.0  # where the y axis turns from linear to logarithmic, if it must go beyond twice this
+_FAR_TICKS = (30, 50, 100, 200, 500, 1000, 2000, 5000)
 _LONGEST = 18
 
 
@@ -91,7 +93,7 @@ def manhattan(scan: Scan, null: Iterable[int] = ()) -> Figure:
     figure = new_figure(4.7 if labelled else 3.6)
     axes = figure.subplots()
     top = _draw(axes, scan, layout)
-    axes.set_ylim(0, top)
+    _scale(axes, 0, top)
     _chromosomes(axes, layout, null)
     axes.set_ylabel(LOG10P)
     axes.set_xlabel("chromosome")
@@ -108,8 +110,8 @@ def miami(above: Scan, below: Scan, names: tuple[str, str], null: Iterable[int] 
     figure = new_figure(5.2)
     upper, lower = figure.subplots(2, 1, sharex=True)
     top = max(_draw(upper, above, layout), _draw(lower, below, layout))
-    upper.set_ylim(0, top)
-    lower.set_ylim(top, 0)
+    _scale(upper, 0, top)
+    _scale(lower, top, 0)
     for axes, name in ((upper, names[0]), (lower, names[1])):
         axes.set_ylabel(LOG10P)
         place = 0.97 if axes is upper else 0.03
@@ -146,6 +148,22 @@ def _draw(axes: Axes, scan: Scan, layout: Genome) -> float:
     return 1.06 * top
 
 
+def _scale(axes: Axes, bottom: float, top: float) -> None:
+    """Limits of the y axis; logarithmic above BREAK where p-values go so far that the others would be flat."""
+    if max(bottom, top) > 2 * BREAK:
+        axes.set_yscale("function", functions=(_compress, _expand))
+        axes.set_yticks([tick for tick in (0, 10, 20, *_FAR_TICKS) if tick <= max(bottom, top)])
+    axes.set_ylim(bottom, top)
+
+
+def _compress(y: np.ndarray) -> np.ndarray:
+    return np.where(y <= BREAK, y, BREAK * (1 + np.log(np.maximum(y, BREAK) / BREAK)))
+
+
+def _expand(y: np.ndarray) -> np.ndarray:
+    return np.where(y <= BREAK, y, BREAK * np.exp(np.maximum(y, BREAK) / BREAK - 1))
+
+
 def _colour_loci(axes: Axes, scan: Scan, layout: Genome, x, y, code, position) -> None:
     """Variants inside a locus in blue; the lead filled where the panel knows the locus, else open."""
     loci = scan.loci
@@ -170,12 +188,14 @@ def _label(axes: Axes, loci: pd.DataFrame, layout: Genome, top: float) -> None:
     chosen, place = chosen.iloc[order], place[order]
     low, high = axes.get_xlim()
     spread = declutter(place, (high - low) * 0.125 / (WIDTH * 0.92), low, high)
+    above = axes.get_xaxis_transform()  # x in data, y in shares of the axes' height
+    axes.vlines(place, chosen["log10p"], top, color=PALE, linewidth=0.7, zorder=1)
     for x, at, row in zip(place, spread, chosen.itertuples(), strict=True):
-        axes.plot([x, x, at], [row.log10p + 0.012 * top, top * 1.01, top * 1.07], color=PALE, linewidth=0.7,
-                  clip_on=False, zorder=1, solid_joinstyle="round")  # fmt: skip
+        axes.plot([x, at], [1, 1.06], color=PALE, linewidth=0.7, clip_on=False, transform=above)
         name = str(row.lead_snp)
         name = name if len(name) <= _LONGEST else name[: _LONGEST - 3] + "..."
-        axes.text(at, top * 1.08, name, rotation=90, ha="center", va="bottom", fontsize=6.3, parse_math=False)
+        axes.text(at, 1.07, name, rotation=90, ha="center", va="bottom", fontsize=6.3, transform=above,
+                  parse_math=False)  # fmt: skip
 
 
 def declutter(place: np.ndarray, apart: float, low: float, high: float) -> np.ndarray:

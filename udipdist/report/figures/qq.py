@@ -60,6 +60,7 @@ def qq(curves: dict[str, Curve], calibration: Calibration) -> Figure:
     foot.set_ylim(0, limit * 1.4)
     foot.set_title("its foot, with a 95 % band")
     _lambdas(lambdas, calibration)
+    figure.legend(*lambdas.get_legend_handles_labels(), loc="outside lower right", ncols=2, fontsize=8)
     return figure
 
 
@@ -72,13 +73,11 @@ def _lambdas(axes: Axes, calibration: Calibration) -> None:
     pad = max(0.08 * (high - low), 0.02)
     edges = np.linspace(low - pad, high + pad, 40)
     for name, values, colour in shown:
-        label = f"{name}: median {np.median(values):.3f}"
+        label = f"{name}, median {np.median(values):.3f}"
         axes.hist(values, bins=edges, color=colour, alpha=0.75, edgecolor="white", linewidth=0.5, label=label)
     axes.axvline(1, color=INK, linewidth=0.9)
     axes.set_xlim(edges[0], edges[-1])
-    axes.set_ylim(top=axes.get_ylim()[1] * 1.25)
-    if shown:
-        axes.legend(loc="upper right", fontsize=7.5, borderpad=0)
+    axes.yaxis.get_major_locator().set_params(integer=True)
     grid(axes)
     axes.set_xlabel(r"genomic-control $\lambda$ of a trait")
     axes.set_ylabel("traits")
