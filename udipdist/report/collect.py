@@ -102,12 +102,18 @@ class RunFolder:
         """The summary statistics. Raises InputError."""
         return Sumstats.open(self.stages["gwas"].path)
 
-    def bare(self) -> tuple[Sumstats, pd.DataFrame] | None:
-        """Summary statistics and loci of the same phenotypes without covariates, where the demo made them."""
+    @cached_property
+    def places(self) -> tuple[np.ndarray, np.ndarray]:
+        """Of each tested variant the code of its chromosome and its position, [M]."""
+        return _places(self.sumstats)
+
+    def bare(self) -> tuple[Sumstats, tuple[np.ndarray, np.ndarray], pd.DataFrame] | None:
+        """Summary statistics, places and loci of the same phenotypes without covariates, where the demo made them."""
         folder = self.path / BARE
         if read_manifest(folder / "gwas") is None or read_manifest(folder / "loci") is None:
             return None
-        return Sumstats.open(folder / "gwas"), _read_loci(folder / "loci")
+        sumstats = Sumstats.open(folder / "gwas")
+        return sumstats, _places(sumstats), _read_loci(folder / "loci")
 
     def volumes(self, name: str) -> VolumeStore:
         """The store of `ingest train` or `ingest gwas`. Raises InputError."""
@@ -201,6 +207,13 @@ def _stage(name: str, verb: str, path: Path) -> StageOutput:
     if lacks:
         raise InputError(f"{manifest_path(path)}: lacks {some(lacks)}; run {verb} again with overwrite=true")
     return StageOutput(name, verb, path, manifest)
+
+
+def _places(sumstats: Sumstats) -> tuple[np.ndarray, np.ndarray]:
+    """Shard by shard, so that the names of millions of variants are never in memory."""
+    chrom = sumstats.group["chrom"]
+    codes = [genome.codes(chrom[start:stop]).astype(np.int16) for start, stop in sumstats.blocks()]
+    return np.concatenate([np.empty(0, np.int16), *codes]), sumstats.group["position"][:].astype(np.int64)
 
 
 def _read_loci(folder: Path) -> pd.DataFrame:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from udipdist.gwas.sumstats import Sumstats
 from udipdist.loci import genome
 from udipdist.report.calibration import calibrate, exact_curve
 from udipdist.report.collect import RunFolder
@@ -26,8 +25,8 @@ def calibration(run: RunFolder, album: Album) -> Section:
     if not run.done("gwas"):
         section.missing = run.stages["gwas"].why_absent
         return section
-    null_M = null_variants(run, run.sumstats)
-    result = calibrate(run.sumstats, null_M)
+    null = run.null_chromosomes()
+    result = calibrate(run.sumstats, np.isin(run.places[0], null) if null else None)
     curves = {
         "all traits": result.pooled,
         "joint test": exact_curve(run.sumstats.log10p("multivariate")),
@@ -94,7 +93,7 @@ def manhattans(run: RunFolder, album: Album) -> Section:
         ("loci", "minp", "the smallest p over all traits"),
         ("loci multivariate", "multivariate", "the joint test of all traits"),
     ):
-        scan = scan_of(run, run.sumstats, trait, stage)
+        scan = scan_of(run, trait, stage)
         unplaced = int((scan.code_M == genome.UNPLACED).sum())
         if not np.isfinite(scan.log10p_M).any():
             section.add(f"There is no p-value of {words} (traits with different people have no joint test).")
@@ -113,24 +112,14 @@ def manhattans(run: RunFolder, album: Album) -> Section:
     return section
 
 
-def scan_of(run: RunFolder, sumstats: Sumstats, trait: str, stage: str | None) -> Scan:
+def scan_of(run: RunFolder, trait: str, stage: str) -> Scan:
     """What a Manhattan plot of `trait` shows; loci and threshold from `stage` where it is done."""
     loci = threshold = None
-    if stage is not None and run.done(stage):
+    if run.done(stage):
         loci, threshold = run.loci(stage), run.stages[stage].facts.get("threshold_log10p")
         if stage == "loci" and run.done("panel"):
             loci = _with_hits(run, loci)[0]
-    variants = sumstats.variants
-    return Scan(
-        genome.codes(variants["chrom"]), variants["position"].to_numpy(np.int64), sumstats.log10p(trait), threshold,
-        loci, run.planted(),
-    )  # fmt: skip
-
-
-def null_variants(run: RunFolder, sumstats: Sumstats) -> np.ndarray | None:
-    """Which variants lie on chromosomes where nothing was planted, [M] bool; None where that is not known."""
-    null = run.null_chromosomes()
-    return np.isin(genome.codes(sumstats.variants["chrom"]), null) if null else None
+    return Scan(*run.places, run.sumstats.log10p(trait), threshold, loci, run.planted())
 
 
 def loci(run: RunFolder, album: Album) -> Section:

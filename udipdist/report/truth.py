@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from udipdist.loci import genome
 from udipdist.report.collect import RunFolder
 from udipdist.report.figures import bars
 from udipdist.report.figures.manhattan import Scan, miami
@@ -65,12 +64,9 @@ def confounding(run: RunFolder, album: Album) -> Section:
     if bare is None:
         section.missing = "The same association without covariates has not been run; `udipdist demo` runs it."
         return section
-    sumstats, loci = bare
-    above = scan_of(run, run.sumstats, "minp", "loci" if run.done("loci") else None)
-    below = Scan(
-        genome.codes(sumstats.variants["chrom"]), sumstats.variants["position"].to_numpy(), sumstats.log10p("minp"),
-        above.threshold, loci,
-    )  # fmt: skip
+    sumstats, places, loci = bare
+    above = scan_of(run, "minp", "loci")
+    below = Scan(*places, sumstats.log10p("minp"), above.threshold, loci)
     section.lead = (
         "The same phenotypes, people and variants, upwards with the covariates and downwards without them. Where "
         "ancestry, site or head position move both the picture and the allele frequencies, leaving them out makes "
