@@ -161,7 +161,7 @@ class ModelConfig(Config):
 
     name: Literal["vit_ae"] = Field("vit_ae", description="network")
     patch: Positive | tuple[Positive, Positive, Positive] | None = Field(
-        None, description="patch edge in voxels, one number or three; default 14x16x14 at 1 mm, else 2^n that spans 32 mm"
+        None, description="patch edge in voxels, one number or three; default 14x16x14 at 1 mm, else the 2^n over 32 mm"
     )
     width: Positive = Field(128, description="token width")
     depth: Positive = Field(4, description="encoder blocks (the paper: 12)")
