@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from threadpoolctl import threadpool_limits
 
 from udipdist.config import GwasConfig
 
@@ -93,6 +94,13 @@ def simulate(
     y += covariates.sum(axis=1).to_numpy()[:, None] + 0.5 * y.std(axis=0) * np.maximum(counts[0], 0)[:, None]
     y[rng.random(y.shape) < missing_values] = np.nan
     return Cohort(folder, counts, grm, covariates, pd.DataFrame(y).add_prefix("y")).write()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread():
+    """Matrices here are small: threads inside a product would only wait for each other."""
+    with threadpool_limits(1, user_api="blas"):
+        yield
 
 
 @pytest.fixture(scope="session")
