@@ -135,8 +135,17 @@ def _make_way(out: Path, overwrite: bool) -> None:
 
 def peak_memory() -> int:
     """The largest resident size so far of this process or of one of its ended children, in bytes."""
-    kilobytes = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    return kilobytes * (1 if sys.platform == "darwin" else 1024)
+    children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    return max(_own_peak(), children * (1 if sys.platform == "darwin" else 1024))
+
+
+def _own_peak() -> int:
+    # Linux lets a program inherit ru_maxrss from the one that started it; the high-water mark in /proc is its own.
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except FileNotFoundError:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
 
 
 def _cpu_seconds() -> float:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -92,3 +94,11 @@ def test_failed_stage_leaves_no_manifest(tmp_path, source):
 def test_manifest_of_a_file_or_store_stands_beside_it(tmp_path):
     assert manifest_path(tmp_path / "t.parquet").name == "t.parquet.manifest.json"
     assert manifest_path(tmp_path / "s.zarr") == tmp_path / "s.zarr.manifest.json"
+
+
+def test_peak_memory_is_not_that_of_the_program_that_started_it():
+    program = "from hpc.stage import peak_memory; print(peak_memory())"
+    ballast = bytearray(400 << 20)
+    ballast[:: 1 << 12] = b"x" * len(ballast[:: 1 << 12])
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert 10**6 < int(done.stdout) < 300 << 20
