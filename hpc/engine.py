@@ -20,6 +20,7 @@ import torch
 from torch import nn
 
 from hpc.comm import Comm
+from hpc.config import merge
 from hpc.errors import ConfigError, InputError
 
 log = logging.getLogger(__name__)
@@ -81,15 +82,23 @@ class Engine:
         comm.open_group()
         os.environ.setdefault("LOCAL_RANK", str(comm.world.local_rank))  # DeepSpeed insists on it, alone too
         deepspeed = _import_deepspeed(comm.device().type)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            self._engine, *_ = deepspeed.initialize(
-                model=module,
-                optimizer=optimizer,
-                lr_scheduler=lambda inner: torch.optim.lr_scheduler.LambdaLR(inner, rate),
-                config=_configuration(options),
-                dist_init_required=False,
-            )
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                self._engine, *_ = deepspeed.initialize(
+                    model=module,
+                    optimizer=optimizer,
+                    lr_scheduler=lambda inner: torch.optim.lr_scheduler.LambdaLR(inner, rate),
+                    config=_configuration(options),
+                    dist_init_required=False,
+                )
+        except Exception as error:
+            if not options.extra:
+                raise
+            raise ConfigError(
+                f"engine.deepspeed={options.extra}: DeepSpeed does not start with these keys: {_short(error)}; "
+                "mend them, or leave engine.deepspeed out"
+            ) from error
         self._engine.checkpoint_engine.load = _load_tensors_only
         self._gathered = deepspeed.zero.GatheredParameters
 
@@ -167,16 +176,29 @@ def _configuration(options: Options) -> dict[str, Any]:
         "zero_optimization": {"stage": options.zero},
         "gradient_clipping": options.clip,
         "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,  # offloaded states are stepped by torch: nothing to compile
         "steps_per_print": 10**9,
     }
     if options.precision == "bf16":
         # Autocast keeps the weights in float32 in every ZeRO stage. DeepSpeed's own bf16 mode loses small updates in
         # stage 0 (seen in 0.19.8: its losses differ from the other stages' from the second step on).
         made["torch_autocast"] = {"enabled": True, "dtype": "bfloat16"}
-    clash = sorted(set(made) & set(options.extra))
+    clash = _overridden(made, options.extra)
     if clash:
         log.warning("engine.deepspeed overrides %s", ", ".join(clash))
-    return made | options.extra
+    return merge(made, options.extra)
+
+
+def _overridden(made: dict[str, Any], extra: dict[str, Any], prefix: str = "") -> list[str]:
+    """Dotted keys of `made` that get another value from `extra`."""
+    clash: list[str] = []
+    for key in sorted(set(made) & set(extra)):
+        ours, theirs = made[key], extra[key]
+        if isinstance(ours, dict) and isinstance(theirs, dict):
+            clash += _overridden(ours, theirs, f"{prefix}{key}.")
+        elif ours != theirs:
+            clash.append(prefix + key)
+    return clash
 
 
 def _import_deepspeed(device: str) -> Any:
@@ -218,6 +240,11 @@ def _restore_random_state(state: dict[str, torch.Tensor]) -> None:
     torch.set_rng_state(state["cpu"])
     if "cuda" in state and torch.cuda.is_available():
         torch.cuda.set_rng_state(state["cuda"])
+
+
+def _short(error: BaseException, length: int = 300) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= length else text[:length] + "..."
 
 
 def _first_line(error: BaseException) -> str:
