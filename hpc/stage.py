@@ -94,7 +94,7 @@ def stage(
     """Run one stage. A complete output is refused (OutputExists) unless `overwrite`; an unfinished one is left for
     the body to resume or replace. When the body ends well the manifest is written with time and memory."""
     out = Path(out)
-    _make_way(out, overwrite)
+    make_way(out, overwrite)
     seen = _fingerprints(inputs)
     current = Stage(name, out)
     started = datetime.now(UTC)
@@ -118,8 +118,10 @@ def stage(
     log.info("%s: done in %s -> %s", name, duration(seconds), out)
 
 
-def _make_way(out: Path, overwrite: bool) -> None:
-    """Refuse or remove what stands at `out`; leave unfinished work of ours to be resumed."""
+def make_way(out: str | Path, overwrite: bool) -> None:
+    """Refuse or remove what stands at `out`; leave unfinished work of ours to be resumed. What is not ours is never
+    removed. Raises OutputExists."""
+    out = Path(out)
     ours = manifest_path(out).exists() or (out / "plan.json").exists()
     if out.is_dir() and not ours:
         if any(out.iterdir()):

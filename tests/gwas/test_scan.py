@@ -227,6 +227,19 @@ def test_an_output_that_exists_is_kept_unless_told(cohort):
     assert Sumstats.open(config.out).attrs["adjust"] == "project"
 
 
+def test_planning_never_deletes_a_folder_that_is_not_ours(cohort):
+    folder = cohort.folder / "home"
+    folder.mkdir()
+    (folder / "thesis.tex").write_text("years")
+    with pytest.raises(OutputExists, match="other files in it"):
+        gwas(cohort.config("home", phase="plan", overwrite=True))
+    assert (folder / "thesis.tex").exists()
+    gwas(cohort.config("anew", phase="plan"))
+    with pytest.raises(OutputExists, match="another plan"):
+        gwas(cohort.config("anew", phase="plan", adjust="project"))
+    gwas(cohort.config("anew", phase="plan", adjust="project", overwrite=True))
+
+
 def test_preview_reads_headers_only(cohort, monkeypatch):
     monkeypatch.setattr(scan, "plan", None)
     lines = preview(cohort.config("none", variants_per_part=20))

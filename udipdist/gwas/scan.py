@@ -21,8 +21,8 @@ from threadpoolctl import threadpool_limits
 
 from hpc import cluster, parts
 from hpc.errors import ConfigError, Incomplete, InputError
-from hpc.files import publish, publish_json, refuse_existing, remove, require_space
-from hpc.stage import fingerprint, read_manifest, stage
+from hpc.files import publish, publish_json, remove, require_space
+from hpc.stage import fingerprint, make_way, stage
 from udipdist.config import GwasConfig
 from udipdist.gwas import assoc, covariates, genotypes, grm, kernels, null, samples, sumstats, tables
 
@@ -37,8 +37,7 @@ def gwas(config: GwasConfig) -> None:
     Raises InputError for unusable input, OutputExists, Incomplete (phase=finish with parts missing).
     """
     if config.phase == "plan":
-        if config.overwrite or read_manifest(config.out) is not None:
-            refuse_existing(config.out, config.overwrite)
+        make_way(config.out, config.overwrite)
         job = plan(config)
         log.info("%s: planned, %d parts (phase=part part=0..%d)", config.out, job.n_parts, job.n_parts - 1)
         return
