@@ -5,6 +5,9 @@ Each message says what is wrong (the value), what is allowed, and what to type.
 
 from __future__ import annotations
 
+import errno
+import os
+
 
 class Error(ValueError):
     """Something the user can mend; `exit_code` is what the command returns to the shell."""
@@ -32,6 +35,19 @@ class Incomplete(Error):
     """The work ended, but part of it could not be done (failed subjects, missing parts)."""
 
     exit_code = 3
+
+
+_OF_THE_DISK = (
+    errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ENOSPC, errno.EDQUOT,
+)  # fmt: skip
+
+
+def of_the_disk(error: OSError) -> Error | None:
+    """The user's error behind a refusal of the operating system (no permission, disk full, ...), or None."""
+    if error.errno not in _OF_THE_DISK:
+        return None
+    place = f"{os.fspath(error.filename)}: " if error.filename else ""
+    return InputError(f"{place}{error.strerror}; mend the path, its permissions or the space on its disk")
 
 
 class Preempted(Error):

@@ -50,6 +50,14 @@ def fix_plan(place: str | Path, plan: dict[str, Any]) -> None:
     publish_json(path, plan)
 
 
+def drop_plan(place: str | Path) -> bool:
+    """Forget the plan of an output of which no part is done: the user may have mended a mistake. True if forgotten."""
+    idle = not any((Path(place) / "parts").glob("*.json"))
+    if idle:
+        (Path(place) / "plan.json").unlink(missing_ok=True)
+    return idle
+
+
 def marker(place: str | Path, index: int) -> Path:
     """The file that says that part `index` is done."""
     return Path(place) / "parts" / f"{index:06d}.json"

@@ -94,6 +94,7 @@ def stage(
     """Run one stage. A complete output is refused (OutputExists) unless `overwrite`; an unfinished one is left for
     the body to resume or replace. When the body ends well the manifest is written with time and memory."""
     out = Path(out)
+    _refuse_own_input(out, inputs)
     make_way(out, overwrite)
     seen = _fingerprints(inputs)
     current = Stage(name, out)
@@ -116,6 +117,14 @@ def stage(
     }
     publish_json(manifest_path(out), body)
     log.info("%s: done in %s -> %s", name, duration(seconds), out)
+
+
+def _refuse_own_input(out: Path, inputs: Mapping[str, Path | None]) -> None:
+    """An output that holds one of its inputs would be deleted with it by `overwrite`."""
+    place = out.resolve()
+    for key, path in inputs.items():
+        if path is not None and place in (Path(path).resolve(), *Path(path).resolve().parents):
+            raise OutputExists(f"{out}: is or holds an input ({key}: {path}); give another out=")
 
 
 def make_way(out: str | Path, overwrite: bool) -> None:

@@ -16,7 +16,7 @@ import click
 
 from hpc import __version__, log
 from hpc.config import Config, describe
-from hpc.errors import ConfigError, Error, Preempted
+from hpc.errors import ConfigError, Error, Preempted, of_the_disk
 from hpc.world import World
 from udipdist import config as configs
 
@@ -130,6 +130,12 @@ def execute(verb: Verb, words: tuple[str, ...], dry_run: bool) -> None:
         where = f" (rank {world.rank})" if world.size > 1 else ""
         click.echo(f"udipdist {verb.name}{where}: {error}", err=True)
         sys.exit(error.exit_code)
+    except OSError as error:
+        refusal = of_the_disk(error)
+        if refusal is None:
+            raise
+        click.echo(f"udipdist {verb.name}: {refusal}", err=True)
+        sys.exit(refusal.exit_code)
     except KeyboardInterrupt:
         click.echo(f"udipdist {verb.name}: interrupted; the same command goes on where it stopped", err=True)
         sys.exit(130)

@@ -31,7 +31,7 @@ from hpc.comm import Comm
 from hpc.engine import Batches, Engine, Options, precision
 from hpc.errors import ConfigError, Error, InputError, Preempted
 from hpc.files import publish, publish_json, publish_text
-from hpc.parts import fix_plan
+from hpc.parts import drop_plan, fix_plan
 from hpc.progress import Progress
 from hpc.world import World
 from udipdist import models
@@ -125,9 +125,15 @@ class _Run:
         self.sampler = Sampler(rows["train"], batches, config.seed)
         self.total = self.sampler.steps * config.epochs
         optim = config.optim
+        try:
+            optimiser = torch.optim.AdamW(
+                network.parameters(), optim.lr, optim.betas, weight_decay=optim.weight_decay, fused=True
+            )
+        except ValueError as error:
+            raise ConfigError(f"optim: {error}; the betas are 0 or more and less than 1") from None
         self.engine = Engine(
             network,
-            torch.optim.AdamW(network.parameters(), optim.lr, optim.betas, weight_decay=optim.weight_decay, fused=True),
+            optimiser,
             schedule(config.schedule, self.total, config.epochs),
             Options(
                 batches,
@@ -155,6 +161,7 @@ class _Run:
         """Go on from the checkpoint that `meta` describes, or save the untrained network as step 0."""
         torch.manual_seed(self.config.seed * 1_000_003 + self.comm.rank + 1)
         if meta is None:
+            self.comm.on_main(lambda: self.metrics.cut(-1))  # of a start that was killed before its first checkpoint
             self.close_epoch()
             return
         self.engine.load(self.checkpoints.folder(meta["step"]))
@@ -340,6 +347,8 @@ def _stage(config: TrainConfig) -> Any:
 
 def _open_run(config: TrainConfig, world: World) -> None:
     """Fix what the run is, and add this start to its provenance."""
+    if not Checkpoints(config.run_dir / "checkpoints").steps():
+        drop_plan(config.run_dir)
     seen = {key: value for key, value in stage.fingerprint(config.store).items() if key != "path"}
     fix_plan(config.run_dir, {"train": config.semantics(), "store": seen})
     publish_text(config.run_dir / "config.yaml", config.yaml())
@@ -366,10 +375,15 @@ def _subjects(config: TrainConfig, batches: Batches) -> tuple[VolumeStore, dict[
     usable = np.flatnonzero(store.valid)
     held_out = split([store.subjects[row] for row in usable], config.validation)
     rows = {"train": usable[~held_out], "validation": usable[held_out]}
+    if not len(rows["train"]):
+        raise InputError(
+            f"{config.store}: of {len(usable)} readable subjects validation={config.validation:g} leaves none to train "
+            "on; give a store with more subjects, or a smaller validation (0: nobody is held out)"
+        )
     if len(rows["train"]) < batches.total:
         raise InputError(
             f"{config.store}: {len(rows['train'])} subjects to train on are fewer than global_batch={batches.total}; "
-            f"type global_batch={max(1, len(rows['train']))} or less"
+            f"type global_batch={len(rows['train'])} or less"
         )
     if config.validation > 0 and not len(rows["validation"]):
         log.warning("none of the %d subjects falls into validation=%g", len(usable), config.validation)

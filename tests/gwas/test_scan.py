@@ -136,6 +136,13 @@ def test_what_is_written(cohort):
     assert attrs["test"] == "mixed" and attrs["adjust"] == "gls" and attrs["n_samples"] == 120
 
 
+def test_absent_chromosomes_are_told_once(cohort, caplog):
+    for suffix in ("bed", "bim", "fam"):
+        shutil.copy(cohort.folder / f"c.{suffix}", cohort.folder / f"split1.{suffix}")
+    gwas(cohort.config("split", genotypes=cohort.folder / "split{chr}"))
+    assert caplog.text.count("no file for chr = 2, 3") == 1
+
+
 def test_filters(make_cohort, tmp_path):
     cohort = make_cohort(tmp_path, seed=5, m=40, missing_calls=0.08)
     cohort.counts_MN[0] = 1
@@ -257,6 +264,17 @@ def test_people_who_are_not_in_the_grm(make_cohort, tmp_path):
     with pytest.raises(InputError, match=r"c.grm.id: lacks 2 of the 30 people analysed \(F3 I3, F7 I7\); make the GRM"):
         gwas(cohort.config())
     gwas(cohort.config("linear", test="linear"))  # which does not read it
+
+
+def test_a_mended_mistake_needs_no_overwrite(cohort, reference, monkeypatch):
+    with pytest.raises(InputError, match="c9 is no covariate"):
+        gwas(cohort.config("mended", formula="c0 + c9"))
+    monkeypatch.setattr(scan, "publish_json", lambda path, value: 1 / 0)  # killed with the store made, the plan not yet
+    with pytest.raises(ZeroDivisionError):
+        gwas(cohort.config("mended", variants_per_part=8, test="linear"))
+    monkeypatch.undo()
+    gwas(cohort.config("mended", variants_per_part=1000))
+    same(arrays(cohort.config("mended")), reference)
 
 
 def test_a_mixed_model_needs_a_grm(cohort):

@@ -59,3 +59,13 @@ def test_another_plan_is_refused(tmp_path):
     parts.fix_plan(tmp_path, {"rows": 5, "ids": ["a"]})
     with pytest.raises(OutputExists, match="different: rows"):
         parts.fix_plan(tmp_path, {"rows": 6, "ids": ["a"]})
+
+
+def test_a_plan_without_a_part_done_can_be_dropped(tmp_path):
+    parts.fix_plan(tmp_path, {"a": 1})
+    assert parts.drop_plan(tmp_path)
+    parts.fix_plan(tmp_path, {"a": 2})
+    parts.run_part(Squares(tmp_path), 4)
+    assert not parts.drop_plan(tmp_path)
+    with pytest.raises(OutputExists):
+        parts.fix_plan(tmp_path, {"a": 1})

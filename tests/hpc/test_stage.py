@@ -84,6 +84,13 @@ def test_a_folder_of_the_user_is_never_deleted(tmp_path, source):
     assert (precious / "thesis.tex").exists()
 
 
+def test_an_input_is_never_overwritten(tmp_path, source):
+    for out in (source, tmp_path):
+        with pytest.raises(OutputExists, match=r"is or holds an input \(source: .*in.txt\); give another out="):
+            make(Settings(out=out, overwrite=True), source)
+    assert source.read_text() == "input"
+
+
 def test_failed_stage_leaves_no_manifest(tmp_path, source):
     config = Settings(out=tmp_path / "o")
     with pytest.raises(RuntimeError), stage("copy", config.out, config, {"source": source}):

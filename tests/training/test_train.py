@@ -99,6 +99,7 @@ def config(store: Path, run_dir: Path, **keys) -> TrainConfig:
     [
         ({"global_batch": 64}, InputError, "subjects to train on are fewer than global_batch=64; type global_batch="),
         ({"global_batch": 10, "micro_batch": 4}, ConfigError, "type global_batch=8 or global_batch=12"),
+        ({"validation": 1}, InputError, "of 44 readable subjects validation=1 leaves none to train on"),
     ],
 )
 def test_refused_before_anything_is_written(store, tmp_path, keys, error, message):
@@ -114,10 +115,19 @@ def test_a_finished_run_is_not_overwritten(trained, store):
 
 def test_an_unfinished_run_with_other_keys(trained, store, tmp_path):
     run = tmp_path / "run"
-    run.mkdir()
+    step = "checkpoints/step-00000000"
+    shutil.copytree(trained / step, run / step)
     shutil.copy(trained / "plan.json", run)
     with pytest.raises(OutputExists, match="unfinished work of another plan .*overwrite=true"):
         training.train(config(store, run, epochs=77))
+
+
+def test_a_mended_mistake_needs_no_overwrite(store, tmp_path):
+    run = tmp_path / "run"
+    with pytest.raises(ConfigError, match="model.heads=5: does not divide model.width=24"):
+        training.train(config(store, run, model={"patch": 4, "width": 24, "heads": 5}))
+    with pytest.raises(ConfigError, match="optim: Invalid beta .*less than 1"):
+        training.train(config(store, run, optim={"betas": [2, 0.9]}))
 
 
 def test_not_a_store(tmp_path):

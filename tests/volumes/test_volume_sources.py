@@ -66,7 +66,7 @@ def test_column(folder):
         ("EID,T1\n1,scans/12.nii\n2,\n", "line 3: an id or the path is empty"),
         ("EID,T1\n,scans/12.nii\n", "line 2: an id or the path is empty"),
         ("EID,T1\n1,scans/12.nii\n1,scans/s.1.mgz\n", "1 subject ids stand for more than one volume \\(1\\)"),
-        ("EID,T1\n1,scans/12.nii\n2,scans/13.nii\n", "1 of 2 files are not there \\(.*13.nii\\)"),
+        ("EID,T1\n1,scans/12.nii\n2,scans/13.nii\n", "1 of 2 files are not there, or are no files \\(.*13.nii\\)"),
     ],
 )
 def test_bad_tables(folder, text, message):
@@ -83,6 +83,10 @@ def test_other_mistakes(folder, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="holds no \\*.nii.gz"):
         list_sources(tmp_path / "empty")
+    (folder / "12.nii.gz").unlink()
+    (folder / "13.nii.gz").mkdir()
+    with pytest.raises(InputError, match="1 of 4 files are not there, or are no files .*13.nii.gz"):
+        list_sources(folder)
     (tmp_path / "binary.csv").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(InputError, match="not UTF-8"):
         list_sources(tmp_path / "binary.csv")

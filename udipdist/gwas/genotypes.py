@@ -79,6 +79,7 @@ class Bed:
         Raises InputError for missing files, a wrong magic or size, broken .bim or .fam lines, duplicate people.
         """
         prefixes = find_sets(prefix)
+        _tell_absent(prefix, prefixes)
         samples = read_fam(prefixes[0])
         for other in prefixes[1:]:
             _same_people(prefixes[0], samples, other)
@@ -130,10 +131,14 @@ def find_sets(prefix: str | Path) -> list[str]:
         raise InputError(f"{text}.bed: none of the files for chr = 1..22 exists; give the prefix of .bed/.bim/.fam")
     for p in found.values():
         _require_files(p)
-    absent = [c for c in CHROMOSOMES if c not in found]
-    if absent:
-        log.warning("%s.bed: no file for chr = %s; the other %d are used", text, some(absent, 22), len(found))
     return list(found.values())
+
+
+def _tell_absent(prefix: str | Path, prefixes: list[str]) -> None:
+    text = str(prefix).removesuffix(".bed")
+    absent = [c for c in CHROMOSOMES if "{chr}" in text and text.replace("{chr}", str(c)) not in prefixes]
+    if absent:
+        log.warning("%s.bed: no file for chr = %s; the other %d are used", text, some(absent, 22), len(prefixes))
 
 
 def read_fam(prefix: str) -> pd.DataFrame:

@@ -99,8 +99,9 @@ def assemble(config: GwasConfig, fam: pd.DataFrame) -> Sample:
         dropped=pd.concat(dropped, ignore_index=True),
         match=config.match,
     )
-    for reason, count in sample.dropped.reason.value_counts().items():
-        log.info("%d people are left out: %s", count, reason)
+    for reason, group in sample.dropped.groupby("reason"):
+        who = describe_keys(list(keys(group, "fid_iid")))
+        log.info("%d people are left out: %s (%s)", len(group), reason, who)
     log.info("%d people, %d traits, %d covariate columns", sample.n, len(traits), len(columns.columns))
     return sample
 

@@ -121,8 +121,11 @@ class Scan:
 
 def plan(config: GwasConfig) -> Scan:
     """Check everything, fit the null models and make the empty output; what is already planned is kept."""
+    unplanned = not _planned_path(config.out).exists()
+    if unplanned and parts.drop_plan(config.out):  # a start that refused its input, or was killed before its first part
+        remove(config.out / sumstats.STORE)
     parts.fix_plan(config.out, _plan_of(config))
-    if not _planned_path(config.out).exists():
+    if unplanned:
         _make_plan(config)
     return _planned(config)
 

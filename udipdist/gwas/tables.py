@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import gzip
 import warnings
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TextIO
 
 import numpy as np
 import pandas as pd
@@ -16,6 +17,7 @@ from hpc.errors import InputError, some
 Match = Literal["fid_iid", "iid"]
 MISSING_WORDS = ("NA", "na", "N/A", "NaN", "nan", "NAN", ".", "")
 PLINK_MISSING = "-9"  # in a text phenotype file, as PLINK and GCTA have it
+_NO_TEXT = (UnicodeDecodeError, EOFError, gzip.BadGzipFile, zlib.error)
 RESERVED = ("minp", "multivariate")  # names of joint results beside the traits
 
 
@@ -103,8 +105,7 @@ def read_table(path: Path, match: Match, extra_missing: tuple[str, ...] = ()) ->
     A table without FID will do with match=iid. Raises InputError.
     """
     path = Path(path)
-    if not path.is_file():
-        raise InputError(f"{path}: no such file")
+    _require_file(path)
     parquet = path.suffix in (".parquet", ".pq")
     table = _read_parquet(path) if parquet else _read_text(path, extra_missing)
     if "IID" not in table or ("FID" not in table and match != "iid"):
@@ -115,19 +116,21 @@ def read_table(path: Path, match: Match, extra_missing: tuple[str, ...] = ()) ->
         )
     if "FID" not in table:
         table["FID"] = table.IID
+    if table.empty:
+        raise InputError(f"{path}: has columns but no rows; it needs a row a person")
     for column in ("FID", "IID"):
-        empty = np.flatnonzero(table[column].isna() | (table[column].astype(str) == ""))
+        ids = table[column].where(table[column].isna(), table[column].astype(str).str.strip())
+        empty = np.flatnonzero(ids.isna() | (ids == ""))
         if len(empty):
             raise InputError(f"{path}, row {empty[0] + 1}: has no {column}; every row must name its person")
-        table[column] = table[column].astype(str)
+        table[column] = ids.astype(str)
     return table[["FID", "IID", *(c for c in table.columns if c not in ("FID", "IID"))]].reset_index(drop=True)
 
 
 def column_names(path: Path) -> list[str]:
     """The columns of a table other than FID and IID, from its header only. Raises InputError."""
     path = Path(path)
-    if not path.is_file():
-        raise InputError(f"{path}: no such file")
+    _require_file(path)
     if path.suffix in (".parquet", ".pq"):
         import pyarrow.parquet
 
@@ -137,9 +140,27 @@ def column_names(path: Path) -> list[str]:
     return [name for name in names if name not in ("FID", "IID", "__index_level_0__")]
 
 
+def _strip(table: pd.DataFrame, missing: list[str]) -> pd.DataFrame:
+    """Blanks around a cell are no part of it."""
+    for name in table.columns.difference(["FID", "IID"]):
+        if pd.api.types.is_string_dtype(table[name]):
+            text = table[name].str.strip()
+            table[name] = text.where(~text.isin(missing))
+    return table
+
+
+def _require_file(path: Path) -> None:
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder; give a Parquet file or a text table")
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+
+
 def _read_parquet(path: Path) -> pd.DataFrame:
     try:
         table = pd.read_parquet(path)
+    except PermissionError:
+        raise InputError(f"{path}: cannot be read (permission denied)") from None
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: is not a Parquet file ({error})") from None
     table.columns = [str(name) for name in table.columns]
@@ -153,9 +174,10 @@ def _read_text(path: Path, extra_missing: tuple[str, ...]) -> pd.DataFrame:
     ids = {name: str for name in ("FID", "IID") if name in names}
     missing = [*MISSING_WORDS, *extra_missing]
     try:
+        _refuse_ragged(path, names, separator)
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)  # lines longer than the header would lose data
-            return pd.read_csv(
+            table = pd.read_csv(
                 path,
                 sep=separator,
                 header=0,
@@ -164,19 +186,20 @@ def _read_text(path: Path, extra_missing: tuple[str, ...]) -> pd.DataFrame:
                 na_values={name: missing for name in names if name not in ids},
                 keep_default_na=False,
                 index_col=False,
+                skipinitialspace=True,
                 low_memory=False,
             )
-    except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.ParserWarning) as error:
-        raise InputError(f"{path}: is not a table with {len(names)} columns ({error})") from None
+    except (*_NO_TEXT, pd.errors.ParserError, pd.errors.ParserWarning) as error:
+        raise InputError(f"{path}: is not a table with {len(names)} columns ({str(error).strip()})") from None
+    return _strip(table, missing)
 
 
 def _header(path: Path) -> tuple[list[str], str]:
     """Column names of the first line (a leading # is dropped), and the separator as a pandas pattern."""
-    opener = gzip.open if path.suffix == ".gz" else open
     try:
-        with opener(path, "rt", encoding="utf-8") as file:
+        with _open_text(path) as file:
             line = file.readline().rstrip("\r\n")
-    except (UnicodeDecodeError, gzip.BadGzipFile):
+    except _NO_TEXT:
         raise InputError(f"{path}: is not a text table; give Parquet (.parquet) or text with a header") from None
     separator = "\t" if "\t" in line else "," if "," in line else r"\s+"
     names = line.split() if separator == r"\s+" else [name.strip() for name in line.split(separator)]
@@ -184,6 +207,24 @@ def _header(path: Path) -> tuple[list[str], str]:
         raise InputError(f"{path}: is empty; the first line must name the columns FID IID and the others")
     names[0] = names[0].lstrip("#\ufeff")
     return names, separator
+
+
+def _refuse_ragged(path: Path, names: list[str], separator: str) -> None:
+    """A line that is cut off would read as missing values. Lines with quotes, which may hide separators, pass."""
+    with _open_text(path) as file:
+        for number, line in enumerate(file, start=1):
+            if '"' in line or not line.strip():
+                continue
+            cells = len(line.split()) if separator == r"\s+" else line.count(separator) + 1
+            if cells != len(names):
+                raise InputError(
+                    f"{path}, line {number}: is not a table row with {len(names)} columns but {cells} cells; "
+                    "write NA where a value is missing"
+                )
+
+
+def _open_text(path: Path) -> TextIO:
+    return gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8")
 
 
 def _refuse_twice(path: Path, names: list[str]) -> None:

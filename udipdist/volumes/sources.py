@@ -50,7 +50,7 @@ def list_sources(volumes: Path, column: str | None = None) -> list[Source]:
     missing = [source.path for source in sources if not source.path.is_file()]
     if missing:
         raise InputError(
-            f"{volumes}: {len(missing)} of {len(sources)} files are not there ({some(missing)}); "
+            f"{volumes}: {len(missing)} of {len(sources)} files are not there, or are no files ({some(missing)}); "
             "mend the paths or remove these rows"
         )
     return sources
@@ -60,7 +60,7 @@ def _of_folder(folder: Path) -> list[Source]:
     sources = []
     for path in sorted(folder.iterdir()):
         extension = next((e for e in EXTENSIONS if path.name.lower().endswith(e)), None)
-        if extension is None or path.name.startswith(".") or path.is_dir():
+        if extension is None or path.name.startswith("."):
             continue
         iid = path.name[: -len(extension)]
         sources.append(Source(iid, iid, path.absolute()))
