@@ -22,11 +22,11 @@ from scipy import special
 from hpc.errors import InputError, some
 from hpc.files import publish
 from hpc.stage import read_manifest
+from udipdist.gwas import tails
 
 STORE = "sumstats.zarr"
 TRAITS_PER_CHUNK = 16  # one trait of many can be read without the others
 LN10 = np.log(10.0)
-TINY = 1e-290  # below this a tail probability is taken from its logarithm
 COLUMNS = ("chrom", "position", "snp", "a1", "a2")
 
 Variants = pd.DataFrame  # with COLUMNS, in the order of the .bim
@@ -204,41 +204,9 @@ def log10p_from_z(z: np.ndarray) -> np.ndarray:
 def log10p_from_t(t: np.ndarray, df: float | np.ndarray) -> np.ndarray:
     """-log10 of the two-sided p of Student's `t` with `df` degrees of freedom, float64; relative error below 1e-10.
 
-    p = I_x(df/2, 1/2) with x = df / (df + t^2). Where that underflows, its logarithm by the continued fraction of
-    the incomplete beta function (Abramowitz & Stegun 26.5.8), which converges in a few steps so far out.
+    t^2 is F with 1 and `df` degrees of freedom.
     """
-    t, df = np.broadcast_arrays(np.abs(np.asarray(t, np.float64)), np.asarray(df, np.float64))
-    square = t * t
-    x, y = df / (df + square), square / (df + square)
-    p = special.betainc(df / 2, 0.5, x)
-    tail = p < TINY
-    with np.errstate(divide="ignore"):
-        result = np.where(p < 0.5, -np.log(np.where(tail, 1.0, p)), -np.log1p(-special.betainc(0.5, df / 2, y)))
-    if tail.any():
-        result[tail] = -_log_betainc_half(df[tail] / 2, square[tail] / df[tail])
-    return (result / LN10)[()]
-
-
-def _log_betainc_half(a: np.ndarray, ratio: np.ndarray) -> np.ndarray:
-    """log I_x(a, 1/2) for x = 1 / (1 + ratio), far in the tail: prefactor times Lentz's continued fraction."""
-    b = 0.5
-    x = 1.0 / (1.0 + ratio)
-    log_x = -np.log1p(ratio)
-    log_y = np.log(ratio) + log_x
-    c = np.ones_like(a)
-    d = 1.0 / (1.0 - (a + b) * x / (a + 1.0))
-    fraction = d.copy()
-    for m in range(1, 10_000):
-        even = m * (b - m) * x / ((a + 2 * m - 1) * (a + 2 * m))
-        odd = -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1))
-        for coefficient in (even, odd):
-            d = 1.0 / (1.0 + coefficient * d)
-            c = 1.0 + coefficient / c
-            step = c * d
-            fraction *= step
-        if np.all(np.abs(step - 1.0) < 1e-15):
-            return a * log_x + b * log_y - np.log(a) - special.betaln(a, b) + np.log(fraction)
-    raise AssertionError("the continued fraction of the t tail did not converge")
+    return tails.log10p_from_f(np.square(np.asarray(t, np.float64)), 1, df)
 
 
 def _column(

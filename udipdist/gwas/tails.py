@@ -1,10 +1,12 @@
-"""-log10 p of the joint tests, finite however far out: upper tails of chi-squared and F, in float64.
+"""-log10 p, finite however far out: upper tails of chi-squared and F, in float64.
 
 Where the tail probability underflows, its logarithm comes from the continued fractions of the incomplete gamma and
 beta functions (Abramowitz & Stegun 6.5.31 and 26.5.8), by Lentz's method; they converge fast so far out.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import numpy as np
 from scipy import special
@@ -20,24 +22,25 @@ def log10p_from_chi2(x: np.ndarray, df: float) -> np.ndarray:
     return _combine(special.gammaincc(a, half), special.gammainc(a, half), lambda far: _log_gammaincc(a, half[far]))
 
 
-def log10p_from_f(f: np.ndarray, df1: float, df2: float) -> np.ndarray:
-    """-log10 P(F_df1,df2 > f); NaN stays NaN."""
-    f = np.asarray(f, np.float64)
+def log10p_from_f(f: np.ndarray, df1: float, df2: float | np.ndarray) -> np.ndarray:
+    """-log10 P(F_df1,df2 > f), `df2` one number or one for each f; NaN stays NaN."""
+    f, df2 = np.broadcast_arrays(np.asarray(f, np.float64), np.asarray(df2, np.float64))
     x, y = df2 / (df2 + df1 * f), df1 * f / (df2 + df1 * f)
     return _combine(
         special.betainc(df2 / 2, df1 / 2, x),
         special.betainc(df1 / 2, df2 / 2, y),
-        lambda far: _log_betainc(df2 / 2, df1 / 2, x[far], y[far]),
+        lambda far: _log_betainc(df2[far] / 2, df1 / 2, x[far], y[far]),
     )
 
 
-def _combine(tail: np.ndarray, body: np.ndarray, log_tail) -> np.ndarray:
+def _combine(tail: np.ndarray, body: np.ndarray, log_tail: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """-log10 of the tail: from itself, from 1 - body where that is near 1, from `log_tail` where it underflows."""
     far = tail < _TINY
     with np.errstate(invalid="ignore"):
         result = np.where(tail < 0.5, -np.log(np.where(far, 1.0, tail)), -np.log1p(-np.minimum(body, 0.5)))
     if far.any():
         result[far] = -log_tail(far)
-    return np.where(np.isnan(tail), np.nan, result / _LN10)
+    return np.where(np.isnan(tail), np.nan, result / _LN10)[()]
 
 
 def _log_gammaincc(a: float, x: np.ndarray) -> np.ndarray:
@@ -58,7 +61,7 @@ def _log_gammaincc(a: float, x: np.ndarray) -> np.ndarray:
     raise AssertionError("the continued fraction of the chi-squared tail did not converge")
 
 
-def _log_betainc(a: float, b: float, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+def _log_betainc(a: np.ndarray, b: float, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """log I_x(a, b) far in the tail, y = 1 - x: x^a y^b / (a B(a, b)) times the continued fraction."""
     c = np.ones_like(x)
     d = 1 / (1 - (a + b) * x / (a + 1))
