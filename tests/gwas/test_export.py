@@ -7,6 +7,7 @@ import mpmath
 import numpy as np
 import pandas as pd
 import pytest
+import zarr
 
 from hpc.errors import InputError, OutputExists
 from hpc.files import publish_json, sha256
@@ -49,6 +50,14 @@ def gwas(tmp_path: Path) -> Path:
         write(folder / "sumstats.zarr", start, SumstatsBlock(**{k: v[rows] for k, v in vars(block).items()}))
     publish_json(folder / "manifest.json", {"id": "gwas-1", "stage": "gwas"})
     return folder
+
+
+def test_numbers_of_people_that_are_not_the_traits_are_told(gwas, caplog):
+    run(gwas, "whole.tsv", trait="z001")
+    assert "differ in who is missing" not in caplog.text
+    zarr.open_group(str(gwas / "sumstats.zarr"), mode="r+").attrs.update({"groups": 2, "n_samples": 100})
+    run(gwas, "groups.tsv", trait="z001")
+    assert "traits differ in who is missing; N and the allele frequency are of all 100 people" in caplog.text
 
 
 def run(gwas: Path, name: str, **keys) -> pd.DataFrame:

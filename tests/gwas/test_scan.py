@@ -85,6 +85,7 @@ def test_a_trait_gets_the_same_alone(make_cohort, tmp_path):
     together = cohort.config("together")
     gwas(together)
     found = arrays(together)
+    assert Sumstats.open(together.out).attrs["groups"] > 1
     null = pd.read_csv(together.out / "null.tsv", sep="\t").set_index("trait")
     traits = list(cohort.traits)
     assert read_manifest(together.out)["facts"]["groups"] == cohort.traits.notna().T.drop_duplicates().shape[0] > 1
@@ -112,6 +113,17 @@ def test_degrees_of_freedom_of_each_trait_are_kept(make_cohort, tmp_path):
         t = found.beta(trait).astype(float) / found.se(trait)
         expected = -np.log10(2 * stats.t.sf(abs(t), found.attrs["df"][p]))
         np.testing.assert_allclose(found.log10p(trait), expected, rtol=1e-6)
+
+
+def test_more_traits_than_can_be_named(cohort, monkeypatch):
+    monkeypatch.setattr(scan.sumstats, "MOST_TRAITS", 2)
+    with pytest.raises(InputError, match="c.pheno: has 3 traits, and one run holds at most 2; split the table"):
+        gwas(cohort.config("many"))
+
+
+def test_variance_components_of_a_linear_test_are_not_ignored_silently(cohort, caplog):
+    gwas(cohort.config("unused", test="linear", null={"total_variance": "sample"}))
+    assert "null.variance and null.total_variance are not used" in caplog.text
 
 
 def test_what_is_written(cohort):
@@ -148,13 +160,17 @@ def test_filters(make_cohort, tmp_path):
     cohort.counts_MN[0] = 1
     cohort.counts_MN[1] = -1
     cohort.counts_MN[2] = 0
+    cohort.counts_MN[3] = np.arange(120) < 24  # exactly the smallest frequency
+    cohort.counts_MN[4, :12] = -1  # exactly the most missing calls
+    cohort.counts_MN[4, 12:] = np.arange(108) % 3
     cohort.write()
-    config = cohort.config(min_maf=0.1, max_missing=0.09)
+    config = cohort.config(min_maf=0.1, max_missing=0.1)
     gwas(config)
     called = cohort.counts_MN >= 0
     with np.errstate(invalid="ignore"):
         af1 = np.where(called, cohort.counts_MN, 0).sum(axis=1) / (2 * called.sum(axis=1))
-    expected = (np.minimum(af1, 1 - af1) >= 0.1) & ((~called).mean(axis=1) <= 0.09)
+    expected = (np.minimum(af1, 1 - af1) >= 0.1) & ((~called).mean(axis=1) <= 0.1)
+    assert expected[[3, 4]].all()
     expected[0] = False  # all are heterozygous: the allele is common, but nothing varies
     found = arrays(config)
     np.testing.assert_array_equal(np.isfinite(found["beta"]).all(axis=1), expected)

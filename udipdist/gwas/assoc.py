@@ -225,18 +225,16 @@ def product(x_BN: np.ndarray, right_NC: np.ndarray) -> np.ndarray:
 
 
 class Tester:
-    """Tests blocks of variants against one model; keeps the genotype buffer between blocks."""
+    """Tests blocks of variants against one model."""
 
     def __init__(self, model: Model, min_maf: float, max_missing: float, multivariate: bool):
         self.model, self.min_maf, self.max_missing, self.multivariate = model, min_maf, max_missing, multivariate
-        self._x_BN = np.empty((0, model.n), np.float32)
 
-    def test(self, packed_BQ: np.ndarray) -> Result:
-        """Statistics of the variants in raw .bed rows [B, bytes]."""
+    def test(self, packed_BQ: np.ndarray, workspace: np.ndarray) -> Result:
+        """Statistics of the variants in raw .bed rows [B, bytes]. `workspace` holds float32 genotypes, at least B N
+        numbers, which are overwritten: testers of one thread may share it."""
         model, b = self.model, len(packed_BQ)
-        if len(self._x_BN) < b:
-            self._x_BN = np.empty((b, model.n), np.float32)
-        x_BN = self._x_BN[:b]
+        x_BN = workspace[: b * model.n].reshape(b, model.n)
         called_B, copies_B = np.empty(b, np.int64), np.empty(b, np.int64)
         kernels.centre_rows(packed_BQ, model.fam_N, x_BN, called_B, copies_B)
         product_BC = product(x_BN, model.right_NC)

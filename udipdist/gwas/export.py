@@ -63,6 +63,13 @@ def _open(config: ExportConfig) -> Sumstats:
         raise InputError("trait=multivariate: has no effect sizes to export; give the name of a trait, or minp")
     if config.trait != MINP:
         sumstats.trait_index(config.trait)
+    if sumstats.attrs.get("groups", 1) > 1:
+        log.warning(
+            "%s: traits differ in who is missing; N and the allele frequency are of all %s people analysed, not of "
+            "those with the trait (null.tsv has their numbers)",
+            config.sumstats,
+            sumstats.attrs.get("n_samples"),
+        )
     return sumstats
 
 

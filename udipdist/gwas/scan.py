@@ -23,7 +23,7 @@ from hpc import cluster, parts
 from hpc.errors import ConfigError, Incomplete, InputError
 from hpc.files import publish, publish_json, remove, require_space
 from hpc.stage import fingerprint, make_way, stage
-from udipdist.config import GwasConfig
+from udipdist.config import GwasConfig, NullConfig
 from udipdist.gwas import assoc, covariates, genotypes, grm, kernels, null, samples, sumstats, tables
 
 log = logging.getLogger(__name__)
@@ -64,7 +64,7 @@ def preview(config: GwasConfig) -> list[str]:
     n, m = genotypes.count_from_size(config.genotypes)
     p = len(tables.column_names(config.phenotypes))
     n_parts = -(-m // config.variants_per_part)
-    block = min(config.block, config.variants_per_part)
+    block = min(config.block, config.variants_per_part) * _threads(config)
     return [
         f"{n:,} people with genotypes, {m:,} variants, {p:,} traits, test={config.test}, adjust={config.adjust}",
         f"{n_parts:,} parts of {config.variants_per_part:,} variants, {config.workers} workers (0: this process)",
@@ -108,9 +108,10 @@ class Scan:
         def work(thread: int) -> None:
             one = len(models) == 1
             testers = [assoc.Tester(model, self.min_maf, self.max_missing, multivariate=one) for model in models]
+            workspace = np.empty(min(self.block, stop - start) * len(fam_N), np.float32)
             for low in lows[thread :: self.threads]:
                 high = min(low + self.block, stop)
-                _test_block(testers, rows.packed(low, high), fam_N, slice(low - start, high - start), out)
+                _test_block(testers, rows.packed(low, high), fam_N, workspace, slice(low - start, high - start), out)
 
         # One block, one thread: no waiting for each other inside a product, and the same bits for any number of them.
         with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(self.threads) as pool:
@@ -133,6 +134,11 @@ def plan(config: GwasConfig) -> Scan:
 def _make_plan(config: GwasConfig) -> None:
     bed = genotypes.Bed.open(config.genotypes)
     sample = samples.assemble(config, bed.samples)
+    if len(sample.traits) > sumstats.MOST_TRAITS:
+        raise InputError(
+            f"{config.phenotypes}: has {len(sample.traits):,} traits, and one run holds at most "
+            f"{sumstats.MOST_TRAITS:,}; split the table"
+        )
     matrix = _relatedness(config, sample)
     require_space(config.out, _output_bytes(bed.n_variants, len(sample.traits)))
     models, frames = [], []
@@ -152,6 +158,8 @@ def _relatedness(config: GwasConfig, sample: samples.Sample):
     if config.test == "linear":
         if config.sparse_grm is not None:
             log.info("test=linear takes no account of relatives: sparse_grm is not used")
+        if config.null != NullConfig():
+            log.warning("test=linear has no variance components: null.variance and null.total_variance are not used")
         return None
     prefix = str(config.sparse_grm)
     people, matrix = grm.read(prefix)
@@ -275,6 +283,7 @@ def _save(
             "n_covariates": facts["n_covariates"],
             "df": _degrees_of_freedom(config, models, len(sample.traits)),
             "genotypes": str(config.genotypes),
+            "groups": len(models),
         }
         sumstats.create(store, bed.variants, sample.traits, config.variants_per_part, attrs)
     planned = {
@@ -313,7 +322,7 @@ def _planned(config: GwasConfig) -> Scan:
         n_variants=planned["n_variants"],
         variants_per_part=config.variants_per_part,
         block=config.block,
-        threads=max(1, cpu_count() // max(1, config.workers)),
+        threads=_threads(config),
         min_maf=config.min_maf,
         max_missing=config.max_missing,
         facts=planned["facts"],
@@ -344,6 +353,11 @@ def _inputs(config: GwasConfig) -> dict[str, Path | None]:
         if path is not None and not path.exists():
             raise InputError(f"{path}: no such file ({name})")
     return files
+
+
+def _threads(config: GwasConfig) -> int:
+    """Threads of one process."""
+    return max(1, cpu_count() // max(1, config.workers))
 
 
 def _output_bytes(n_variants: int, n_traits: int) -> int:
@@ -384,13 +398,18 @@ def _empty_block(m: int, p: int) -> sumstats.SumstatsBlock:
 
 
 def _test_block(
-    testers: list[assoc.Tester], packed: np.ndarray, fam_N: np.ndarray, where: slice, out: sumstats.SumstatsBlock
+    testers: list[assoc.Tester],
+    packed: np.ndarray,
+    fam_N: np.ndarray,
+    workspace: np.ndarray,
+    where: slice,
+    out: sumstats.SumstatsBlock,
 ) -> None:
     """Test one block with every group of traits, and put the results at `where` of the part."""
     b = len(packed)
     best_B, trait_B = np.full(b, -np.inf), np.full(b, -1)
     for tester in testers:
-        result = tester.test(packed)
+        result = tester.test(packed, workspace)
         out.beta_MP[where, tester.model.trait_P] = result.beta_BP
         out.se_MP[where, tester.model.trait_P] = result.se_BP
         log10p_B, column_B = _smallest_p(tester, result)

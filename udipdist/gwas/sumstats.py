@@ -27,6 +27,7 @@ from udipdist.gwas import tails
 STORE = "sumstats.zarr"
 TRAITS_PER_CHUNK = 16  # one trait of many can be read without the others
 LN10 = np.log(10.0)
+MOST_TRAITS = np.iinfo(np.int16).max  # that minp_trait can name
 COLUMNS = ("chrom", "position", "snp", "a1", "a2")
 
 Variants = pd.DataFrame  # with COLUMNS, in the order of the .bim
@@ -59,7 +60,7 @@ def create(path: str | Path, variants: Variants, traits: list[str], rows_per_sha
 
     `variants` has the columns chrom, position, snp, a1, a2 (what `Bed.variants` gives), M rows. `attrs` are the
     group's: test, adjust, n_samples, n_covariates, df (null where the statistic is chi2_1; the residual degrees of
-    freedom where it is t: one number, or one a trait), genotypes.
+    freedom where it is t: one number, or one a trait), genotypes, groups (of traits that share their people).
     """
     m, p = len(variants), len(traits)
     text = np.dtypes.StringDType()
