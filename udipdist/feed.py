@@ -61,7 +61,10 @@ class Subjects:
     """Volumes of a store in a network's prepared form: all in memory where they fit, else read ahead by a thread."""
 
     def __init__(self, store: VolumeStore, prepare: Callable[[Tensor], Tensor], rows: np.ndarray, sharers: int = 1):
-        """`sharers` processes of this machine hold the same subjects."""
+        """`sharers` processes of this machine hold the same subjects.
+
+        Reading raises InputError for a subject that cannot be read, or without brain in the prepared form.
+        """
         self._store, self._prepare = store, prepare
         self._where = {int(row): i for i, row in enumerate(rows)}
         self._kept: Tensor | None = None
@@ -117,7 +120,9 @@ class Subjects:
                 return
 
     def _read(self, rows: np.ndarray) -> Tensor:
-        return self._prepare(torch.from_numpy(np.asarray(self._store.normalised(rows))))
+        prepared = self._prepare(torch.from_numpy(np.asarray(self._store.normalised(rows))))
+        require_brain(prepared, [self._store.subjects[row] for row in rows], self._store.path)
+        return prepared
 
 
 def require_brain(prepared: Tensor, names: Sequence[str], store: object) -> None:

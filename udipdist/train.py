@@ -7,15 +7,11 @@ checkpoints, a few reconstructions. With the same seed a resumed run gives the s
 from __future__ import annotations
 
 import copy
-import json
 import logging
 import os
-import platform
 import socket
-import sys
 import time
 from contextlib import ExitStack
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -24,20 +20,19 @@ import psutil
 import torch
 from safetensors.torch import save_file
 
-import hpc
 from hpc import stage
-from hpc.checkpoint import Checkpoints, StopRequest, read_meta
+from hpc.checkpoint import Checkpoints, StopRequest
 from hpc.comm import Comm
 from hpc.engine import Batches, Engine, Options, precision
 from hpc.errors import ConfigError, Error, InputError, Preempted
-from hpc.files import publish, publish_json, publish_text
-from hpc.parts import drop_plan, fix_plan
+from hpc.files import publish
 from hpc.progress import Progress
 from hpc.world import World
 from udipdist import models
 from udipdist.config import TrainConfig
-from udipdist.feed import Sampler, Subjects, require_brain, split
+from udipdist.feed import Sampler, Subjects, split
 from udipdist.models.losses import psnr, reconstruction_loss, ssim
+from udipdist.run_folder import Metrics, last_checkpoint, open_run
 from udipdist.schedules import schedule
 from udipdist.volumes.store import VolumeStore
 
@@ -61,8 +56,8 @@ def train(config: TrainConfig) -> None:
         notes: list[stage.Stage] = []
         comm.on_main(lambda: notes.append(stack.enter_context(_stage(config))))
         stop = stack.enter_context(StopRequest())
-        comm.on_main(lambda: _open_run(resolved, world))
-        last = comm.on_main(lambda: _last_checkpoint(resolved, world))
+        comm.on_main(lambda: open_run(resolved, world))
+        last = comm.on_main(lambda: last_checkpoint(resolved, world))
         run = _Run(resolved, comm, batches, store, rows, stop)
         run.start(last)
         done, total = run.step * batches.total, run.total * batches.total
@@ -146,10 +141,11 @@ class _Run:
         )
         self.device = device
         self.checkpoints = Checkpoints(config.run_dir / "checkpoints", config.keep)
-        self.metrics = _Metrics(config.run_dir / "metrics.jsonl")
+        self.metrics = Metrics(config.run_dir / "metrics.jsonl")
         self.step = 0
         self.best: float | None = None
         self.scores: dict[str, float] = {}
+        self._summed, self._counted = torch.zeros((), device=device), 0  # training losses of this rank not yet recorded
         self._clock = time.monotonic()
 
     @property
@@ -166,6 +162,9 @@ class _Run:
             return
         self.engine.load(self.checkpoints.folder(meta["step"]))
         self.step, self.best, self.scores = meta["step"], meta["best"], meta["scores"]
+        losses, self._counted = meta["running"]["losses"], meta["running"]["steps"]
+        own = losses[self.comm.rank] if len(losses) == self.comm.size else sum(losses) / len(losses)
+        self._summed += own
         self._clock -= self.comm.on_main(lambda: self.metrics.cut(self.step))
         log.info("going on from step %d of %d", self.step, self.total)
 
@@ -175,32 +174,32 @@ class _Run:
         micros = self.sampler.epoch(self.epoch, self.comm.rank, self.comm.size, first)
         stream = self.subjects.stream(micros)
         interval = max(1, self.sampler.steps // _LINES_PER_EPOCH)
-        summed, counted = torch.zeros((), device=self.device), 0
         self.engine.train()
         for index in range(first, self.sampler.steps):
             rate = self.engine.rate
-            summed += self.engine.step(self._loss(next(stream)) for _ in range(self.batches.accumulation))
-            counted += 1
+            self._summed += self.engine.step(self._loss(next(stream)) for _ in range(self.batches.accumulation))
+            self._counted += 1
             self.step += 1
             if (index + 1) % interval == 0 or index + 1 == self.sampler.steps:
-                loss = self._mean_loss(summed / counted)
+                loss = self._mean_loss(self._summed / self._counted)
                 self._record("train", loss=loss, lr=rate)
-                summed, counted = torch.zeros_like(summed), 0
+                self._summed, self._counted = torch.zeros_like(self._summed), 0
                 self.scores = self.scores | {"train_loss": loss}
             if self.comm.is_main:
                 progress.advance(self.batches.total, _note(self.scores))
             if self.comm.any(bool(self.stop)):
                 self._preempt()
 
-    def close_epoch(self) -> None:
-        """Validate, and save a checkpoint where one is due."""
+    def close_epoch(self, leaving: bool = False) -> None:
+        """Validate, and save a checkpoint where one is due or the run is `leaving`."""
         self.scores = self.scores | self.validate()
         log.info("epoch %d of %d: %s", self.epoch, self.config.epochs, _note(self.scores))
-        due = self.epoch % self.config.checkpoint_epochs == 0 or self.step == self.total
+        due, best = self.epoch % self.config.checkpoint_epochs == 0 or self.step == self.total, False
         if due:
             score = self.scores.get("loss", self.scores.get("train_loss"))
             best = self.best is None or (score is not None and score < self.best)
             self.best = score if best else self.best
+        if due or leaving:
             self._save(best)
 
     def validate(self) -> dict[str, float]:
@@ -284,7 +283,6 @@ class _Run:
         """One forward and backward pass on real subjects before anything is set up: errors come in the first minute."""
         rows = self.rows["train"][: self.batches.micro]
         tokens = self.subjects.batch(rows).to(device)
-        require_brain(tokens, [self.store.subjects[row] for row in rows], self.store.path)
         reconstruction_loss(tokens, network(tokens)[0], self.config.loss).mean().backward()
         network.zero_grad(set_to_none=True)
 
@@ -302,6 +300,7 @@ class _Run:
             "zero": self.config.engine.zero,
             "best": self.best,
             "scores": self.scores,
+            "running": {"losses": self.comm.gather(float(self._summed)), "steps": self._counted},
         }
         self.checkpoints.save(self.comm, self.step, write, meta, best)
 
@@ -309,7 +308,7 @@ class _Run:
         if self.step % self.sampler.steps:
             self._save(best=False)
         else:
-            self.close_epoch()
+            self.close_epoch(leaving=True)
         raise Preempted(
             f"stopped by a signal; step {self.step} of {self.total} is saved, and the same command goes on from there"
         )
@@ -320,53 +319,8 @@ class _Run:
             self.metrics.append({"step": self.step, "epoch": self.epoch, "split": part, "seconds": seconds, **values})
 
 
-class _Metrics:
-    """metrics.jsonl: one JSON object a line, in the order of steps."""
-
-    def __init__(self, path: Path):
-        self.path = path
-
-    def append(self, record: dict[str, Any]) -> None:
-        """Add one line."""
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
-
-    def cut(self, step: int) -> float:
-        """Drop the lines after `step`, which will be written again; returns the seconds of the last one kept."""
-        if not self.path.exists():
-            return 0.0
-        records = [json.loads(line) for line in self.path.read_text(encoding="utf-8").splitlines() if line]
-        kept = [record for record in records if record["step"] <= step]
-        publish_text(self.path, "".join(json.dumps(record) + "\n" for record in kept))
-        return kept[-1]["seconds"] if kept else 0.0
-
-
 def _stage(config: TrainConfig) -> Any:
     return stage.stage("train", config.run_dir, config, {"store": config.store}, config.overwrite)
-
-
-def _open_run(config: TrainConfig, world: World) -> None:
-    """Fix what the run is, and add this start to its provenance."""
-    if not Checkpoints(config.run_dir / "checkpoints").steps():
-        drop_plan(config.run_dir)
-    seen = {key: value for key, value in stage.fingerprint(config.store).items() if key != "path"}
-    fix_plan(config.run_dir, {"train": config.semantics(), "store": seen})
-    publish_text(config.run_dir / "config.yaml", config.yaml())
-    path = config.run_dir / "provenance.json"
-    starts = json.loads(path.read_text(encoding="utf-8"))["starts"] if path.exists() else []
-    starts.append(
-        {
-            "time": datetime.now(UTC).isoformat(),
-            "command": sys.argv,
-            "host": socket.gethostname(),
-            "ranks": world.size,
-            "launcher": world.launcher,
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "udipdist": hpc.__version__,
-        }
-    )
-    publish_json(path, {"store": stage.fingerprint(config.store), "starts": starts})
 
 
 def _subjects(config: TrainConfig, batches: Batches) -> tuple[VolumeStore, dict[str, np.ndarray]]:
@@ -388,27 +342,6 @@ def _subjects(config: TrainConfig, batches: Batches) -> tuple[VolumeStore, dict[
     if config.validation > 0 and not len(rows["validation"]):
         log.warning("none of the %d subjects falls into validation=%g", len(usable), config.validation)
     return store, rows
-
-
-def _last_checkpoint(config: TrainConfig, world: World) -> dict[str, Any] | None:
-    """The meta.json of the checkpoint to go on from; None at a fresh start. Raises ConfigError, InputError."""
-    checkpoints = Checkpoints(config.run_dir / "checkpoints")
-    steps = checkpoints.steps()
-    if not steps:
-        return None
-    if not config.resume:
-        raise ConfigError(
-            f"resume=false, but {config.run_dir} holds checkpoints; type overwrite=true to start afresh, or "
-            "resume=true to go on"
-        )
-    folder = checkpoints.folder(steps[-1])
-    meta = read_meta(folder)
-    if meta["ranks"] != world.size and config.engine.zero > 0:
-        raise ConfigError(
-            f"{folder}: was written by {meta['ranks']} ranks with engine.zero={meta['zero']}, whose optimiser is "
-            f"sharded, and this is a start of {world.size}; start {meta['ranks']} ranks to go on"
-        )
-    return meta
 
 
 def _note(scores: dict[str, float]) -> str:

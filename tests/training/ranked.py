@@ -6,9 +6,14 @@ import hashlib
 import json
 import os
 import signal
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
+from torch import Tensor
+
+from hpc.engine import Engine
 from hpc.errors import ConfigError, Preempted
 from udipdist import train as training
 from udipdist.config import TrainConfig
@@ -46,12 +51,17 @@ def on_other_ranks(store: str, folder: str, stopped: str) -> str:
 def interrupted(store: str, folder: str) -> list[str]:
     """Trainings with dropout: never interrupted, and stopped by a signal on rank 0 in mid-epoch, then resumed."""
     messages = []
-    for zero in (0, 2, 3):
-        keys = {"engine": {"zero": zero}, "model": KEYS["model"] | {"dropout": 0.1}}
-        place = Path(folder) / f"zero{zero}"
-        _train(store, place / "straight", **keys)
-        messages += _stopped_at(6, store, place / "stopped", **keys)
-        _train(store, place / "stopped", **keys)
+    dropout = KEYS["model"] | {"dropout": 0.1}
+    with patch.object(training, "_LINES_PER_EPOCH", 2):  # of two steps each: step 5 is in the middle of one
+        for zero in (0, 2, 3):
+            keys = {"engine": {"zero": zero}, "model": dropout}
+            place = Path(folder) / f"zero{zero}"
+            _train(store, place / "straight", **keys)
+            messages += _stopped_at(5, store, place / "stopped", **keys)
+            _train(store, place / "stopped", **keys)
+        keys = {"checkpoint_epochs": 2, "model": dropout}
+        messages += _stopped_at(4, store, Path(folder) / "between", **keys)  # at the end of an epoch without checkpoint
+        _train(store, Path(folder) / "between", **keys)
     messages += _stopped_at(6, store, Path(folder) / "unfinished_zero0", engine={"zero": 0})
     messages += _stopped_at(6, store, Path(folder) / "unfinished_zero2", engine={"zero": 2})
     return messages
@@ -63,20 +73,21 @@ def _train(store: str, run_dir: Path, **keys: Any) -> None:
 
 def _stopped_at(step: int, store: str, run_dir: Path, **keys: Any) -> list[str]:
     """Train until rank 0 gets SIGUSR1 at optimiser step `step`; the message of Preempted."""
-    append = training._Metrics.append
+    take, taken = Engine.step, 0
 
-    def append_then_signal(self: training._Metrics, record: dict[str, Any]) -> None:
-        append(self, record)
-        if record["step"] == step:
+    def step_then_signal(self: Engine, losses: Iterable[Tensor]) -> Tensor:
+        nonlocal taken
+        loss = take(self, losses)
+        taken += 1
+        if taken == step and self.comm.is_main:
             os.kill(os.getpid(), signal.SIGUSR1)
+        return loss
 
-    training._Metrics.append = append_then_signal
-    try:
-        _train(store, run_dir, **keys)
-    except Preempted as error:
-        return [f"{error.exit_code} {error}"]
-    finally:
-        training._Metrics.append = append
+    with patch.object(Engine, "step", step_then_signal):
+        try:
+            _train(store, run_dir, **keys)
+        except Preempted as error:
+            return [f"{error.exit_code} {error}"]
     return []
 
 

@@ -62,6 +62,20 @@ def test_an_error_while_reading_ahead_arrives(store, monkeypatch):
         list(read.stream([rows[:2], bad, rows[:2]]))
 
 
+def test_a_subject_without_brain_does_not_reach_the_loss(store):
+    volumes = VolumeStore.open(store)
+    rows = np.flatnonzero(volumes.valid)[:5]
+    blind = volumes.subjects[rows[3]]
+
+    def prepare(batch: torch.Tensor) -> torch.Tensor:
+        if len(batch) == 5:
+            batch[3] = 0
+        return batch
+
+    with pytest.raises(InputError, match=f"no brain inside the network's tokens in subject {blind};"):
+        feed.Subjects(volumes, prepare, rows)
+
+
 def test_a_subject_without_brain_is_named():
     prepared = torch.ones(3, 4, 5)
     prepared[1] = 0

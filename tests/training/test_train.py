@@ -16,6 +16,7 @@ from hpc.stage import read_manifest
 from hpc.testing import launch
 from udipdist import train as training
 from udipdist.config import TrainConfig
+from udipdist.run_folder import Metrics
 from udipdist.volumes.store import VolumeStore
 
 
@@ -71,6 +72,16 @@ def test_damaged_checkpoint(trained, tmp_path):
     weights.write_bytes(weights.read_bytes()[:-8])
     with pytest.raises(InputError, match="weights.safetensors: has .* so the checkpoint is damaged; delete"):
         training.train(config)
+
+
+def test_a_line_of_metrics_that_was_cut_off_is_dropped(tmp_path):
+    metrics = Metrics(tmp_path / "metrics.jsonl")
+    for step in (1, 2, 3):
+        metrics.append({"step": step, "seconds": step / 2})
+    with metrics.path.open("a") as file:
+        file.write('{"step": 4, "sec')
+    assert metrics.cut(2) == 1.0
+    assert [json.loads(line)["step"] for line in metrics.path.read_text().splitlines()] == [1, 2]
 
 
 def test_resume_false_does_not_touch_a_run(trained, tmp_path):

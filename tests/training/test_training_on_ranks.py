@@ -74,10 +74,18 @@ def test_resume_equals_a_run_never_interrupted(stopped, zero):
     assert ranked.weights_hash(folder / "stopped") == ranked.weights_hash(folder / "straight")
 
 
+def test_a_stop_between_two_checkpoints_loses_nothing(stopped):
+    folder, messages = stopped
+    assert messages[0][3].startswith("75 stopped by a signal; step 4 of 8 is saved")
+    assert (folder / "between" / "checkpoints" / "step-00000004" / "meta.json").exists()
+    assert ranked.metrics(folder / "between") == ranked.metrics(folder / "zero0" / "straight")
+    assert ranked.weights_hash(folder / "between") == ranked.weights_hash(folder / "zero0" / "straight")
+
+
 def test_a_signal_on_one_rank_stops_all_and_saves(stopped):
     folder, messages = stopped
-    assert len(messages[0]) == 5 and messages[0] == messages[1]
-    assert messages[0][0].startswith("75 stopped by a signal; step 6 of 8 is saved")
+    assert len(messages[0]) == 6 and messages[0] == messages[1]
+    assert messages[0][0].startswith("75 stopped by a signal; step 5 of 8 is saved")
     assert (folder / "unfinished_zero0" / "checkpoints" / "step-00000006" / "meta.json").exists()
 
 

@@ -1,0 +1,90 @@
+"""The folder of a training run: its plan, provenance, metrics, and the checkpoint to go on from."""
+
+from __future__ import annotations
+
+import json
+import platform
+import socket
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import hpc
+from hpc import stage
+from hpc.checkpoint import Checkpoints, read_meta
+from hpc.errors import ConfigError
+from hpc.files import publish_json, publish_text
+from hpc.parts import drop_plan, fix_plan
+from hpc.world import World
+from udipdist.config import TrainConfig
+
+
+def open_run(config: TrainConfig, world: World) -> None:
+    """Fix what the run is, and add this start to its provenance. Raises OutputExists for a run of another plan."""
+    if not Checkpoints(config.run_dir / "checkpoints").steps():
+        drop_plan(config.run_dir)
+    seen = {key: value for key, value in stage.fingerprint(config.store).items() if key != "path"}
+    fix_plan(config.run_dir, {"train": config.semantics(), "store": seen})
+    publish_text(config.run_dir / "config.yaml", config.yaml())
+    path = config.run_dir / "provenance.json"
+    starts = json.loads(path.read_text(encoding="utf-8"))["starts"] if path.exists() else []
+    starts.append(
+        {
+            "time": datetime.now(UTC).isoformat(),
+            "command": sys.argv,
+            "host": socket.gethostname(),
+            "ranks": world.size,
+            "launcher": world.launcher,
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "udipdist": hpc.__version__,
+        }
+    )
+    publish_json(path, {"store": stage.fingerprint(config.store), "starts": starts})
+
+
+def last_checkpoint(config: TrainConfig, world: World) -> dict[str, Any] | None:
+    """The meta.json of the checkpoint to go on from; None at a fresh start. Raises ConfigError, InputError."""
+    checkpoints = Checkpoints(config.run_dir / "checkpoints")
+    steps = checkpoints.steps()
+    if not steps:
+        return None
+    if not config.resume:
+        raise ConfigError(
+            f"resume=false, but {config.run_dir} holds checkpoints; type overwrite=true to start afresh, or "
+            "resume=true to go on"
+        )
+    folder = checkpoints.folder(steps[-1])
+    meta = read_meta(folder)
+    if meta["ranks"] != world.size and config.engine.zero > 0:
+        raise ConfigError(
+            f"{folder}: was written by {meta['ranks']} ranks with engine.zero={meta['zero']}, whose optimiser is "
+            f"sharded, and this is a start of {world.size}; start {meta['ranks']} ranks to go on"
+        )
+    return meta
+
+
+class Metrics:
+    """metrics.jsonl: one JSON object a line, in the order of steps."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def append(self, record: dict[str, Any]) -> None:
+        """Add one line."""
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+
+    def cut(self, step: int) -> float:
+        """Drop the lines after `step`, which will be written again, and one cut off when the run was killed; returns
+        the seconds of the last one kept."""
+        if not self.path.exists():
+            return 0.0
+        lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
+        records = [json.loads(line) for line in lines if line.endswith("\n")]
+        kept = [record for record in records if record["step"] <= step]
+        publish_text(self.path, "".join(json.dumps(record) + "\n" for record in kept))
+        return kept[-1]["seconds"] if kept else 0.0
