@@ -38,7 +38,8 @@ class Incomplete(Error):
 
 
 _OF_THE_DISK = (
-    errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ENOSPC, errno.EDQUOT,
+    errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG,
+    errno.ENOSPC, errno.EDQUOT,
 )  # fmt: skip
 
 

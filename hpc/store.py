@@ -67,7 +67,7 @@ def put(place: str | Path, name: str, values: np.ndarray, dims: Sequence[str], *
             shape=values.shape,
             dtype=str if text else values.dtype.newbyteorder("="),
             chunks=tuple(max(n, 1) for n in values.shape),
-            compressors=BloscCodec(**COMPRESSION),
+            compressors=[BloscCodec(**COMPRESSION), Crc32cCodec()],  # blosc alone may read a cut-off file as garbage
             dimension_names=list(dims),
             attributes=attributes,
         )

@@ -1,6 +1,6 @@
 """Run a function or a command on N ranks in a test, with a time limit.
 
-Several ranks are started by `torchrun --standalone`, which finds a free port by itself; one rank is started alone.
+Several ranks are started by torchrun (hpc.torchrun), which finds a free port by itself; one rank is started alone.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def launch(
     """
     program = [sys.executable, "-m"]
     if ranks > 1:
-        program += ["torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}", "-m"]
+        program += ["hpc.torchrun", "--standalone", f"--nproc-per-node={ranks}", "-m"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "TORCH_CPP_LOG_LEVEL": "ERROR", **(env or {})}
     with subprocess.Popen(
         [*program, module, *words],

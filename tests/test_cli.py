@@ -39,11 +39,13 @@ def test_help_loads_nothing_heavy(words):
         (["train", "store=x", "run_dir=y", "optim.lr=fast"], "optim.lr='fast'"),
         (["loci", "key=1", "stray"], "'stray': is not of the form key=value"),
         (["ingest", "nowhere.yaml"], "nowhere.yaml: cannot be read"),
-        (["run", "volumes=x", "genotypes=y", "out=file/below"], "Not a directory; mend the path"),
+        (["panel", "loci=loci", "out=file/below"], "file: File exists; mend the path"),
     ],
 )
 def test_mistake_is_one_message_without_traceback(words, message, udipdist, tmp_path):
     (tmp_path / "file").touch()
+    (tmp_path / "loci").mkdir()
+    (tmp_path / "loci" / "GenomicRiskLoci.txt").write_text("GenomicLocus\tchr\tstart\tend\n1\t1\t5\t6\n")
     result = udipdist(*words, check=False)
     assert result.returncode == 2
     assert message in result.stderr

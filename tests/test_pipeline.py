@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hpc.errors import ConfigError
+from hpc.errors import ConfigError, InputError
 from udipdist import pipeline
 from udipdist.cli import VERBS
 from udipdist.config import DemoConfig, RunConfig
@@ -65,3 +65,10 @@ def test_demo_refuses_an_unknown_stage():
 
     with pytest.raises(ConfigError, match="stages.trian: unknown stage"):
         preview(DemoConfig.parse({"stages": {"trian": {}}}))
+
+
+def test_inputs_of_the_association_are_looked_at_before_the_training(tmp_path):
+    keys = {"out": tmp_path / "r", "genotypes": tmp_path / "nowhere{chr}"}
+    with pytest.raises(InputError, match="none of the files for chr = 1..22 exists"):
+        pipeline.run(config(**keys))
+    assert not (tmp_path / "r").exists()

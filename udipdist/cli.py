@@ -9,6 +9,7 @@ import importlib
 import os
 import sys
 import textwrap
+import time
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -19,6 +20,8 @@ from hpc.config import Config, describe
 from hpc.errors import ConfigError, Error, Preempted, of_the_disk
 from hpc.world import World
 from udipdist import config as configs
+
+_PATIENCE_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -127,6 +130,8 @@ def execute(verb: Verb, words: tuple[str, ...], dry_run: bool) -> None:
             return
         getattr(module, verb.name)(config)
     except Error as error:
+        if not isinstance(error, Preempted):  # which all ranks leave together
+            _let_the_main_rank_speak(world)
         where = f" (rank {world.rank})" if world.size > 1 else ""
         click.echo(f"udipdist {verb.name}{where}: {error}", err=True)
         sys.exit(error.exit_code)
@@ -134,8 +139,15 @@ def execute(verb: Verb, words: tuple[str, ...], dry_run: bool) -> None:
         refusal = of_the_disk(error)
         if refusal is None:
             raise
+        _let_the_main_rank_speak(world)
         click.echo(f"udipdist {verb.name}: {refusal}", err=True)
         sys.exit(refusal.exit_code)
     except KeyboardInterrupt:
         click.echo(f"udipdist {verb.name}: interrupted; the same command goes on where it stopped", err=True)
         sys.exit(130)
+
+
+def _let_the_main_rank_speak(world: World) -> None:
+    """Most mistakes are met by every rank: rank 0 says so, and its launcher ends the others while they wait here."""
+    if not world.is_main:
+        time.sleep(_PATIENCE_SECONDS)

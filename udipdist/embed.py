@@ -20,7 +20,7 @@ import torch
 from hpc import stage
 from hpc.checkpoint import Checkpoints
 from hpc.comm import Comm
-from hpc.errors import InputError, some
+from hpc.errors import ConfigError, InputError, some
 from hpc.files import publish
 from hpc.progress import Progress
 from hpc.world import World
@@ -37,6 +37,8 @@ def embed(config: EmbedConfig) -> None:
 
     Raises InputError where the checkpoint is not there or the store's volumes are not those it was trained on.
     """
+    if config.out.suffix not in (".parquet", ".pq"):
+        raise ConfigError(f"out={config.out}: a latents table is named NAME.parquet")
     comm = Comm.join(World.detect(os.environ))
     network, store = _open(config)
     rows = np.flatnonzero(store.valid)
@@ -116,10 +118,10 @@ def _table(latents: np.ndarray, store: VolumeStore, rows: np.ndarray) -> pd.Data
 
 
 def _write(table: pd.DataFrame, out: Path) -> None:
-    with publish(out) as partial:
-        table.to_parquet(partial, index=False)
     with publish(out.with_suffix(".pheno")) as partial:
         table.to_csv(partial, sep=" ", index=False, float_format="%.9g")
+    with publish(out) as partial:
+        table.to_parquet(partial, index=False)
 
 
 def _by(shape: tuple[int, ...]) -> str:

@@ -70,6 +70,7 @@ class Step:
 def run(config: RunConfig) -> None:
     """Run every stage that is not current. Raises StageFailed; the same command goes on from there."""
     steps = plan(config)
+    _check_gwas(steps)
     publish_text(config.out / "config.yaml", config.yaml())
     execute_all(steps, config.out, config.overwrite)
 
@@ -163,7 +164,7 @@ def execute(step: Step, out: Path, overwrite: bool = False) -> None:
     if step.ranks > 1:
         # The ranks set their own number of threads; these spare the reader two warnings of the launcher.
         environment |= {"OMP_NUM_THREADS": "1", "TORCH_CPP_LOG_LEVEL": "ERROR"}
-        program += ["torch.distributed.run", "--standalone", f"--nproc-per-node={step.ranks}", "-m"]
+        program += ["hpc.torchrun", "--standalone", f"--nproc-per-node={step.ranks}", "-m"]
     code = subprocess.run([*program, "udipdist", step.verb, str(path)], env=environment, check=False).returncode
     if code:
         raise StageFailed(
@@ -171,6 +172,15 @@ def execute(step: Step, out: Path, overwrite: bool = False) -> None:
             f"finished stages are kept. The stage alone: udipdist {step.verb} {path}",
             exit_code=code if 0 < code < 128 else 1,
         )
+
+
+def _check_gwas(steps: list[Step]) -> None:
+    """Refuse genotypes, covariates, formula and GRM that gwas would refuse after the training. Raises InputError."""
+    from udipdist.gwas.scan import check
+
+    for step in steps:
+        if isinstance(step.config, GwasConfig) and not step.current:
+            check(step.config)
 
 
 def _ingest(name: str, config: RunConfig, volumes: Path, store: Path) -> Step:

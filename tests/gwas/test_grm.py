@@ -80,6 +80,13 @@ def test_broken_grms_are_refused(files, text, message):
         grm.read(str(files))
 
 
+def test_a_header_is_told_apart(files):
+    ids = files.with_name("c.grm.id")
+    ids.write_text("FID\tIID\n" + ids.read_text())
+    with pytest.raises(InputError, match="line 1: is a header"):
+        grm.read(str(files))
+
+
 def test_missing_files_are_named(tmp_path):
     with pytest.raises(InputError, match=r"nope\.grm\.id: no such file; sparse_grm= is the prefix"):
         grm.read(str(tmp_path / "nope"))

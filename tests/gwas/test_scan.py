@@ -148,6 +148,13 @@ def test_what_is_written(cohort):
     assert attrs["test"] == "mixed" and attrs["adjust"] == "gls" and attrs["n_samples"] == 120
 
 
+def test_nothing_tested_is_said_and_parts_larger_than_the_data_cost_nothing(cohort, caplog):
+    config = cohort.config("nothing", min_maf=0.6, variants_per_part=10**9)
+    gwas(config)
+    assert "none of 50 variants is tested: none passes min_maf=0.6 and max_missing=0.1" in caplog.text
+    assert Sumstats.open(config.out).rows_per_shard == 50
+
+
 def test_absent_chromosomes_are_told_once(cohort, caplog):
     for suffix in ("bed", "bim", "fam"):
         shutil.copy(cohort.folder / f"c.{suffix}", cohort.folder / f"split1.{suffix}")

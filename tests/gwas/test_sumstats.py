@@ -187,6 +187,15 @@ def test_bad_inputs(store, tmp_path):
         read.beta("qqqqqqqq")
 
 
+def test_damage_is_named(store):
+    read = Sumstats.open(store)
+    for name, shard in (("beta", store / "beta" / "c" / "0" / "0"), ("position", store / "position" / "c" / "0")):
+        data = shard.read_bytes()
+        shard.write_bytes(data[: len(data) // 2])
+        with pytest.raises(InputError, match=f"the array {name} is damaged .*overwrite=true"):
+            read.group[name][:]
+
+
 def test_a_foreign_zarr_is_named(store):
     (store / "se" / "zarr.json").unlink()
     with pytest.raises(InputError, match="lacks the arrays se"):

@@ -155,6 +155,8 @@ def test_positions_are_intervals_of_one_base(tmp_path):
         ("chr pos\n1 5\n1 6e\n", r"line 3: pos='6e' is no position"),
         ("chr start end\n1 9 5\n", r"line 2: end='5' lies before the start"),
         ("chr start end\n", "has no rows"),
+        ("chr\tpos\n1\t5\t9\n", "is not a text table with a header"),
+        ("chr\tpos\n1\t5\n1\t5\t9\n", "is not a text table with a header"),
         ("", "is not a text table with a header"),
     ],
 )

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from hpc.errors import InputError
+from hpc.errors import ConfigError, InputError
 from hpc.testing import launch
 from udipdist.config import EmbedConfig
 from udipdist.embed import embed, preview
@@ -102,6 +102,13 @@ def test_a_store_of_another_shape(trained, other_shape, tmp_path):
 def test_not_a_run(store, tmp_path):
     with pytest.raises(InputError, match="config.yaml: is missing, so .* is no training run"):
         latents(tmp_path, store, tmp_path / "latents.parquet")
+
+
+def test_a_table_of_another_name_is_refused(trained, store, tmp_path):
+    """The .pheno stands beside the table under the same name, and other verbs tell Parquet by its name."""
+    with pytest.raises(ConfigError, match="named NAME.parquet"):
+        latents(trained, store, tmp_path / "latents.pheno")
+    assert not list(tmp_path.iterdir())
 
 
 def test_preview(trained, store):

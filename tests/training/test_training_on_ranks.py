@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from hpc.testing import call
+from hpc.testing import call, launch
 
 PROGRAM = Path(__file__).parent / "ranked.py"
 spec = importlib.util.spec_from_file_location("ranked_here", PROGRAM)
@@ -67,6 +68,14 @@ def test_one_rank_gives_the_curve_of_two(stages, alone):
         np.testing.assert_allclose(losses(alone[0] / name), losses(stages / "zero0"), rtol=1e-4)
 
 
+def test_the_best_checkpoint_has_the_lowest_validation_loss(alone):
+    for name in ("worse", "straight"):
+        validation = [record for record in ranked.metrics(alone[0] / name) if record["split"] == "validation"]
+        best = json.loads((alone[0] / name / "checkpoints" / "best.json").read_text())["step"]
+        assert best == min(validation, key=lambda record: record["loss"])["step"]
+        assert (best == 0) == (name == "worse")
+
+
 @pytest.mark.parametrize("zero", [0, 2, 3])
 def test_resume_equals_a_run_never_interrupted(stopped, zero):
     folder = stopped[0] / f"zero{zero}"
@@ -103,3 +112,11 @@ def test_weights_are_whole_in_every_stage(stages):
         state = load_file(stages / f"zero{zero}" / "checkpoints" / "step-00000000" / "weights.safetensors")
         assert state.keys() == reference.keys()
         assert all(np.array_equal(state[name], reference[name]) for name in state)
+
+
+def test_a_mistake_is_one_message_on_two_ranks(store, tmp_path):
+    words = [f"store={store}", f"run_dir={tmp_path / 'run'}", "model.patch=4", "model.width=24", "model.heads=5"]
+    done = launch("udipdist", ["train", *words], ranks=2, timeout=60)
+    assert done.returncode == 2 and done.stdout == ""
+    message = "udipdist train (rank 0): model.heads=5: does not divide model.width=24; "
+    assert done.stderr.startswith(message) and len(done.stderr.splitlines()) == 1

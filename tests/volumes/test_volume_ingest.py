@@ -439,6 +439,23 @@ def test_preview_tells_and_writes_nothing(bad_scans):
     assert not (bad_scans.parent / "store.zarr").exists()
 
 
+def test_one_scan_under_two_names_is_told(scans, caplog):
+    first, second = sorted(scans.iterdir())[:2]
+    second.write_bytes(first.read_bytes())
+    ingest(config(scans))
+    twins = [" = ".join(path.name.partition(".")[0] for path in (first, second))]
+    assert f"more than one subject: {twins[0]}" in caplog.text
+    assert read_manifest(config(scans).out)["facts"]["same_bytes"] == twins
+
+
+def test_a_damaged_store_is_named(tmp_path, scans):
+    ingest(config(scans))
+    chunk = next(path for path in (tmp_path / "store.zarr" / "mean" / "c").rglob("*") if path.is_file())
+    chunk.write_bytes(chunk.read_bytes()[:-3])
+    with pytest.raises(InputError, match="the array mean is damaged .*overwrite=true"):
+        VolumeStore.open(tmp_path / "store.zarr")
+
+
 def test_not_a_store(tmp_path, scans):
     with pytest.raises(InputError, match="is not there"):
         VolumeStore.open(tmp_path / "absent.zarr")

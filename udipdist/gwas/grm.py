@@ -63,6 +63,8 @@ def read(prefix: str) -> tuple[pd.DataFrame, sparse.csr_array]:
     .grm.sp holds `row column value`, 0-based, one triangle and the diagonal (GCTA --make-bK-sparse).
     """
     people = _columns(f"{prefix}.grm.id", ["FID", "IID"], str)
+    if tuple(people.iloc[0]) == ("FID", "IID"):
+        raise InputError(f"{prefix}.grm.id, line 1: is a header; GCTA's files have none, so remove it")
     entries = _columns(f"{prefix}.grm.sp", ["row", "column", "value"], None)
     path, n = f"{prefix}.grm.sp", len(people)
     for name in entries:

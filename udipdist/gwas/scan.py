@@ -55,8 +55,24 @@ def gwas(config: GwasConfig) -> None:
         else:
             job = _planned(config)
             done = parts.facts(job)
-        running.note(**job.facts, n_tested=sum(part["tested"] for part in done))
+        tested = sum(part["tested"] for part in done)
+        if tested == 0:
+            log.warning(
+                "none of %d variants is tested: none passes min_maf=%g and max_missing=%g and varies",
+                job.n_variants, config.min_maf, config.max_missing,
+            )  # fmt: skip
+        running.note(**job.facts, n_tested=tested)
         remove(_model_dir(config.out))
+
+
+def check(config: GwasConfig) -> None:
+    """Look at all input but the phenotypes, which a pipeline makes only after hours. Raises InputError."""
+    genotypes.Bed.open(config.genotypes)
+    if config.covariates is not None:
+        table = tables.read_covariates(config.covariates, config.match)
+        covariates.Formula.parse(config.formula, list(table.columns[2:]))
+    if config.test == "mixed":
+        grm.read(str(config.sparse_grm))
 
 
 def preview(config: GwasConfig) -> list[str]:
@@ -285,7 +301,8 @@ def _save(
             "genotypes": str(config.genotypes),
             "groups": len(models),
         }
-        sumstats.create(store, bed.variants, sample.traits, config.variants_per_part, attrs)
+        rows = min(config.variants_per_part, bed.n_variants)  # a shard is filled up to its size in memory
+        sumstats.create(store, bed.variants, sample.traits, rows, attrs)
     planned = {
         "n_variants": bed.n_variants,
         "rows": {
@@ -320,7 +337,7 @@ def _planned(config: GwasConfig) -> Scan:
     return Scan(
         place=config.out.absolute(),
         n_variants=planned["n_variants"],
-        variants_per_part=config.variants_per_part,
+        variants_per_part=min(config.variants_per_part, planned["n_variants"]),
         block=config.block,
         threads=_threads(config),
         min_maf=config.min_maf,

@@ -107,7 +107,7 @@ class Sumstats:
     """Reader of the folder that `gwas` wrote, or of a sumstats.zarr."""
 
     def __init__(self, path: Path, group: zarr.Group):
-        self.path, self.group = path, group
+        self.path, self.group = path, _Group(path, group)
         self.attrs: dict[str, Any] = dict(group.attrs)
         self.traits: list[str] = [str(name) for name in group["trait"][:]]
         self.n_variants: int = group["n"].shape[0]
@@ -191,6 +191,33 @@ class Sumstats:
         return self.group["minp_trait"][start:stop]
 
 
+class _Group:
+    """A Zarr group whose arrays say in one sentence that they are damaged."""
+
+    def __init__(self, path: Path, group: zarr.Group):
+        self._path, self._group = path, group
+
+    def __getitem__(self, name: str) -> _Array:
+        return _Array(self._path, self._group[name])
+
+
+class _Array:
+    """A Zarr array; reading raises InputError where bytes are damaged."""
+
+    def __init__(self, path: Path, array: zarr.Array):
+        self._path, self._array = path, array
+        self.shape, self.chunks = array.shape, array.chunks
+
+    def __getitem__(self, index: Any) -> np.ndarray:
+        try:
+            return self._array[index]
+        except (ValueError, RuntimeError) as error:  # a checksum, or a compressor that cannot read its bytes
+            raise InputError(
+                f"{self._path}: the array {self._array.basename} is damaged ({str(error).splitlines()[0]}); copy the "
+                "folder again, or run gwas again with overwrite=true"
+            ) from None
+
+
 def log10p_from_z(z: np.ndarray) -> np.ndarray:
     """-log10 of the two-sided normal p of `z`, float64; relative error below 1e-10 for any z, also where p underflows.
 
@@ -220,7 +247,7 @@ def _column(
         chunks=(rows,),
         dtype=dtype,
         fill_value=fill_value,
-        compressors=compressor,
+        compressors=[compressor, zarr.codecs.Crc32cCodec()],  # blosc alone may read a file that is cut off as garbage
         dimension_names=(dimension,),
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -161,9 +162,13 @@ def _read_table(path: Path) -> pd.DataFrame:
         with path.open(encoding="utf-8") as file:
             header = file.readline()
         separator = next((s for s in ("\t", ",", ";") if s in header), r"\s+")
-        return pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False, skipinitialspace=True)
-    except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        raise InputError(f"{path}: is not a text table with a header ({error})") from None
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)  # a first row longer than the header
+            return pd.read_csv(
+                path, sep=separator, dtype=str, keep_default_na=False, skipinitialspace=True, index_col=False
+            )
+    except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.ParserWarning, pd.errors.EmptyDataError) as error:
+        raise InputError(f"{path}: is not a text table with a header ({str(error).strip()})") from None
 
 
 def _intervals(table: pd.DataFrame, path: Path) -> pd.DataFrame:

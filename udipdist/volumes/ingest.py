@@ -273,9 +273,13 @@ def _finish(job: IngestJob, part_facts: list[dict[str, Any]]) -> dict[str, Any]:
             off_grid,
             n_valid,
         )
+    twins = _same_bytes(job.sources, subjects)
+    if twins:
+        log.warning("ingest: the same file, byte for byte, stands for more than one subject: %s", some(twins))
     return {
         "subjects": len(subjects),
         "valid": n_valid,
+        "same_bytes": twins,
         "failures": len(failures),
         "failed": [f"{failure['IID']}: {failure['reason']}" for failure in failures],
         "shape": list(counts.shape),
@@ -283,6 +287,15 @@ def _finish(job: IngestJob, part_facts: list[dict[str, Any]]) -> dict[str, Any]:
         "mask_voxels": int(mask.sum()),
         "affine_differs": off_grid,
     }
+
+
+def _same_bytes(sources: Sequence[Source], subjects: list[dict[str, Any]]) -> list[str]:
+    """Subjects whose volumes are copies of one file, as 'A = B'."""
+    names: dict[str, list[str]] = {}
+    for source, fact in zip(sources, subjects, strict=True):
+        if "sha256" in fact:
+            names.setdefault(fact["sha256"], []).append(source.iid)
+    return [" = ".join(group) for group in names.values() if len(group) > 1]
 
 
 def _write_coordinates(job: IngestJob, subjects: list[dict[str, Any]]) -> np.ndarray:

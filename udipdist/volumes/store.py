@@ -45,19 +45,29 @@ class VolumeStore:
         if group.attrs.get("format") != FORMAT:
             raise InputError(f"{path}: is not a volume store ({FORMAT!r}); make one with `udipdist ingest`")
         reader = store.RowReader(Path(path) / "image")
-        valid, affines = group["valid"][:], group["affine"][:]
+
+        def array(name: str) -> np.ndarray:
+            try:
+                return group[name][:]
+            except (KeyError, ValueError, RuntimeError) as error:
+                raise InputError(
+                    f"{path}: the array {name} is damaged or missing ({str(error).splitlines()[0]}); copy the store "
+                    "again, or make it again with overwrite=true"
+                ) from None
+
+        valid, affines = array("valid"), array("affine")
         return cls(
             path=Path(path),
-            subjects=[str(iid) for iid in group["subject"][:]],
-            fids=[str(fid) for fid in group["fid"][:]],
+            subjects=[str(iid) for iid in array("subject")],
+            fids=[str(fid) for fid in array("fid")],
             valid=valid,
             shape=reader.layout.row_shape,
             zooms=tuple(float(z) for z in nib.affines.voxel_sizes(affines[np.argmax(valid)])),
-            mask=group["mask"][:],
-            mean=group["mean"][:],
-            std=group["std"][:],
-            slope=group["scl_slope"][:],
-            inter=group["scl_inter"][:],
+            mask=array("mask"),
+            mean=array("mean"),
+            std=array("std"),
+            slope=array("scl_slope"),
+            inter=array("scl_inter"),
             affines=affines,
             reader=reader,
         )
