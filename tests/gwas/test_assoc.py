@@ -187,7 +187,9 @@ def test_the_smallest_p_and_its_trait(make_cohort, tmp_path):
 
 def test_joint_test_of_linear_regression_is_manova(make_cohort, tmp_path):
     cohort = make_cohort(tmp_path, 7, m=6, missing_calls=0)
-    cohort.traits["copy"] = cohort.traits.y0 * 2 - cohort.traits.y1  # a linear combination adds nothing
+    y0, y1 = cohort.traits.y0, cohort.traits.y1
+    cohort.traits["y1"] = y0 + 0.01 * y0.std() / y1.std() * y1  # nearly the same trait, and yet another one
+    cohort.traits["copy"] = cohort.traits.y0 * 2 - cohort.traits.y2  # a linear combination adds nothing
     cohort.write()
     config = cohort.config(test="linear")
     gwas(config)

@@ -126,6 +126,24 @@ def test_boundaries_are_recorded(case):
     assert set(flat.boundary_P) == {"flat"} and (flat.vg_P == 0).all() and np.isnan(flat.h2_se_P).all()
 
 
+def test_a_small_heritability_is_no_boundary(case):
+    """Optima between 0 and half a step of the grid: the largest likelihood on the grid is at 0."""
+    y, c, g, families = case
+    u, order = families.matrix(), families.order_N
+    rng = np.random.default_rng(1)
+    parts = rng.standard_normal((2, len(y))) * np.stack([families.d_N < 0.9, families.d_N > 1])
+    mixed = np.empty((len(y), 400))
+    mixed[order] = u @ (parts.T @ np.stack([np.ones(400), np.linspace(0, 3, 400)]))
+    found = fit(case, y=mixed)
+    small = np.flatnonzero((found.h2_P > 0) & (found.h2_P < 0.5 / (null.GRID - 1)))
+    assert len(small)
+    for p in small:
+        assert found.boundary_P[p] == ""
+        vg, ve = dense_free(mixed[:, p], c, g)
+        best = dense_likelihood(vg, ve, mixed[:, p], c, g)
+        assert dense_likelihood(found.vg_P[p], found.ve_P[p], mixed[:, p], c, g) >= best - 1e-9
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -40,6 +40,7 @@ def on_other_ranks(store: str, folder: str, stopped: str) -> str:
     """The training of `zero_stages`, straight, accumulated, and going on from what 2 ranks left; what is refused."""
     _train(store, Path(folder) / "straight")
     _train(store, Path(folder) / "accumulated", micro_batch=2)
+    _train(store, Path(folder) / "worse", epochs=1, optim={"lr": 0.3})
     _train(store, Path(stopped) / "unfinished_zero0", engine={"zero": 0})
     try:
         _train(store, Path(stopped) / "unfinished_zero2", engine={"zero": 2})

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from safetensors.numpy import load_file
 
@@ -16,6 +17,8 @@ from hpc.stage import read_manifest
 from hpc.testing import launch
 from udipdist import train as training
 from udipdist.config import TrainConfig
+from udipdist.feed import split
+from udipdist.models.tokens import Patcher
 from udipdist.run_folder import Metrics
 from udipdist.volumes.store import VolumeStore
 
@@ -52,11 +55,16 @@ def test_reconstructions_are_held_out_subjects(trained, store):
     assert error < 0.9 * variance
 
 
-def test_the_first_checkpoint_knows_the_mean_image(trained, store):
+def test_the_first_checkpoint_knows_the_mean_image_of_the_training_subjects(trained, store):
     state = load_file(trained / "checkpoints" / "step-00000000" / "weights.safetensors")
     volumes = VolumeStore.open(store)
     assert np.array_equal(state["patcher.mask"], volumes.mask)
     assert state["mean"].std() > 0.1 and np.abs(state["to_voxels.bias"]).max() == 0
+    usable = np.flatnonzero(volumes.valid)
+    held_out = split([volumes.subjects[row] for row in usable], 0.2)
+    tokens = Patcher(volumes.mask, (4, 4, 4))(torch.from_numpy(volumes.normalised(usable)))
+    np.testing.assert_allclose(state["mean"], tokens[~held_out].mean(dim=0), atol=1e-5)
+    assert np.abs(state["mean"] - tokens.mean(dim=0).numpy()).max() > 1e-2
 
 
 def unfinished(trained: Path, run: Path) -> TrainConfig:
