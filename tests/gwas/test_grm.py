@@ -87,6 +87,13 @@ def test_a_header_is_told_apart(files):
         grm.read(str(files))
 
 
+def test_people_who_stand_there_twice_are_named(files):
+    files.with_name("c.grm.id").write_text("a\t1\na\t1\nc\t3\n")
+    people, _ = grm.read(str(files))
+    with pytest.raises(InputError, match=r"c.grm.id: 1 people stand there more than once \(a 1\)"):
+        grm.rows_of(str(files), people, people.iloc[2:], "fid_iid")
+
+
 def test_missing_files_are_named(tmp_path):
     with pytest.raises(InputError, match=r"nope\.grm\.id: no such file; sparse_grm= is the prefix"):
         grm.read(str(tmp_path / "nope"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import logging
 
 import numpy as np
 import pandas as pd
@@ -190,7 +191,8 @@ def test_a_text_column_with_too_many_values_is_refused():
 # -------------------------------------------------------------------------------------------------------- people
 
 
-def test_people_are_those_with_everything_in_the_order_of_the_fam(cohort):
+def test_people_are_those_with_everything_in_the_order_of_the_fam(cohort, caplog):
+    caplog.set_level(logging.INFO)
     rewrite(cohort, "pheno", lambda t: t.iloc[np.r_[0:3, 5:60]].iloc[::-1])
     rewrite(cohort, "covar", lambda t: pd.concat([t.iloc[np.r_[0:10, 12:60]], t.iloc[:1].assign(IID="stranger")]))
     found = sample_of(cohort)
@@ -203,6 +205,7 @@ def test_people_are_those_with_everything_in_the_order_of_the_fam(cohort):
     assert reasons == {(f"I{i}", "no row in c.pheno") for i in (3, 4)} | {
         (f"I{i}", "no row in c.covar") for i in (10, 11)
     }
+    assert "2 people are left out: no row in c.pheno (F3 I3, F4 I4)" in caplog.text
 
 
 def test_traits_are_grouped_by_who_is_missing(cohort):
