@@ -23,12 +23,11 @@ from hpc import cluster, parts
 from hpc.errors import ConfigError, Incomplete, InputError
 from hpc.files import publish, publish_json, remove, require_space
 from hpc.stage import fingerprint, make_way, stage
-from udipdist.config import GwasConfig, NullConfig
-from udipdist.gwas import assoc, covariates, genotypes, grm, kernels, null, samples, sumstats, tables
+from udipdist.config import GwasConfig
+from udipdist.gwas import assoc, covariates, genotypes, grm, kernels, samples, sumstats, tables
+from udipdist.gwas.fitting import fit_group, relatedness
 
 log = logging.getLogger(__name__)
-
-FEWEST_LEFT = 2  # residual degrees of freedom that every trait must have
 
 
 def gwas(config: GwasConfig) -> None:
@@ -155,11 +154,11 @@ def _make_plan(config: GwasConfig) -> None:
             f"{config.phenotypes}: has {len(sample.traits):,} traits, and one run holds at most "
             f"{sumstats.MOST_TRAITS:,}; split the table"
         )
-    matrix = _relatedness(config, sample)
+    matrix = relatedness(config, sample)
     require_space(config.out, _output_bytes(bed.n_variants, len(sample.traits)))
     models, frames = [], []
     for group in sample.groups():
-        model, frame = _fit_group(config, sample, group, matrix)
+        model, frame = fit_group(config, sample, group, matrix)
         models.append(model)
         frames.append(frame)
         if len(models) % 50 == 0:
@@ -167,97 +166,6 @@ def _make_plan(config: GwasConfig) -> None:
     if len(models) > 1:
         log.info("traits differ in who is missing: %d groups are analysed one by one, without joint tests", len(models))
     _save(config, bed, sample, models, pd.concat(frames, ignore_index=True))
-
-
-def _relatedness(config: GwasConfig, sample: samples.Sample):
-    """G of the analysed people (csr [N, N]), or None for the linear test."""
-    if config.test == "linear":
-        if config.sparse_grm is not None:
-            log.info("test=linear takes no account of relatives: sparse_grm is not used")
-        if config.null != NullConfig():
-            log.warning("test=linear has no variance components: null.variance and null.total_variance are not used")
-        return None
-    prefix = str(config.sparse_grm)
-    people, matrix = grm.read(prefix)
-    row_N = grm.rows_of(prefix, people, sample.people, config.match)
-    return matrix[row_N][:, row_N].tocsr()
-
-
-def _fit_group(
-    config: GwasConfig, sample: samples.Sample, group: samples.Group, matrix
-) -> tuple[assoc.Model, pd.DataFrame]:
-    """Null models and test of the traits that share their people, and their rows of null.tsv."""
-    names = [sample.traits[p] for p in group.trait_P]
-    design = covariates.design(sample.covariates.iloc[group.row_N])
-    n, k = design.q_NK.shape
-    if n - k - 1 < FEWEST_LEFT:
-        raise InputError(
-            f"{config.phenotypes}: trait {names[0]} has {n} people for {k} columns of covariates (with the intercept); "
-            "use fewer covariates, or leave the trait out"
-        )
-    if matrix is None:
-        families = grm.Families.unrelated(n)
-    else:
-        families = grm.decompose(matrix[group.row_N][:, group.row_N].tocsr(), config.max_family)
-    order_N = families.order_N
-    q_NK = design.q_NK[order_N]
-    try:
-        y_NP, scale_P = assoc.residualise(sample.y_NP[group.row_N[order_N]][:, group.trait_P], q_NK)
-    except assoc.TraitInDesign as error:
-        raise InputError(
-            f"{config.phenotypes}: trait {names[error.args[0]]} is a linear function of the covariates; leave it out"
-        ) from None
-    if config.adjust == "phenotype":
-        q_NK = np.full((n, 1), 1 / np.sqrt(n))
-    models = _null_models(config, families, y_NP, scale_P, q_NK, names)
-    try:
-        model = assoc.prepare(
-            families,
-            sample.fam_N[group.row_N[order_N]],
-            group.trait_P,
-            y_NP,
-            scale_P,
-            q_NK,
-            models.vg_P / scale_P**2,
-            models.ve_P / scale_P**2,
-            config.adjust,
-            config.test,
-            config.weight_tolerance,
-        )
-    except ArithmeticError as error:
-        raise ConfigError(f"weight_tolerance={config.weight_tolerance}: {error}; type a larger one") from None
-    frame = models.frame(names).assign(n=n, k=q_NK.shape[1], test=config.test)
-    return model, frame[["trait", "n", "k", "vg", "ve", "h2", "h2_se", "boundary", "test", "vg_se", "ve_se"]]
-
-
-def _null_models(
-    config: GwasConfig,
-    families: grm.Families,
-    y_NP: np.ndarray,
-    scale_P: np.ndarray,
-    q_NK: np.ndarray,
-    names: list[str],
-) -> null.NullModels:
-    """Variance components on the scale of the traits."""
-    if config.test == "linear":
-        n, k = q_NK.shape
-        return null.given(np.zeros(len(names)), (y_NP**2).sum(axis=0) / (n - k) * scale_P**2)
-    if config.null.variance is not None:
-        vg_P, ve_P = null.read_components(config.null.variance, names)
-        lowest_P = vg_P * families.d_N.min() + ve_P
-        if (lowest_P <= 0).any():
-            name = names[int(np.argmax(lowest_P <= 0))]
-            raise InputError(f"{config.null.variance}: Vg and Ve of {name} give no valid covariance; Ve is too small")
-        return null.given(vg_P, ve_P)
-    u_NN = families.matrix()
-    models = null.fit(u_NN.T @ y_NP * scale_P, u_NN.T @ q_NK, families.d_N, config.null.total_variance)
-    if "flat" in models.boundary_P:
-        log.warning("the sparse GRM has no relatives among the people analysed: Vg is 0, as in test=linear")
-    for flag, meaning in (("lower", "Vg = 0"), ("upper", "the upper limit of Vg")):
-        count = models.boundary_P.count(flag)
-        if count:
-            log.info("%d of %d traits have their likelihood's maximum at %s", count, len(names), meaning)
-    return models
 
 
 def _save(
