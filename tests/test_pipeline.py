@@ -42,6 +42,11 @@ def test_keys_of_a_stage_reach_it():
     assert steps["loci"].config.r2 == steps["loci multivariate"].config.r2 == 0.5
 
 
+def test_the_divisor_of_many_traits_is_not_that_of_the_joint_test():
+    steps = by_name(stages={"loci": {"traits": 128}})
+    assert (steps["loci"].config.traits, steps["loci multivariate"].config.traits) == (128, None)
+
+
 @pytest.mark.parametrize(
     ("stages", "message"),
     [

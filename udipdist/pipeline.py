@@ -129,6 +129,8 @@ def association_steps(config: RunConfig, phenotypes: Path, out: Path, sumstats: 
         loci = _stage(
             LociConfig, config, "loci", sumstats=sumstats, genotypes=config.genotypes, trait=trait, out=out / name
         )
+        if trait == "multivariate":
+            loci = loci.model_copy(update={"traits": None})  # one test a variant, whatever the number of traits
         steps.append(Step(name.replace("_", " "), "loci", loci, out / name))
     return steps
 
