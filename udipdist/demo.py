@@ -17,7 +17,7 @@ import pandas as pd
 from hpc.config import Config, merge
 from hpc.errors import ConfigError
 from hpc.files import publish, publish_json
-from hpc.stage import Stage, is_current, stage
+from hpc.stage import is_current, stage
 from udipdist import pipeline
 from udipdist.config import DemoConfig, EmbedConfig, RunConfig, SimulateConfig
 from udipdist.pipeline import Step
@@ -182,7 +182,6 @@ def _voxel_pca(run: RunConfig, out: Path, overwrite: bool) -> None:
     config = VoxelPcaConfig(train=run.out / "ingest" / "train.zarr", embed=run.out / "ingest" / "gwas.zarr")
     if is_current("voxel_pca", out, config) and not overwrite:
         return
-    made: Stage
     with stage("voxel_pca", out, config, {"train": config.train, "embed": config.embed}, overwrite=True) as made:
         latents = voxel_pca(config.train, config.embed, config.components, config.seed)
         made.note(subjects=len(latents))
@@ -191,13 +190,9 @@ def _voxel_pca(run: RunConfig, out: Path, overwrite: bool) -> None:
 
 
 def _association(analysis: Analysis, run: RunConfig) -> list[Step]:
-    stages = run.stages
     if not analysis.covariates:
-        run = run.model_copy(update={"covariates": None})
-        stages = stages | {
-            "gwas": {k: v for k, v in stages.get("gwas", {}).items() if k not in ("covariates", "formula")}
-        }
-        run = run.model_copy(update={"stages": stages})
+        gwas = {key: value for key, value in run.stages["gwas"].items() if key not in ("covariates", "formula")}
+        run = run.model_copy(update={"covariates": None, "stages": run.stages | {"gwas": gwas}})
     return pipeline.association_steps(run, analysis.phenotypes, analysis.folder, analysis.folder / "gwas")
 
 
