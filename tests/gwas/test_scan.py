@@ -12,7 +12,7 @@ from scipy import stats
 from hpc import parts
 from hpc.errors import ConfigError, Incomplete, InputError, OutputExists
 from hpc.stage import read_manifest
-from udipdist.gwas import scan
+from udipdist.gwas import scan, shard
 from udipdist.gwas.genotypes import Bed
 from udipdist.gwas.scan import gwas, preview
 from udipdist.gwas.sumstats import Sumstats
@@ -192,7 +192,7 @@ def test_an_interrupted_run_goes_on_with_the_same_bytes(cohort, monkeypatch):
     whole = cohort.config("whole", variants_per_part=10)
     gwas(whole)
     broken = cohort.config("broken", variants_per_part=10)
-    part, done = scan.Scan.part, []
+    part, done = shard.Scan.part, []
 
     def fail_at_the_third(self, index):
         if index == 2:
@@ -200,13 +200,13 @@ def test_an_interrupted_run_goes_on_with_the_same_bytes(cohort, monkeypatch):
         done.append(index)
         return part(self, index)
 
-    monkeypatch.setattr(scan.Scan, "part", fail_at_the_third)
+    monkeypatch.setattr(shard.Scan, "part", fail_at_the_third)
     with pytest.raises(RuntimeError, match="killed"):
         gwas(broken)
     assert read_manifest(broken.out) is None
     with pytest.raises(InputError, match="is unfinished"):
         Sumstats.open(broken.out)
-    monkeypatch.setattr(scan.Scan, "part", lambda self, index: done.append(index) or part(self, index))
+    monkeypatch.setattr(shard.Scan, "part", lambda self, index: done.append(index) or part(self, index))
     gwas(broken)
     assert done == [0, 1, 2, 3, 4]
     same(arrays(broken), arrays(whole))
