@@ -38,6 +38,7 @@ class GenomeConfig(Config):
     min_maf: Share = Field(0.01, description="variants below this minor allele frequency are left out")
     missing: Share = Field(0.002, description="share of genotype calls made missing")
     related_share: Share = Field(0.35, description="share of people who have relatives in the cohort")
+    components: Positive = Field(10, description="principal components of ancestry among the covariates")
 
 
 class TraitConfig(Config):
@@ -94,7 +95,13 @@ class SimulateConfig(VerbConfig):
             "train": 0,
             "gwas": 22_867,
             "traits_only": True,
-            "genomes": {"windows_per_chromosome": 5, "variants_per_mb": None, "min_maf": 0.001},
+            "genomes": {
+                "windows_per_chromosome": 5,
+                "window_bp": 250_000,
+                "variants_per_mb": None,
+                "min_maf": 0.001,
+                "components": 21,  # 30 covariates with age, sex, four sites and head size and position
+            },
         },
     }
 

@@ -8,7 +8,7 @@ from bed_reader import open_bed
 
 from hpc.errors import InputError
 from udipdist.cohort import genomes, seeds
-from udipdist.cohort.components import COMPONENTS, principal_components
+from udipdist.cohort.components import principal_components
 from udipdist.cohort.genomes import GenomeJob, WindowGenotypes, ld_prune, pack, recombination_map, windows
 from udipdist.cohort.pedigree import make_pedigree
 from udipdist.config import GenomeConfig
@@ -106,8 +106,8 @@ def test_components_separate_ancestries(tmp_path):
         many.part(i)
     counts = np.concatenate([WindowGenotypes.load(many.summary(i)).pc_counts for i in range(many.n_parts)])
     pedigree = many.pedigree
-    scores = principal_components(counts, pedigree.unrelated)
-    assert scores.shape == (400, COMPONENTS)
+    scores = principal_components(counts, pedigree.unrelated, 10)
+    assert scores.shape == (400, 10)
     np.testing.assert_allclose(scores[pedigree.unrelated].std(0), 1)
     ancestry = pedigree.ancestry[pedigree.observed]
     for population, least in ((3, 0.75), (2, 0.5)):  # AFR, SAS; a whole cohort has ten times the variants
@@ -120,4 +120,4 @@ def test_components_separate_ancestries(tmp_path):
 
 def test_too_few_variants_for_components_are_refused():
     with pytest.raises(InputError, match="10 principal components need more than 10 .*there are 8 and 50"):
-        principal_components(np.ones((8, 60), np.int8), np.arange(60) < 50)
+        principal_components(np.ones((8, 60), np.int8), np.arange(60) < 50, 10)

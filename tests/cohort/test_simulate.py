@@ -16,6 +16,7 @@ from hpc.errors import ConfigError, OutputExists
 from hpc.stage import read_manifest
 from udipdist.cohort import traits
 from udipdist.cohort.factors import NAMES
+from udipdist.cohort.people import SITE_NAMES
 from udipdist.cohort.simulate import VolumeJob, preview, simulate
 from udipdist.config import SimulateConfig
 
@@ -244,6 +245,18 @@ def test_volumes_are_there_for_everybody(tiny):
 def test_truth_says_where_nothing_acts(tiny):
     truth = json.loads((tiny / "truth" / "truth.json").read_text())
     assert truth == {"seed": 3, "preset": "demo", "people": 100, "factors": list(NAMES), "null_chromosomes": ["3"]}
+
+
+def test_bench_has_thirty_covariates_and_mostly_rare_variants():
+    config = SimulateConfig.parse({"out": "x", "preset": "bench"})
+    assert 2 + (len(SITE_NAMES) - 1) + 4 + config.genomes.components == 30  # age, sex, sites, head
+    assert config.gwas == 22_867 and config.genomes.min_maf == 0.001 and config.genomes.variants_per_mb is None
+
+
+def test_components_are_as_many_as_asked(tmp_path):
+    folder = make(tmp_path / "c", genomes=TINY["genomes"] | {"components": 13})
+    names = list(pd.read_csv(folder / "covariates.tsv", sep="\t", nrows=1))
+    assert names[-13:] == [f"PC{i}" for i in range(1, 14)]
 
 
 def test_preview_reads_and_writes_nothing(tmp_path):

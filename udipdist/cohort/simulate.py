@@ -145,7 +145,8 @@ def _write_genetics(
     variants = tables.write_bim(prefix, job, genotypes, config.seed)
     tables.write_fam(prefix, tested)
     tables.write_sparse_grm(config.out / "sparse", pedigree, tested)
-    components = principal_components(np.concatenate([g.pc_counts for g in genotypes]), pedigree.unrelated)
+    counts = np.concatenate([g.pc_counts for g in genotypes])
+    components = principal_components(counts, pedigree.unrelated, config.genomes.components)
     tables.write_covariates(config.out / "covariates.tsv", tested, components)
     return variants
 

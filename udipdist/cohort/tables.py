@@ -77,7 +77,7 @@ def write_sparse_grm(prefix: Path, pedigree: Pedigree, people: People) -> int:
 
 
 def write_covariates(path: Path, people: People, components: np.ndarray) -> None:
-    """FID IID age sex site head_size head_x head_y head_z PC1..PC10, tab separated; site as text."""
+    """FID IID age sex site head_size head_x head_y head_z PC1..PCn, tab separated; site as text."""
     table = people.table.assign(site=[SITE_NAMES[s] for s in people.table["site"]])
     for i in range(components.shape[1]):
         table[f"PC{i + 1}"] = components[:, i]
