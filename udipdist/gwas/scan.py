@@ -18,7 +18,7 @@ from dask.system import cpu_count
 from hpc import cluster, parts
 from hpc.errors import ConfigError, Incomplete, InputError
 from hpc.files import publish, publish_json, remove, require_space
-from hpc.stage import fingerprint, make_way, stage
+from hpc.stage import Stage, fingerprint, make_way, stage
 from udipdist.config import GwasConfig
 from udipdist.gwas import assoc, covariates, genotypes, grm, samples, shard, sumstats, tables
 from udipdist.gwas.fitting import fit_group, relatedness
@@ -37,27 +37,35 @@ def gwas(config: GwasConfig) -> None:
         log.info("%s: planned, %d parts (phase=part part=0..%d)", config.out, job.n_parts, job.n_parts - 1)
         return
     if config.phase == "part":
-        job = _planned(config)
+        job = planned(config)
         if config.part >= job.n_parts:
             raise ConfigError(f"part={config.part}: there are {job.n_parts} parts, 0..{job.n_parts - 1}")
         parts.run_part(job, config.part)
         return
     overwrite = config.overwrite and config.phase == "all"
-    with stage("gwas", config.out, config, inputs=_inputs(config), overwrite=overwrite) as running:
+    with stage("gwas", config.out, config, inputs=input_files(config), overwrite=overwrite) as running:
         if config.phase == "all":
             job = plan(config)
             done = parts.run(job, "gwas", cluster.runner(config.workers))
         else:
-            job = _planned(config)
+            job = planned(config)
             done = parts.facts(job)
-        tested = sum(part["tested"] for part in done)
-        if tested == 0:
-            log.warning(
-                "none of %d variants is tested: none passes min_maf=%g and max_missing=%g and varies",
-                job.n_variants, config.min_maf, config.max_missing,
-            )  # fmt: skip
-        running.note(**job.facts, n_tested=tested)
-        remove(shard.model_dir(config.out))
+        finish(config, job, done, running)
+
+
+def finish(config: GwasConfig, job: shard.Scan, done: list[dict[str, Any]], running: Stage) -> None:
+    """End a scan of which all parts are done; `done` are the facts of the parts (`parts.facts(job)`).
+
+    Called inside `stage("gwas", config.out, config, inputs=input_files(config))`, which writes the manifest.
+    """
+    tested = sum(part["tested"] for part in done)
+    if tested == 0:
+        log.warning(
+            "none of %d variants is tested: none passes min_maf=%g and max_missing=%g and varies",
+            job.n_variants, config.min_maf, config.max_missing,
+        )  # fmt: skip
+    running.note(**job.facts, n_tested=tested)
+    remove(shard.model_dir(config.out))
 
 
 def check(config: GwasConfig) -> None:
@@ -92,7 +100,7 @@ def plan(config: GwasConfig) -> shard.Scan:
     parts.fix_plan(config.out, _plan_of(config))
     if unplanned:
         _make_plan(config)
-    return _planned(config)
+    return planned(config)
 
 
 def _make_plan(config: GwasConfig) -> None:
@@ -160,7 +168,7 @@ def _save(
         }
         rows = min(config.variants_per_part, bed.n_variants)  # a shard is filled up to its size in memory
         sumstats.create(store, bed.variants, sample.traits, rows, attrs)
-    planned = {
+    contents = {
         "n_variants": bed.n_variants,
         "rows": {
             "paths": [str(Path(path).absolute()) for path in bed.rows.paths],
@@ -171,7 +179,7 @@ def _save(
         "fam": sample.fam_N.tolist(),
         "facts": facts,
     }
-    publish_json(shard.planned_path(out), planned)
+    publish_json(shard.planned_path(out), contents)
 
 
 def _degrees_of_freedom(config: GwasConfig, models: list[assoc.Model], n_traits: int) -> int | list[int] | None:
@@ -184,22 +192,22 @@ def _degrees_of_freedom(config: GwasConfig, models: list[assoc.Model], n_traits:
     return int(df_P[0]) if (df_P == df_P[0]).all() else df_P.tolist()
 
 
-def _planned(config: GwasConfig) -> shard.Scan:
-    """The scan that `plan` prepared. Raises Incomplete."""
+def planned(config: GwasConfig) -> shard.Scan:
+    """The scan that `plan` prepared. Raises Incomplete, and OutputExists where the plan there is another one."""
     path = shard.planned_path(config.out)
     if not path.exists():
         raise Incomplete(f"{config.out}: has no plan yet; run the same command with phase=plan first")
     parts.fix_plan(config.out, _plan_of(config))
-    planned = json.loads(path.read_text(encoding="utf-8"))
+    contents = json.loads(path.read_text(encoding="utf-8"))
     return shard.Scan(
         place=config.out.absolute(),
-        n_variants=planned["n_variants"],
-        variants_per_part=min(config.variants_per_part, planned["n_variants"]),
+        n_variants=contents["n_variants"],
+        variants_per_part=min(config.variants_per_part, contents["n_variants"]),
         block=config.block,
         threads=_threads(config),
         min_maf=config.min_maf,
         max_missing=config.max_missing,
-        facts=planned["facts"],
+        facts=contents["facts"],
         planned=shard.stamp_of(path),
     )
 
@@ -209,11 +217,11 @@ def _plan_of(config: GwasConfig) -> dict[str, Any]:
     return {
         "config": config.semantics(),
         "variants_per_part": config.variants_per_part,
-        "inputs": {name: fingerprint(path) for name, path in _inputs(config).items() if path is not None},
+        "inputs": {name: fingerprint(path) for name, path in input_files(config).items() if path is not None},
     }
 
 
-def _inputs(config: GwasConfig) -> dict[str, Path | None]:
+def input_files(config: GwasConfig) -> dict[str, Path | None]:
     """Every file that is read. Raises InputError where genotypes are missing."""
     sets = genotypes.find_sets(config.genotypes)
     files: dict[str, Path | None] = {}
