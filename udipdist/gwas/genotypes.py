@@ -1,60 +1,92 @@
 """PLINK 1 genotypes, read out of core: .bed (packed, variant-major) with .bim and .fam, one set or one a chromosome.
 
 A1 (column 5 of .bim) is the effect allele: genotypes are counts of it. On chromosome X males are 0 or 2, as they stand
-in the .bed; nothing is special about X here.
+in the .bed; nothing is special about X here (see gwas.sex).
 """
 
 from __future__ import annotations
 
-import itertools
 import logging
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from pandas.api.types import union_categoricals
 
 from hpc.errors import InputError, some
 from udipdist.gwas import kernels
+from udipdist.gwas.bim import read_bim, read_columns
+from udipdist.gwas.chromosomes import AUTOSOMES, IN_FILE_NAMES
 
 log = logging.getLogger(__name__)
 
-CHROMOSOMES = tuple(range(1, 23))
 _MAGIC = b"\x6c\x1b\x01"
 _FAM = ["FID", "IID", "father", "mother", "sex", "phenotype"]
-_BIM = ["chrom", "snp", "cm", "position", "a1", "a2"]
 
 
 @dataclass
 class PackedRows:
-    """The packed rows of one or several .bed files, end to end. Small and picklable: files are mapped when read."""
+    """The packed rows of one or several .bed files, end to end, or those of them that `selection` names (ascending
+    numbers, or the .npy file that holds them). Small and picklable: files are mapped when read."""
 
     paths: list[str]
     counts: list[int]
     n_samples: int
+    selection: np.ndarray | str | None = None
     _maps: dict[int, np.ndarray] = field(default_factory=dict, repr=False, compare=False)
 
+    def __post_init__(self):
+        if isinstance(self.selection, str | Path):
+            self.selection = np.load(self.selection, mmap_mode="r", allow_pickle=False)
+
     def __getstate__(self) -> dict:
-        return self.__dict__ | {"_maps": {}}
+        name = getattr(self.selection, "filename", None)  # of a mapped file the name is enough
+        return self.__dict__ | {"_maps": {}, "selection": self.selection if name is None else str(name)}
+
+    def __setstate__(self, state: dict) -> None:
+        self.__dict__.update(state)
+        self.__post_init__()
+
+    def __len__(self) -> int:
+        return sum(self.counts) if self.selection is None else len(self.selection)
 
     @property
     def row_bytes(self) -> int:
         """Bytes of one variant."""
         return (self.n_samples + 3) // 4
 
+    def select(self, selection: np.ndarray | str) -> PackedRows:
+        """Only the rows `selection` of the files, in that order: row i is then selection[i]."""
+        return replace(self, selection=selection, _maps={})
+
     def packed(self, start: int, stop: int) -> np.ndarray:
-        """Raw rows start..stop-1, uint8 [B, row_bytes]: a view of the file where they lie in one file."""
-        pieces, first = [], 0
-        for i, count in enumerate(self.counts):
-            low, high = max(start, first), min(stop, first + count)
-            if low < high:
-                pieces.append(self._map(i)[low - first : high - first])
-            first += count
-        if not 0 <= start <= stop <= first:
-            raise IndexError(f"rows {start}..{stop} of {first}")
+        """Raw rows start..stop-1, uint8 [B, row_bytes]: a view of the file where they are neighbours in one file."""
+        if not 0 <= start <= stop <= len(self):
+            raise IndexError(f"rows {start}..{stop} of {len(self)}")
+        pieces = [self._map(i)[low:high] for i, low, high in self._runs(start, stop)]
         if not pieces:
             return np.empty((0, self.row_bytes), np.uint8)
         return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+
+    def _runs(self, start: int, stop: int) -> Iterator[tuple[int, int, int]]:
+        """(file, low, high): the neighbouring rows that make up the rows start..stop-1."""
+        if start == stop:
+            return
+        if self.selection is None:
+            lows, highs = [start], [stop]
+        else:
+            rows = np.asarray(self.selection[start:stop])
+            breaks = np.flatnonzero(np.diff(rows) != 1) + 1
+            lows, highs = rows[np.r_[0, breaks]].tolist(), (rows[np.r_[breaks - 1, len(rows) - 1]] + 1).tolist()
+        ends = np.cumsum(self.counts)
+        for low, high in zip(lows, highs, strict=True):
+            for i in range(int(np.searchsorted(ends, low, side="right")), len(ends)):
+                first = int(ends[i]) - self.counts[i]
+                if first >= high:
+                    break
+                yield i, max(low, first) - first, min(high, int(ends[i])) - first
 
     def _map(self, i: int) -> np.ndarray:
         if i not in self._maps:
@@ -66,7 +98,7 @@ class PackedRows:
 @dataclass
 class Bed:
     """Genotypes of N people (`samples`: FID IID father mother sex phenotype, all text) at M variants
-    (`variants`: chrom snp cm position a1 a2; chrom as text)."""
+    (`variants`: chrom snp position a1 a2; chrom is categorical text, as it stands in the .bim)."""
 
     rows: PackedRows
     samples: pd.DataFrame
@@ -74,7 +106,7 @@ class Bed:
 
     @classmethod
     def open(cls, prefix: str | Path) -> Bed:
-        """Open PREFIX.bed/.bim/.fam; `{chr}` in the prefix stands for 1..22 (those that exist, in that order).
+        """Open PREFIX.bed/.bim/.fam; `{chr}` in the prefix stands for 1..22, X, XY (those that exist, in that order).
 
         Raises InputError for missing files, a wrong magic or size, broken .bim or .fam lines, duplicate people.
         """
@@ -87,7 +119,7 @@ class Bed:
         for p, table in zip(prefixes, tables, strict=True):
             _check_bed(p, len(samples), len(table))
         rows = PackedRows([f"{p}.bed" for p in prefixes], [len(t) for t in tables], len(samples))
-        return cls(rows, samples, pd.concat(tables, ignore_index=True) if len(tables) > 1 else tables[0])
+        return cls(rows, samples, _end_to_end(tables))
 
     @property
     def n_samples(self) -> int:
@@ -98,6 +130,10 @@ class Bed:
     def n_variants(self) -> int:
         """Variants in the .bim, or in all of them."""
         return len(self.variants)
+
+    def select(self, rows: np.ndarray) -> Bed:
+        """Only the variants `rows` (ascending numbers)."""
+        return Bed(self.rows.select(rows), self.samples, self.variants.iloc[rows].reset_index(drop=True))
 
     def packed(self, start: int, stop: int) -> np.ndarray:
         """Raw rows of the variants start..stop-1, uint8 [B, ceil(N/4)]: a view of the file where possible."""
@@ -120,49 +156,52 @@ def decode(packed: np.ndarray, sample_index: np.ndarray) -> np.ndarray:
 
 
 def find_sets(prefix: str | Path) -> list[str]:
-    """The prefixes behind `prefix`: itself, or with `{chr}` those of 1..22 that exist. Raises InputError."""
+    """The prefixes behind `prefix`: itself, or with `{chr}` those of 1..22, X (or 23), XY (or 25) that exist.
+
+    Raises InputError.
+    """
     text = str(prefix).removesuffix(".bed")
     if "{chr}" not in text:
         _require_files(text)
         return [text]
-    found = {c: text.replace("{chr}", str(c)) for c in CHROMOSOMES}
-    found = {c: p for c, p in found.items() if Path(f"{p}.bed").exists()}
+    found = []
+    for spellings in IN_FILE_NAMES.values():
+        there = [p for p in (text.replace("{chr}", name) for name in spellings) if Path(f"{p}.bed").exists()]
+        if len(there) > 1:
+            raise InputError(f"{there[0]}.bed, {there[1]}.bed: are of the same chromosome; leave one of them there")
+        found += there
     if not found:
-        raise InputError(f"{text}.bed: none of the files for chr = 1..22 exists; give the prefix of .bed/.bim/.fam")
-    for p in found.values():
+        raise InputError(
+            f"{text}.bed: none of the files for chr = 1..22, X, XY exists; give the prefix of .bed/.bim/.fam"
+        )
+    for p in found:
         _require_files(p)
-    return list(found.values())
+    return found
 
 
 def _tell_absent(prefix: str | Path, prefixes: list[str]) -> None:
     text = str(prefix).removesuffix(".bed")
-    absent = [c for c in CHROMOSOMES if "{chr}" in text and text.replace("{chr}", str(c)) not in prefixes]
+    absent = [c for c in AUTOSOMES if "{chr}" in text and text.replace("{chr}", str(c)) not in prefixes]
     if absent:
         log.warning("%s.bed: no file for chr = %s; the other %d are used", text, some(absent, 22), len(prefixes))
 
 
+def _end_to_end(tables: list[pd.DataFrame]) -> pd.DataFrame:
+    if len(tables) == 1:
+        return tables[0]
+    chrom = union_categoricals([table.pop("chrom") for table in tables])
+    whole = pd.concat(tables, ignore_index=True)
+    whole.insert(0, "chrom", chrom)
+    return whole
+
+
 def read_fam(prefix: str) -> pd.DataFrame:
     """PREFIX.fam as text columns FID IID father mother sex phenotype. Raises InputError."""
-    table = _read_columns(f"{prefix}.fam", _FAM)
+    table = read_columns(f"{prefix}.fam", _FAM)
     twice = table[table.duplicated(["FID", "IID"])]
     if len(twice):
         ids = some(f"{fid} {iid}" for fid, iid in zip(twice.FID, twice.IID, strict=True))
         raise InputError(f"{prefix}.fam: {len(twice)} people stand there twice ({ids}); FID IID must be unique")
-    return table
-
-
-def read_bim(prefix: str) -> pd.DataFrame:
-    """PREFIX.bim: chrom snp a1 a2 text, cm float, position int. Raises InputError."""
-    table = _read_columns(f"{prefix}.bim", _BIM)
-    for column, kind in (("position", np.int64), ("cm", np.float64)):
-        number = pd.to_numeric(table[column], errors="coerce")
-        wrong = np.flatnonzero(~(np.isfinite(number) & ((number >= 0) | (column == "cm"))))
-        if len(wrong):
-            raise InputError(
-                f"{prefix}.bim, line {wrong[0] + 1}: {table[column].iloc[wrong[0]]!r} is no {column}; "
-                "the columns are chromosome, id, centimorgan, position, A1, A2"
-            )
-        table[column] = number.astype(kind)
     return table
 
 
@@ -178,26 +217,6 @@ def _require_files(prefix: str) -> None:
     absent = [suffix for suffix in (".bed", ".bim", ".fam") if not Path(prefix + suffix).is_file()]
     if absent:
         raise InputError(f"{prefix}{absent[0]}: no such file; give the prefix that .bed, .bim and .fam share")
-
-
-def _read_columns(path: str, names: list[str]) -> pd.DataFrame:
-    """A headerless table with white space between exactly the columns `names`, as text."""
-    try:
-        with open(path, encoding="utf-8") as file:
-            for number, line in enumerate(itertools.islice(file, 1000), start=1):
-                if len(line.split()) != len(names):
-                    raise InputError(f"{path}, line {number}: has {len(line.split())} columns, not {len(names)}")
-        table = pd.read_csv(path, sep=r"\s+", header=None, names=names, dtype=str, keep_default_na=False, quoting=3)
-    except UnicodeDecodeError:
-        raise InputError(f"{path}: is not text; it must hold {len(names)} columns ({', '.join(names)})") from None
-    except pd.errors.ParserError as error:
-        raise InputError(f"{path}: {error}; each line must have {len(names)} columns") from None
-    if table.empty:
-        raise InputError(f"{path}: is empty; it must hold {len(names)} columns ({', '.join(names)})")
-    short = np.flatnonzero(table[names[-1]].isna() | (table[names[-1]] == ""))
-    if len(short):
-        raise InputError(f"{path}, line {short[0] + 1}: has fewer than {len(names)} columns ({', '.join(names)})")
-    return table
 
 
 def _check_bed(prefix: str, n_samples: int, n_variants: int) -> None:
