@@ -1,145 +1,142 @@
-"""How fast is the association? One pass over a .bed for all traits, held against its floor.
+"""How fast is the association? The whole pass over a .bed for all traits, against its floor and against peers.
 
-    python -m benchmarks.gwas [--quick] [--people N] [--variants M] [--traits P] [--workers W]
+    python -m benchmarks.gwas [--quick] [--cohort DIR] [--traits 128,1024]
+    python -m benchmarks.gwas --memory
 
-The floor is the one float32 product [M x N][N x P] that any such scan must do, timed in the same run. The last line
-is one JSON object: floor_ratio (pass / floor), null_seconds (reading, families, REML), peak_gb, variants_per_s.
+The floor is the one float32 product [M x N][N x P] that a scan of all variants and traits needs, with numpy's BLAS on
+the same cores. Pass (read, decode, impute, multiply, denominators, statistics, write) and floor run in turn, and the
+smallest of either counts: other work on the machine slows both. The ratio of processor seconds is the steadier one.
+
+Without `--quick` the data are those of `udipdist simulate preset=bench` (minutes; `--cohort DIR` keeps or reuses them),
+and tables follow of traits, variants, workers and allele frequency. `--quick` makes its own and ends within 45 s.
+The last line is one JSON object: floor_ratio, null_seconds (reading, families, REML of all traits), peak_gb,
+variants_per_s, peers, and more.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import logging
 import tempfile
-import time
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-import pandas as pd
+import pyarrow.parquet
 
-from hpc import cluster, parts
+from benchmarks import cohort, peers, sweeps, tables
+from benchmarks.clock import clock, cores, forget_peak_memory, since_start
+from benchmarks.memory import memory
+from benchmarks.passes import against_floor, one_pass, warm_up
 from hpc.stage import peak_memory
 from udipdist.config import GwasConfig
 from udipdist.gwas import scan
 
-COVARIATES = 15
-BLOCK = 1024
+PEOPLE, FAMILIES, TRAITS = 22_867, 3_000, 128
+QUICK_VARIANTS = 8_192
+QUICK_SECONDS = 38.0  # no pass starts that would end later; 45 are allowed
+TABLE_VARIANTS = 16_384  # of the tables by traits
 
 
-def main() -> None:
-    """Make random data, run, print a table and the JSON line."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="a tenth of the variants")
-    parser.add_argument("--people", type=int, default=4000)
-    parser.add_argument("--variants", type=int, default=26_000)
-    parser.add_argument("--traits", type=int, default=128)
-    parser.add_argument("--workers", type=int, default=0)
-    options = parser.parse_args()
-    m = options.variants // 10 if options.quick else options.variants
-    with tempfile.TemporaryDirectory() as folder:
-        row = measure(Path(folder), options.people, m, options.traits, options.workers)
-    for name, value in row.items():
-        print(f"{name:<16} {value:>12,.4g}")
-    print(json.dumps(row))
+def main(words: list[str] | None = None) -> None:
+    """Measure, print tables, and a line of JSON last."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="few variants, 128 traits, no sweeps; 45 s")
+    parser.add_argument("--memory", action="store_true", help="only memory: 40,000 people, up to 1,000,000 variants")
+    parser.add_argument("--cohort", type=Path, help="folder of `simulate preset=bench`; made if it is not there")
+    parser.add_argument("--traits", default="128,1024", help="numbers of traits that the full run holds to the floor")
+    parser.add_argument("--people", type=int, default=PEOPLE, help="of --quick")
+    parser.add_argument("--variants", type=int, default=QUICK_VARIANTS, help="of --quick")
+    parser.add_argument("--families", type=int, default=FAMILIES, help="of --quick")
+    options = parser.parse_args(words)
+    for name in ("hpc", "udipdist", "distributed"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        if options.memory:
+            row = memory(folder)
+        elif options.quick:
+            row = quick(folder, options.people, options.variants, options.families)
+        else:
+            row = full(folder, options.cohort or folder / "bench", [int(p) for p in options.traits.split(",")])
+    row["seconds"] = since_start()
+    print(json.dumps(tables.rounded(row)))
 
 
-def measure(folder: Path, n: int, m: int, p: int, workers: int) -> dict[str, float]:
-    """Seconds and ratios of one run with N people, M variants, P traits."""
-    config = _cohort(folder, n, m, p)
-    _warm_up(folder)
-    started = time.perf_counter()
-    job = scan.plan(config)
-    null_seconds = time.perf_counter() - started
-    started = time.perf_counter()
-    parts.run(job, "gwas", cluster.runner(workers))
-    seconds = time.perf_counter() - started
-    floor = floor_seconds(n, m, p)
-    return {
-        "people": n,
-        "variants": m,
-        "traits": p,
-        "workers": workers,
-        "null_seconds": round(null_seconds, 3),
-        "pass_seconds": round(seconds, 3),
-        "floor_seconds": round(floor, 3),
-        "floor_ratio": round(seconds / floor, 3),
-        "variants_per_s": round(m / seconds, 1),
-        "peak_gb": round(peak_memory() / 1e9, 3),
+def quick(folder: Path, people: int, variants: int, families: int) -> dict[str, Any]:
+    """One table, within 45 s, of data made on the spot."""
+    config = cohort.write(folder / "cohort", people, variants, TRAITS, families)
+    row, _ = headline(config, folder, most=9, deadline=QUICK_SECONDS, peer_variants=24, peer_people=300)
+    return row
+
+
+def full(folder: Path, bench: Path, traits: list[int]) -> dict[str, Any]:
+    """The simulated cohort, all tables."""
+    files = sweeps.simulated(bench)
+    row, job = headline(GwasConfig.parse(files | {"out": folder / "out"}), folder, 3, float("inf"), 200, 1000)
+    row["by_variants"] = sweeps.by_variants(job)
+    tables.show("Variants (the first parts of the same scan)", row["by_variants"])
+    counts = sorted({64, 128, 256, 512, *traits})
+    row["by_traits"] = sweeps.by_traits(files, folder, counts, TABLE_VARIANTS)
+    tables.show(f"Traits ({TABLE_VARIANTS:,} variants)", row["by_traits"])
+    row["by_workers"] = sweeps.by_workers(files, folder)
+    tables.show("Workers, a core each (running: without their start)", row["by_workers"])
+    row["by_frequency"] = sweeps.by_frequency(folder / "frequency", PEOPLE, TRAITS, FAMILIES)
+    tables.show("Frequency of the allele", row["by_frequency"])
+    return row
+
+
+def headline(
+    config: GwasConfig, folder: Path, most: int, deadline: float, peer_variants: int, peer_people: int
+) -> tuple[dict[str, Any], Any]:
+    """Null models, pass, floor and peers of one scan; also the planned scan. Peers come before the rounds, so that
+    these can use what time is left."""
+    warm_up(folder / "warm")
+    n, p = sweeps.count_people(config.genotypes), pyarrow.parquet.read_schema(config.phenotypes).names
+    p = len([name for name in p if name not in ("FID", "IID")])
+    forget_peak_memory()
+    with clock() as null:
+        job = scan.plan(config)
+    one_pass(job)
+    peak = peak_memory()
+    files = {name: getattr(config, name) for name in ("genotypes", "phenotypes", "covariates", "sparse_grm")}
+    others = peers.measure(folder / "peers", files, peer_variants, peer_people)
+    ratio = against_floor(job, n, p, most, deadline)
+    scale = peers.VARIANTS * peers.TRAITS / (ratio.variants * p)
+    ours = ratio.work.cpu * scale
+    row = {"people": n, "variants": ratio.variants, "traits": p, "threads": cores()}
+    row |= ratio.facts()
+    row |= {
+        "null_seconds": null.seconds,
+        "null_cpu_seconds": null.cpu,
+        "peak_gb": peak / 1e9,
+        "cpu_seconds_per_20k_variants_128_traits": ours,
+        "with_null_models": ours + null.cpu * peers.TRAITS / p,
     }
+    tables.show_one("Exact mixed model, one scan", row)
+    _show_peers(ours, null.cpu, others)
+    row["peers"] = peers.as_json(others, ours)
+    row["published_elsewhere"] = peers.as_json(peers.published(), ours)
+    return row, job
 
 
-def floor_seconds(n: int, m: int, p: int) -> float:
-    """Seconds of the float32 product [M x N][N x P], in blocks of variants (the best of three per block)."""
-    rng = np.random.default_rng(0)
-    x_BN = rng.standard_normal((BLOCK, n), np.float32)
-    y_NP = rng.standard_normal((n, p), np.float32)
-    out_BP = np.empty((BLOCK, p), np.float32)
-    best = np.inf
-    for _ in range(3):
-        started = time.perf_counter()
-        for _ in range(5):
-            np.matmul(x_BN, y_NP, out=out_BP)
-        best = min(best, (time.perf_counter() - started) / 5)
-    return best * m / BLOCK
-
-
-def _warm_up(folder: Path) -> None:
-    """Compile (or load) the numba kernels, so that no clock counts it."""
-    config = _cohort(folder / "warm", 60, 20, 2)
-    parts.run(scan.plan(config), "warm-up")
-
-
-def _cohort(folder: Path, n: int, m: int, p: int) -> GwasConfig:
-    """Random genotypes with 0.2 % missing calls, families of two to four sibs (a third of the people), covariates and
-    heritable traits; written to `folder`."""
-    folder.mkdir(parents=True, exist_ok=True)
-    rng = np.random.default_rng(1)
-    ids = pd.DataFrame({"FID": [f"F{i}" for i in range(n)], "IID": [f"I{i}" for i in range(n)]})
-    ids.assign(a=0, b=0, sex=0, y=-9).to_csv(folder / "c.fam", sep=" ", index=False, header=False)
-    ids.to_csv(folder / "c.grm.id", sep="\t", index=False, header=False)
-    with (folder / "c.bed").open("wb") as file:
-        file.write(b"\x6c\x1b\x01")
-        for start in range(0, m, BLOCK):
-            file.write(_random_rows(rng, min(BLOCK, m - start), n).tobytes())
-    pd.DataFrame(
-        {"c": 1, "s": [f"rs{i}" for i in range(m)], "cm": 0, "p": np.arange(1, m + 1) * 100, "a": "A", "b": "C"}
-    ).to_csv(folder / "c.bim", sep="\t", index=False, header=False)
-    first = np.arange(n)
-    lines = [f"{i}\t{i}\t1" for i in range(n)]
-    at = 0
-    while at + 4 < n // 3:
-        size = int(rng.integers(2, 5))
-        first[at : at + size] = at
-        lines += [f"{i}\t{j}\t0.5" for i in range(at, at + size) for j in range(at, i)]
-        at += size
-    (folder / "c.grm.sp").write_text("\n".join(lines) + "\n")
-    c_NK = rng.standard_normal((n, COVARIATES))
-    h2_P = np.linspace(0, 0.95, p)
-    shared_NP = rng.standard_normal((n, p))[first]
-    y_NP = np.sqrt(h2_P) * shared_NP + np.sqrt(1 - h2_P) * rng.standard_normal((n, p)) + c_NK[:, :1]
-    ids.join(pd.DataFrame(c_NK).add_prefix("c")).to_csv(folder / "c.covar", sep="\t", index=False)
-    ids.join(pd.DataFrame(y_NP).add_prefix("y")).to_parquet(folder / "c.parquet")
-    return GwasConfig.parse(
-        {
-            "genotypes": folder / "c",
-            "phenotypes": folder / "c.parquet",
-            "covariates": folder / "c.covar",
-            "sparse_grm": folder / "c",
-            "out": folder / "out",
-        }
+def _show_peers(ours: float, null: float, others: dict[str, peers.Peer]) -> None:
+    rows = [("udipdist, exact mixed model, scan alone", ours, None, ""), ("  its null models", null, None, "once")]
+    rows += [(name, peer.cpu_seconds, None, peer.note) for name, peer in others.items()]
+    rows += [(name, None, peer.cpu_seconds, peer.note) for name, peer in peers.published().items()]
+    tables.show(
+        "Processor seconds for 20,000 variants x 128 traits (known from elsewhere: NOT measured here)",
+        [
+            {
+                "": name,
+                "measured here": "" if here is None else here,
+                "known from elsewhere": "" if elsewhere is None else elsewhere,
+                "over ours": (here or elsewhere) / ours,
+                "note": note,
+            }
+            for name, here, elsewhere, note in rows
+        ],
     )
-
-
-def _random_rows(rng: np.random.Generator, b: int, n: int) -> np.ndarray:
-    """Packed rows of b variants in Hardy-Weinberg proportions, uint8 [b, ceil(n / 4)]."""
-    threshold = rng.integers(3, 128, (b, 1), dtype=np.uint8)
-    wide = -(-n // 4) * 4
-    haplotypes = rng.integers(0, 256, (2, b, wide), dtype=np.uint8) < threshold
-    code = np.array([3, 2, 0], np.uint8)[haplotypes.sum(axis=0)]
-    code[rng.random((b, wide), np.float32) < 0.002] = 1
-    code[:, n:] = 0
-    code = code.reshape(b, wide // 4, 4)
-    return code[..., 0] | code[..., 1] << 2 | code[..., 2] << 4 | code[..., 3] << 6
 
 
 if __name__ == "__main__":
