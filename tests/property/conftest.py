@@ -164,14 +164,16 @@ def build(
     patterns: int = 1,
     share_used: float = 1.0,
     singular: bool = False,
+    sets: int = 1,
 ) -> Case:
-    """A case in the folder. Traits: family part by h2, covariates, a variant, any scale and offset; `patterns` ways of
-    missing values among them; half the covariates follow a common variant so closely that 1 % of it is left."""
+    """A case in the folder: `sets` of awkward variants; traits with a family part by h2, covariates, a variant, any
+    scale and offset, and `patterns` ways of missing values. Half the covariates follow a common variant so closely
+    that 1 % of it is left."""
     rng = np.random.default_rng(seed)
     h2_P = np.array(h2_P)
     p = len(h2_P)
     grm_NN = relationships(rng, n, families, singular)
-    counts_MN = awkward_variants(rng, n, missing_calls)
+    counts_MN = np.concatenate([awkward_variants(rng, n, missing_calls) for _ in range(sets)])
     covariates_NK = rng.standard_normal((n, k))
     x_MN = imputed(counts_MN)
     common_M = np.flatnonzero(x_MN.std(axis=1) > 0.3)
