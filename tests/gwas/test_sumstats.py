@@ -1,6 +1,7 @@
 """Summary statistics on disk: what is written comes back, part by part, and p is exact to any depth."""
 
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import mpmath
@@ -38,7 +39,7 @@ def block(start: int, stop: int, p: int = P) -> SumstatsBlock:
     log10p = log10p_from_z(beta.astype(float) / se)
     return SumstatsBlock(
         beta, se, np.full(m, 90), rng.uniform(size=m), np.r_[np.nan, log10p[1:].max(1)],
-        np.r_[-1, log10p[1:].argmax(1)], rng.uniform(size=m),
+        np.r_[-1, log10p[1:].argmax(1)], rng.uniform(size=m), rng.exponential(size=m),
     )  # fmt: skip
 
 
@@ -63,11 +64,19 @@ def test_everything_written_comes_back(store):
         np.testing.assert_array_equal(read.beta("z001", start, stop), expected.beta_MP[:, 1])
         np.testing.assert_array_equal(read.se("height")[start:stop], expected.se_MP[:, 2])
         np.testing.assert_array_equal(read.minp_trait(start, stop), expected.minp_trait_M)
+        np.testing.assert_array_equal(read.hwe_log10p(start, stop), expected.hwe_log10p_M.astype(np.float32))
         np.testing.assert_allclose(read.log10p("minp", start, stop), expected.minp_log10p_M, rtol=1e-7)
         np.testing.assert_allclose(read.log10p("multivariate")[start:stop], expected.multivariate_log10p_M, rtol=1e-7)
     largest = np.max([read.log10p(trait, 1, 10) for trait in TRAITS], axis=0)
     np.testing.assert_allclose(largest, read.log10p("minp", 1, 10), rtol=1e-6)
     assert read.variants.n.eq(90).all()
+
+
+def test_without_a_test_of_equilibrium_its_column_is_empty(store):
+    write(store, 0, replace(block(0, 10), hwe_log10p_M=None))
+    read = Sumstats.open(store)
+    assert np.isnan(read.hwe_log10p(0, 10)).all() and np.isfinite(read.hwe_log10p(10)).all()
+    np.testing.assert_array_equal(read.beta("z001", 0, 10), block(0, 10).beta_MP[:, 1])
 
 
 def test_xarray_opens_it_without_a_warning(store):

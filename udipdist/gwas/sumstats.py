@@ -35,7 +35,11 @@ Variants = pd.DataFrame  # with COLUMNS, in the order of the .bim
 
 @dataclass(frozen=True)
 class SumstatsBlock:
-    """Results of a run of variants. NaN (minp_trait: -1) where not tested; log10p is -log10 of the p-value."""
+    """Results of a run of variants. NaN (minp_trait: -1) where not tested; log10p is -log10 of the p-value.
+
+    `n_M` are the calls, so 1 - n / n_samples are missing; `hwe_log10p_M` is that of the exact test of Hardy-Weinberg
+    equilibrium (gwas.hardy), NaN throughout where it is not given.
+    """
 
     beta_MP: np.ndarray
     se_MP: np.ndarray
@@ -44,6 +48,11 @@ class SumstatsBlock:
     minp_log10p_M: np.ndarray
     minp_trait_M: np.ndarray
     multivariate_log10p_M: np.ndarray
+    hwe_log10p_M: np.ndarray | None = None
+
+    def __post_init__(self):
+        if self.hwe_log10p_M is None:
+            object.__setattr__(self, "hwe_log10p_M", np.full(len(self.n_M), np.nan, np.float32))
 
 
 _PER_VARIANT = {
@@ -52,6 +61,7 @@ _PER_VARIANT = {
     "minp_log10p": ("float32", np.nan),
     "minp_trait": ("int16", -1),
     "multivariate_log10p": ("float32", np.nan),
+    "hwe_log10p": ("float32", np.nan),
 }
 
 
@@ -189,6 +199,10 @@ class Sumstats:
     def minp_trait(self, start: int = 0, stop: int | None = None) -> np.ndarray:
         """Index of the trait with the smallest p, int16 [M]; -1 where none was tested."""
         return self.group["minp_trait"][start:stop]
+
+    def hwe_log10p(self, start: int = 0, stop: int | None = None) -> np.ndarray:
+        """-log10 p of Hardy-Weinberg equilibrium, float32 [M] (X: of females); NaN where nobody is called."""
+        return self.group["hwe_log10p"][start:stop]
 
 
 class _Group:
