@@ -76,15 +76,40 @@ def is_current(name: str, out: str | Path, config: Config) -> bool:
 
 
 class Stage:
-    """What a running stage may add to its manifest."""
+    """A running stage: what it adds to its manifest, and the manifests of outputs that it makes inside its own.
 
-    def __init__(self, name: str, out: Path):
-        self.name, self.out = name, out
+    `inputs` are the fingerprints of its inputs, by key.
+    """
+
+    def __init__(self, name: str, out: Path, inputs: Mapping[str, dict[str, Any]]):
+        self.name, self.out, self.inputs = name, out, inputs
         self.facts: dict[str, Any] = {}
+        self._started, self._clock, self._cpu = datetime.now(UTC), time.monotonic(), _cpu_seconds()
 
     def note(self, **facts: Any) -> None:
         """Record JSON values under `facts` of the manifest (counts, sizes, what was dropped)."""
         self.facts.update(facts)
+
+    def complete(
+        self, out: str | Path, config: Config, inputs: Mapping[str, dict[str, Any]], facts: Mapping[str, Any]
+    ) -> float:
+        """Write the manifest of `out` with the time and memory of the stage so far; returns the seconds."""
+        seconds = time.monotonic() - self._clock
+        body = {
+            "stage": self.name,
+            "id": f"{self.name}-{self._started:%Y%m%dT%H%M%S.%f}-{socket.gethostname()}",
+            "started": self._started.isoformat(),
+            "seconds": round(seconds, 3),
+            "cpu_seconds": round(_cpu_seconds() - self._cpu, 3),
+            "peak_memory_bytes": peak_memory(),
+            "output_bytes": size_of(out),
+            "config": config.semantics(),
+            "inputs": dict(inputs),
+            "facts": dict(facts),
+            "software": {"udipdist": hpc.__version__, "python": platform.python_version(), "command": sys.argv},
+        }
+        publish_json(manifest_path(out), body)
+        return seconds
 
 
 @contextmanager
@@ -96,26 +121,9 @@ def stage(
     out = Path(out)
     _refuse_own_input(out, inputs)
     make_way(out, overwrite)
-    seen = _fingerprints(inputs)
-    current = Stage(name, out)
-    started = datetime.now(UTC)
-    clock, cpu = time.monotonic(), _cpu_seconds()
+    current = Stage(name, out, _fingerprints(inputs))
     yield current
-    seconds = time.monotonic() - clock
-    body = {
-        "stage": name,
-        "id": f"{name}-{started:%Y%m%dT%H%M%S.%f}-{socket.gethostname()}",
-        "started": started.isoformat(),
-        "seconds": round(seconds, 3),
-        "cpu_seconds": round(_cpu_seconds() - cpu, 3),
-        "peak_memory_bytes": peak_memory(),
-        "output_bytes": size_of(out),
-        "config": config.semantics(),
-        "inputs": seen,
-        "facts": current.facts,
-        "software": {"udipdist": hpc.__version__, "python": platform.python_version(), "command": sys.argv},
-    }
-    publish_json(manifest_path(out), body)
+    seconds = current.complete(out, config, current.inputs, current.facts)
     log.info("%s: done in %s -> %s", name, duration(seconds), out)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from hpc.config import Config, merge
 
@@ -253,6 +253,42 @@ class EmbedConfig(VerbConfig):
         return tree
 
 
+# --------------------------------------------------------------------------------------------------------- grm
+
+
+class GrmConfig(VerbConfig):
+    """The sparse GRM: pairs of relatives from genotypes, or from a table of kinships made elsewhere."""
+
+    genotypes: Path = Field(description="prefix of PLINK .bed/.bim/.fam; {chr} in it stands for 1..22")
+    kinship: Path | tuple[Path, ...] | None = Field(
+        None,
+        description="table of KING (.kin0, .kin, .seg), plink2 (--make-king-table) or UK Biobank (ukb_rel.dat), or a list "
+        "[a.kin, b.kin0], to take instead of the genotypes (only the .fam is read); G is twice the kinship",
+    )
+    out: Path = Field(description="prefix to write: .grm.sp and .grm.id, which sparse_grm= takes; .grm.kin0 lists pairs")
+    method: Literal["king", "gcta"] = Field(
+        "king", description="king: KING-robust, right among ancestries; gcta: GCTA's GRM, which takes ancestry for kin"
+    )
+    cutoff: Annotated[float, Field(gt=0, lt=1)] = Field(
+        0.0884, description="pairs with smaller relatedness G count as unrelated; 0.0884: up to third-degree relatives"
+    )
+    match: Literal["fid_iid", "iid"] = Field("fid_iid", description="ids of the kinship table that agree with the .fam")
+    max_variants: Positive = Field(20_000, description="variants used, spread evenly over the autosomes")
+    min_maf: Share = Field(0.05, description="variants below this minor allele frequency are not used")
+    max_missing: Share = Field(0.02, description="variants with more missing calls are not used")
+    max_family: Positive = Field(8000, description="a larger group of relatives is refused, as gwas would")
+    tile: Positive = Field(2048, description="people of a tile; memory grows with it, the result does not change")
+    workers: NonNegative = Field(0, description="Dask worker processes; 0 works in this one")
+    operational: ClassVar[frozenset[str]] = VerbConfig.operational | {"tile"}
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        unused = {"method", "max_variants", "min_maf", "max_missing"} & self.model_fields_set
+        if self.kinship is not None and unused:
+            raise ValueError(f"{', '.join(sorted(unused))}: are of no use with kinship=, which is read as it is; remove them")
+        return self
+
+
 # -------------------------------------------------------------------------------------------------------- gwas
 
 
@@ -269,7 +305,10 @@ class GwasConfig(VerbConfig):
     """Test every variant against every trait in one pass over the genotypes."""
 
     genotypes: Path = Field(description="prefix of PLINK .bed/.bim/.fam; {chr} in it stands for 1..22")
-    phenotypes: Path = Field(description="Parquet or text table with FID IID and one column a trait")
+    phenotypes: tuple[Path, ...] = Field(
+        description="Parquet or text table with FID IID and one column a trait; several, as [a.parquet, b.parquet], "
+        "are tested in one pass, each with a folder of its own below out"
+    )
     covariates: Path | None = Field(None, description="text or Parquet table with FID IID and covariates")
     formula: str | None = Field(
         None, description="covariates to use, as 'age + I(age**2) + sex + sex:age + C(site)'; default all columns"
@@ -297,6 +336,21 @@ class GwasConfig(VerbConfig):
     workers: NonNegative = Field(0, description="Dask worker processes; 0 works in this one")
     null: NullConfig = NullConfig()
     operational: ClassVar[frozenset[str]] = VerbConfig.operational | {"block", "variants_per_part", "phase", "part"}
+
+    @field_validator("phenotypes", mode="before")
+    @classmethod
+    def _one_or_several(cls, value: Any) -> Any:
+        if value in ([], ()):
+            raise ValueError("the list is empty; give phenotypes=TABLE or phenotypes=[TABLE, TABLE]")
+        return (value,) if isinstance(value, str | Path) else value
+
+    @model_validator(mode="after")
+    def _components_of_one_table(self) -> Self:
+        if self.null.variance is not None and len(self.phenotypes) > 1:
+            raise ValueError(
+                "null.variance: names traits of one table, but phenotypes has several; test these tables one by one"
+            )
+        return self
 
     @model_validator(mode="after")
     def _has_grm(self) -> Self:

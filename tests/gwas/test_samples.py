@@ -201,7 +201,7 @@ def test_people_are_those_with_everything_in_the_order_of_the_fam(cohort, caplog
     assert list(found.people.IID) == [f"I{i}" for i in expected]
     np.testing.assert_allclose(found.y_NP, cohort.traits.to_numpy()[expected])
     np.testing.assert_allclose(found.covariates, cohort.covariates.to_numpy()[expected])
-    reasons = {tuple(row) for row in found.dropped[["IID", "reason"]].to_numpy()}
+    reasons = {tuple(row) for row in found.tables[0].dropped[["IID", "reason"]].to_numpy()}
     assert reasons == {(f"I{i}", "no row in c.pheno") for i in (3, 4)} | {
         (f"I{i}", "no row in c.covar") for i in (10, 11)
     }
@@ -216,7 +216,7 @@ def test_traits_are_grouped_by_who_is_missing(cohort):
 
     rewrite(cohort, "pheno", change)
     found = sample_of(cohort)
-    assert found.n == 59 and "every trait is missing" in set(found.dropped.reason)
+    assert found.n == 59 and "every trait is missing" in set(found.tables[0].dropped.reason)
     groups = [(len(group.row_N), group.trait_P.tolist()) for group in found.groups()]
     assert groups == [(57, [0, 2]), (59, [1])]
 
@@ -267,7 +267,7 @@ def test_missing_covariates_are_refused_or_dropped(cohort):
     ):
         sample_of(cohort)
     found = sample_of(cohort, missing_covariates="drop")
-    assert found.n == 58 and list(found.dropped.reason) == ["missing covariates"] * 2
+    assert found.n == 58 and list(found.tables[0].dropped.reason) == ["missing covariates"] * 2
     assert sample_of(cohort, formula="c0").n == 60  # a column that is not used may have gaps
 
 

@@ -117,7 +117,7 @@ def test_degrees_of_freedom_of_each_trait_are_kept(make_cohort, tmp_path):
 
 def test_more_traits_than_can_be_named(cohort, monkeypatch):
     monkeypatch.setattr(scan.sumstats, "MOST_TRAITS", 2)
-    with pytest.raises(InputError, match="c.pheno: has 3 traits, and one run holds at most 2; split the table"):
+    with pytest.raises(InputError, match="c.pheno: has 3 traits, and one table holds at most 2; split the table"):
         gwas(cohort.config("many"))
 
 

@@ -17,6 +17,7 @@ from hpc.errors import InputError, some
 log = logging.getLogger(__name__)
 
 FUNCTIONS = ("I", "C", "log", "log10", "log2", "exp", "center", "scale", "poly")
+OF_ALL = ("center", "scale", "poly")  # what they give a person depends on the others
 MAX_LEVELS = 200
 COLLINEAR = 1e-6  # share of a column's standard deviation that the columns before it leave unexplained
 _ARITHMETIC = (
@@ -55,6 +56,11 @@ class Formula:
             for name in _names(expression, text):
                 used[alias.get(name) or _known(name, available, text)] = None
         return cls(plain, alias, tuple(used))
+
+    @property
+    def depends_on_people(self) -> bool:
+        """True where the columns of a person depend on who else is analysed."""
+        return re.search(rf"\b({'|'.join(OF_ALL)})\s*\(", self.text) is not None
 
     def evaluate(self, table: pd.DataFrame) -> pd.DataFrame:
         """The columns of the formula for the rows of `table`, float64, without the intercept. Raises InputError."""

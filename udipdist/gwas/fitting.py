@@ -40,12 +40,12 @@ def fit_group(
     the weights cannot be factorised to weight_tolerance.
     """
     names = [sample.traits[p] for p in group.trait_P]
-    design = covariates.design(sample.covariates.iloc[group.row_N])
+    design = covariates.design(sample.covariates_of(group))
     n, k = design.q_NK.shape
     if n - k - 1 < FEWEST_LEFT:
         raise InputError(
-            f"{config.phenotypes}: trait {names[0]} has {n} people for {k} columns of covariates (with the intercept); "
-            "use fewer covariates, or leave the trait out"
+            f"{sample.table_of(group.trait_P[0]).path}: trait {names[0]} has {n} people for {k} columns of covariates "
+            "(with the intercept); use fewer covariates, or leave the trait out"
         )
     if matrix is None:
         families = grm.Families.unrelated(n)
@@ -56,9 +56,8 @@ def fit_group(
     try:
         y_NP, scale_P = assoc.residualise(sample.y_NP[group.row_N[order_N]][:, group.trait_P], q_NK)
     except assoc.TraitInDesign as error:
-        raise InputError(
-            f"{config.phenotypes}: trait {names[error.args[0]]} is a linear function of the covariates; leave it out"
-        ) from None
+        where, name = sample.table_of(group.trait_P[error.args[0]]).path, names[error.args[0]]
+        raise InputError(f"{where}: trait {name} is a linear function of the covariates; leave it out") from None
     if config.adjust == "phenotype":
         q_NK = np.full((n, 1), 1 / np.sqrt(n))
     models = _null_models(config, families, y_NP, scale_P, q_NK, names)

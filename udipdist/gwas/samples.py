@@ -16,7 +16,7 @@ from scipy import special, stats
 
 from hpc.errors import InputError, some
 from udipdist.config import GwasConfig
-from udipdist.gwas import covariates, tables
+from udipdist.gwas import covariates, outputs, tables
 from udipdist.gwas.tables import Match, describe_keys, keys
 
 log = logging.getLogger(__name__)
@@ -31,22 +31,47 @@ class Group:
 
 
 @dataclass(frozen=True)
+class Table:
+    """One table of phenotypes: its name (see outputs.names), its traits `start`..`stop` - 1 among those of all tables,
+    the rows of the sample with a value for any of them, and who of its people was left out and why (FID IID reason)."""
+
+    path: Path
+    name: str
+    start: int
+    stop: int
+    row_N: np.ndarray
+    dropped: pd.DataFrame
+
+
+@dataclass(frozen=True)
 class Sample:
     """The analysed people: `people` (FID IID), their row in the .fam, trait values (NaN where missing), covariate
-    columns without the intercept; and who was left out and why (FID IID reason)."""
+    columns without the intercept and what they are made from; and the tables that the traits are from, in which their
+    names are unique."""
 
     people: pd.DataFrame
     fam_N: np.ndarray
+    tables: list[Table]
     traits: list[str]
     y_NP: np.ndarray
     covariates: pd.DataFrame
-    dropped: pd.DataFrame
+    source: Covariates
     match: Match
 
     @property
     def n(self) -> int:
         """Number of people."""
         return len(self.fam_N)
+
+    def table_of(self, p: int) -> Table:
+        """The table of trait `p`."""
+        return next(table for table in self.tables if table.start <= p < table.stop)
+
+    def covariates_of(self, group: Group) -> pd.DataFrame:
+        """Covariate columns of the people of a group, as if they were the whole sample."""
+        if self.source.formula.depends_on_people:
+            return self.source.columns(self.fam_N[group.row_N])
+        return self.covariates.iloc[group.row_N]
 
     def groups(self) -> list[Group]:
         """The traits by pattern of missing people, in the order of their first trait."""
@@ -60,50 +85,87 @@ class Sample:
 def assemble(config: GwasConfig, fam: pd.DataFrame) -> Sample:
     """Read phenotypes and covariates, and match them to the people of the .fam. Raises InputError.
 
-    People who lack genotypes, phenotypes or covariates are left out and listed; nobody left is an error.
+    People who lack genotypes, phenotypes or covariates are left out and listed; nobody left is an error. Each table is
+    matched as if it were alone; the sample is the union of their people, with NaN where a table lacks a person.
     """
     tables.refuse_duplicates(fam, config.match, f"{config.genotypes}.fam")
-    people, traits, values = tables.read_phenotypes(config.phenotypes, config.match)
+    names = outputs.names(config.phenotypes)
+    source = Covariates.read(config, fam)
+    matched = [_match(config, fam, path, source) for path in config.phenotypes]
+    traits = [trait for one in matched for trait in one.traits]
+    fam_N = np.unique(np.concatenate([one.fam_N for one in matched]))
+    y_NP = np.full((len(fam_N), len(traits)), np.nan)
+    own: list[Table] = []
+    for name, path, one in zip(names, config.phenotypes, matched, strict=True):
+        start = own[-1].stop if own else 0
+        own.append(Table(path, name, start, start + len(one.traits), np.searchsorted(fam_N, one.fam_N), one.dropped))
+        y_NP[own[-1].row_N, start : own[-1].stop] = one.y_NP
+    columns = source.columns(fam_N)
+    covariates.warn_dropped(covariates.design(columns))
+    sample = Sample(
+        people=fam.iloc[fam_N][["FID", "IID"]].reset_index(drop=True),
+        fam_N=fam_N,
+        tables=own,
+        traits=traits,
+        y_NP=y_NP,
+        covariates=columns,
+        source=source,
+        match=config.match,
+    )
+    _report(sample)
+    return sample
+
+
+@dataclass(frozen=True)
+class _Matched:
+    """One table: rows of the .fam of its people who have everything, their values [N, P], and who was left out."""
+
+    fam_N: np.ndarray
+    traits: list[str]
+    y_NP: np.ndarray
+    dropped: pd.DataFrame
+
+
+def _match(config: GwasConfig, fam: pd.DataFrame, path: Path, source: Covariates) -> _Matched:
+    people, traits, values = tables.read_phenotypes(path, config.match)
     dropped: list[pd.DataFrame] = []
     fam_key, row_of = keys(fam, config.match), _rows(people, config.match)
     chosen = fam_key.isin(row_of.index).to_numpy()
     if not chosen.any():
-        raise InputError(_no_overlap(config.phenotypes, people, f"{config.genotypes}.fam", fam, config.match))
-    _drop(dropped, fam[~chosen], f"no row in {config.phenotypes.name}")
+        raise InputError(_no_overlap(path, people, f"{config.genotypes}.fam", fam, config.match))
+    _drop(dropped, fam[~chosen], f"no row in {path.name}")
     _drop(dropped, people[~keys(people, config.match).isin(fam_key)], "no genotypes")
-    fam_N = np.flatnonzero(chosen)
-
-    if config.covariates is None:
-        if config.formula is not None:
-            raise InputError(f"formula={config.formula!r}: needs covariates=FILE")
-        table = fam.iloc[fam_N][["FID", "IID"]].reset_index(drop=True)
-        formula = covariates.Formula.parse(None, [])
-    else:
-        table, formula, fam_N = _covariates(config, fam, fam_N, dropped)
-
+    fam_N = source.select(np.flatnonzero(chosen), dropped)
     y_NP = values[row_of[fam_key.iloc[fam_N]].to_numpy()]
     observed = np.isfinite(y_NP).any(axis=1)
     _drop(dropped, fam.iloc[fam_N[~observed]], "every trait is missing")
-    fam_N, y_NP, table = fam_N[observed], y_NP[observed], table[observed].reset_index(drop=True)
-    _check_traits(config.phenotypes, traits, y_NP)
-    columns = covariates.encode(table, formula, str(config.covariates))
-    covariates.warn_dropped(covariates.design(columns))
+    if not observed.any():
+        raise InputError(f"{path}: has no value of any trait for the {len(fam_N)} people who have everything else")
+    fam_N, y_NP = fam_N[observed], y_NP[observed]
+    _check_traits(path, traits, y_NP)
     if config.normalise == "rank":
         y_NP = normal_scores(y_NP)
-    sample = Sample(
-        people=fam.iloc[fam_N][["FID", "IID"]].reset_index(drop=True),
-        fam_N=fam_N,
-        traits=traits,
-        y_NP=y_NP,
-        covariates=columns,
-        dropped=pd.concat(dropped, ignore_index=True),
-        match=config.match,
-    )
-    for reason, group in sample.dropped.groupby("reason"):
-        who = describe_keys(list(keys(group, "fid_iid")))
-        log.info("%d people are left out: %s (%s)", len(group), reason, who)
-    log.info("%d people, %d traits, %d covariate columns", sample.n, len(traits), len(columns.columns))
-    return sample
+    return _Matched(fam_N, traits, y_NP, pd.concat(dropped, ignore_index=True))
+
+
+def _report(sample: Sample) -> None:
+    """Say who is left out, and which tables have nobody in common."""
+    several = len(sample.tables) > 1
+    for table in sample.tables:
+        where = f"{table.name}: " if several else ""
+        for reason, group in table.dropped.groupby("reason"):
+            who = describe_keys(list(keys(group, "fid_iid")))
+            log.info("%s%d people are left out: %s (%s)", where, len(group), reason, who)
+        if several:
+            log.info("%s%d people, %d traits", where, len(table.row_N), table.stop - table.start)
+    log.info("%d people, %d traits, %d covariate columns", sample.n, len(sample.traits), len(sample.covariates.columns))
+    first = sample.tables[0]
+    for table in sample.tables[1:]:
+        if not len(np.intersect1d(table.row_N, first.row_N)):
+            log.warning(
+                "%s and %s have nobody in common among the people analysed; are these tables of the same cohort?",
+                first.path, table.path,
+            )  # fmt: skip
 
 
 def normal_scores(y_NP: np.ndarray) -> np.ndarray:
@@ -113,32 +175,57 @@ def normal_scores(y_NP: np.ndarray) -> np.ndarray:
     return special.ndtri((rank_NP - 0.375) / (np.isfinite(y_NP).sum(axis=0) + 0.25))
 
 
-def _covariates(
-    config: GwasConfig, fam: pd.DataFrame, fam_N: np.ndarray, dropped: list[pd.DataFrame]
-) -> tuple[pd.DataFrame, covariates.Formula, np.ndarray]:
-    """Covariate table of the people who have one, the formula, and those people."""
-    path = config.covariates
-    table = tables.read_covariates(path, config.match)
-    formula = covariates.Formula.parse(config.formula, list(table.columns[2:]))
-    fam_key, row_of = keys(fam, config.match), _rows(table, config.match)
-    has = fam_key.iloc[fam_N].isin(row_of.index).to_numpy()
-    if not has.any():
-        raise InputError(_no_overlap(path, table, f"{config.genotypes}.fam", fam.iloc[fam_N], config.match))
-    _drop(dropped, fam.iloc[fam_N[~has]], f"no row in {path.name}")
-    fam_N = fam_N[has]
-    table = table.iloc[row_of[fam_key.iloc[fam_N]].to_numpy()].reset_index(drop=True)
-    lacks_NK = table[list(formula.columns)].isna()
-    lacking = lacks_NK.any(axis=1).to_numpy()
-    if lacking.any() and config.missing_covariates == "refuse":
-        who = describe_keys(keys(table[lacking], "fid_iid"))
-        raise InputError(
-            f"{path}: {some(lacks_NK.columns[lacks_NK.any()])} missing (NA) for {lacking.sum()} of "
-            f"{len(table)} people ({who}); fill in the values, or type missing_covariates=drop to leave them out"
-        )
-    _drop(dropped, fam.iloc[fam_N[lacking]], "missing covariates")
-    if lacking.all():
-        raise InputError(f"{path}: everybody has a missing covariate; leave sparse columns out by formula=")
-    return table[~lacking].reset_index(drop=True), formula, fam_N[~lacking]
+@dataclass(frozen=True)
+class Covariates:
+    """The covariate table, its rows in the order of the .fam (-1: none), and the formula."""
+
+    config: GwasConfig
+    fam: pd.DataFrame
+    table: pd.DataFrame
+    row_F: np.ndarray
+    formula: covariates.Formula
+
+    @classmethod
+    def read(cls, config: GwasConfig, fam: pd.DataFrame) -> Covariates:
+        """Raises InputError."""
+        if config.covariates is None:
+            if config.formula is not None:
+                raise InputError(f"formula={config.formula!r}: needs covariates=FILE")
+            nothing = covariates.Formula.parse(None, [])
+            return cls(config, fam, fam[["FID", "IID"]], np.arange(len(fam)), nothing)
+        table = tables.read_covariates(config.covariates, config.match)
+        formula = covariates.Formula.parse(config.formula, list(table.columns[2:]))
+        row_F = _rows(table, config.match).reindex(keys(fam, config.match)).fillna(-1).to_numpy(np.int64)
+        return cls(config, fam, table, row_F, formula)
+
+    def select(self, fam_N: np.ndarray, dropped: list[pd.DataFrame]) -> np.ndarray:
+        """Those of the people at `fam_N` who have all covariates; the others are put on the list. Raises InputError."""
+        config, path, fam = self.config, self.config.covariates, self.fam
+        if path is None:
+            return fam_N
+        has = self.row_F[fam_N] >= 0
+        if not has.any():
+            raise InputError(_no_overlap(path, self.table, f"{config.genotypes}.fam", fam.iloc[fam_N], config.match))
+        _drop(dropped, fam.iloc[fam_N[~has]], f"no row in {path.name}")
+        fam_N = fam_N[has]
+        table = self.table.iloc[self.row_F[fam_N]]
+        lacks_NK = table[list(self.formula.columns)].isna()
+        lacking = lacks_NK.any(axis=1).to_numpy()
+        if lacking.any() and config.missing_covariates == "refuse":
+            who = describe_keys(keys(table[lacking], "fid_iid"))
+            raise InputError(
+                f"{path}: {some(lacks_NK.columns[lacks_NK.any()])} missing (NA) for {lacking.sum()} of "
+                f"{len(table)} people ({who}); fill in the values, or type missing_covariates=drop to leave them out"
+            )
+        _drop(dropped, fam.iloc[fam_N[lacking]], "missing covariates")
+        if lacking.all():
+            raise InputError(f"{path}: everybody has a missing covariate; leave sparse columns out by formula=")
+        return fam_N[~lacking]
+
+    def columns(self, fam_N: np.ndarray) -> pd.DataFrame:
+        """The columns of the formula for the people at `fam_N`, who have all covariates. Raises InputError."""
+        table = self.table.iloc[self.row_F[fam_N]].reset_index(drop=True)
+        return covariates.encode(table, self.formula, str(self.config.covariates))
 
 
 def _check_traits(path: Path, traits: list[str], y_NP: np.ndarray) -> None:

@@ -20,7 +20,7 @@ from hpc.errors import ConfigError, Incomplete, InputError
 from hpc.files import publish, publish_json, remove, require_space
 from hpc.stage import Stage, fingerprint, make_way, stage
 from udipdist.config import GwasConfig
-from udipdist.gwas import assoc, covariates, genotypes, grm, samples, shard, sumstats, tables
+from udipdist.gwas import assoc, covariates, genotypes, grm, outputs, samples, shard, sumstats, tables
 from udipdist.gwas.fitting import fit_group, relatedness
 
 log = logging.getLogger(__name__)
@@ -65,7 +65,22 @@ def finish(config: GwasConfig, job: shard.Scan, done: list[dict[str, Any]], runn
             job.n_variants, config.min_maf, config.max_missing,
         )  # fmt: skip
     running.note(**job.facts, n_tested=tested)
+    if len(config.phenotypes) > 1:
+        _finish_tables(config, done, running)
     remove(shard.model_dir(config.out))
+
+
+def _finish_tables(config: GwasConfig, done: list[dict[str, Any]], running: Stage) -> None:
+    """Write the manifest of each table's folder: the one that a run of this table alone would have."""
+    entries = json.loads(shard.planned_path(config.out).read_text(encoding="utf-8"))["tables"]
+    common = {key: seen for key, seen in running.inputs.items() if key not in _phenotype_files(config)}
+    for t, (entry, label, path) in enumerate(zip(entries, _phenotype_files(config), config.phenotypes, strict=True)):
+        folder = config.out / entry["folder"]
+        alone = config.model_copy(update={"phenotypes": (path,), "out": folder})
+        inputs = common | {"phenotypes": running.inputs[label]}
+        facts = entry["facts"] | {"n_tested": sum(part["tested_by_table"][t] for part in done)}
+        running.complete(folder, alone, inputs, facts)
+        log.info("%s: %d of %d variants tested -> %s", entry["name"], facts["n_tested"], facts["n_variants"], folder)
 
 
 def check(config: GwasConfig) -> None:
@@ -81,14 +96,22 @@ def check(config: GwasConfig) -> None:
 def preview(config: GwasConfig) -> list[str]:
     """What a run would do, from headers and file sizes only."""
     n, m = genotypes.count_from_size(config.genotypes)
-    p = len(tables.column_names(config.phenotypes))
+    names = outputs.names(config.phenotypes)
+    traits = [len(tables.column_names(path)) for path in config.phenotypes]
+    p = sum(traits)
     n_parts = -(-m // config.variants_per_part)
     block = min(config.block, config.variants_per_part) * _threads(config)
+    several = [
+        f"{count:,} traits of {path} -> {config.out / name}"
+        for name, path, count in zip(names, config.phenotypes, traits, strict=True)
+        if len(names) > 1
+    ]
     return [
         f"{n:,} people with genotypes, {m:,} variants, {p:,} traits, test={config.test}, adjust={config.adjust}",
         f"{n_parts:,} parts of {config.variants_per_part:,} variants, {config.workers} workers (0: this process)",
         f"memory about {(block * (n * 4 + p * 64) + n * p * 40) / 1e9:.2f} GB a process, "
         f"disk at most {_output_bytes(m, p) / 1e9:.2f} GB",
+        *several,
     ]
 
 
@@ -96,7 +119,7 @@ def plan(config: GwasConfig) -> shard.Scan:
     """Check everything, fit the null models and make the empty output; what is already planned is kept."""
     unplanned = not shard.planned_path(config.out).exists()
     if unplanned and parts.drop_plan(config.out):  # a start that refused its input, or was killed before its first part
-        remove(config.out / sumstats.STORE)
+        outputs.discard(config.out)
     parts.fix_plan(config.out, _plan_of(config))
     if unplanned:
         _make_plan(config)
@@ -106,11 +129,12 @@ def plan(config: GwasConfig) -> shard.Scan:
 def _make_plan(config: GwasConfig) -> None:
     bed = genotypes.Bed.open(config.genotypes)
     sample = samples.assemble(config, bed.samples)
-    if len(sample.traits) > sumstats.MOST_TRAITS:
-        raise InputError(
-            f"{config.phenotypes}: has {len(sample.traits):,} traits, and one run holds at most "
-            f"{sumstats.MOST_TRAITS:,}; split the table"
-        )
+    for table in sample.tables:
+        if table.stop - table.start > sumstats.MOST_TRAITS:
+            raise InputError(
+                f"{table.path}: has {table.stop - table.start:,} traits, and one table holds at most "
+                f"{sumstats.MOST_TRAITS:,}; split the table"
+            )
     matrix = relatedness(config, sample)
     require_space(config.out, _output_bytes(bed.n_variants, len(sample.traits)))
     models, frames = [], []
@@ -120,54 +144,39 @@ def _make_plan(config: GwasConfig) -> None:
         frames.append(frame)
         if len(models) % 50 == 0:
             log.info("null models of %d groups of traits with the same people are fitted", len(models))
-    if len(models) > 1:
-        log.info("traits differ in who is missing: %d groups are analysed one by one, without joint tests", len(models))
-    _save(config, bed, sample, models, pd.concat(frames, ignore_index=True))
+    order = np.argsort(np.concatenate([model.trait_P for model in models]))
+    _save(config, bed, sample, models, pd.concat(frames, ignore_index=True).iloc[order])
 
 
 def _save(
     config: GwasConfig, bed: genotypes.Bed, sample: samples.Sample, models: list[assoc.Model], frame: pd.DataFrame
 ) -> None:
-    """Write tables, models and the empty store; the plan's marker last."""
-    out = config.out
-    order = pd.Index(frame.trait).get_indexer(sample.traits)
-    for name, table in (
-        ("null.tsv", frame.iloc[order]),
-        ("samples.tsv", sample.people),
-        ("dropped.tsv", sample.dropped),
-    ):
-        with publish(out / name) as partial:
-            table.to_csv(partial, sep="\t", index=False, na_rep="NA")
-    remove(shard.model_dir(out))
+    """Write models, and for each table its folder with null.tsv, samples.tsv, dropped.tsv and the empty store; the
+    plan's marker last. `frame` has a row a trait, in order."""
+    remove(shard.model_dir(config.out))
     for i, model in enumerate(models):
-        with publish(shard.model_dir(out) / f"group-{i:05d}.npz") as partial:
+        with publish(shard.model_dir(config.out) / f"group-{i:05d}.npz") as partial:
             model.save(partial)
-    by_trait = frame.set_index("trait").loc[sample.traits]
-    facts = {
-        "n_samples": sample.n,
-        "n_dropped": len(sample.dropped),
-        "n_variants": bed.n_variants,
-        "n_traits": len(sample.traits),
-        "n_covariates": int(by_trait.k.max()) - 1 if config.adjust != "phenotype" else len(sample.covariates.columns),
-        "groups": len(models),
-        "weight_rank": max(model.basis_Nr.shape[1] for model in models),
-        "weight_error": max(model.weight_error for model in models),
-        "relatives": max(int(model.size_F.sum()) for model in models),
-        "largest_family": max(int(model.size_F.max(initial=1)) for model in models),
-    }
-    store = out / sumstats.STORE
-    if not store.exists():
-        attrs = {
-            "test": config.test,
-            "adjust": config.adjust,
-            "n_samples": sample.n,
-            "n_covariates": facts["n_covariates"],
-            "df": _degrees_of_freedom(config, models, len(sample.traits)),
-            "genotypes": str(config.genotypes),
-            "groups": len(models),
-        }
-        rows = min(config.variants_per_part, bed.n_variants)  # a shard is filled up to its size in memory
-        sumstats.create(store, bed.variants, sample.traits, rows, attrs)
+    people: dict[bytes, int] = {}
+    entries = []
+    for table in sample.tables:
+        own = [model for model in models if ((table.start <= model.trait_P) & (model.trait_P < table.stop)).any()]
+        number = people.setdefault(sample.fam_N[table.row_N].tobytes(), len(people))
+        facts = _lay_out(config, bed, sample, table, own, frame.iloc[table.start : table.stop])
+        entries.append(
+            {
+                "name": table.name,
+                "folder": str(_folder(config, table).relative_to(config.out)),
+                "columns": [table.start, table.stop],
+                "people": number,
+                "facts": facts,
+            }
+        )
+    facts = entries[0]["facts"]
+    if len(entries) > 1:
+        log.info("%d tables, %d groups of traits with the same people", len(entries), len(models))
+        facts = _facts(bed, sample.n, 0, models, frame, max(entry["facts"]["n_covariates"] for entry in entries))
+        facts |= {"tables": [table.name for table in sample.tables]}
     contents = {
         "n_variants": bed.n_variants,
         "rows": {
@@ -177,18 +186,84 @@ def _save(
         },
         "groups": len(models),
         "fam": sample.fam_N.tolist(),
+        "people": [np.frombuffer(key, sample.fam_N.dtype).tolist() for key in people],
+        "tables": entries,
         "facts": facts,
     }
-    publish_json(shard.planned_path(out), contents)
+    publish_json(shard.planned_path(config.out), contents)
 
 
-def _degrees_of_freedom(config: GwasConfig, models: list[assoc.Model], n_traits: int) -> int | list[int] | None:
-    """None where the statistic is chi2_1 (mixed; GCTA's linear regression), else residual degrees of freedom."""
+def _folder(config: GwasConfig, table: samples.Table) -> Path:
+    """Where the results of a table go."""
+    return config.out / table.name if len(config.phenotypes) > 1 else config.out
+
+
+def _lay_out(
+    config: GwasConfig, bed: genotypes.Bed, sample: samples.Sample, table: samples.Table, models: list, frame
+) -> dict[str, Any]:
+    """Make the folder of a table: null.tsv, samples.tsv, dropped.tsv and the empty store; the facts of its manifest.
+
+    `models` are those of its groups, `frame` its rows of null.tsv.
+    """
+    folder, traits = _folder(config, table), sample.traits[table.start : table.stop]
+    for name, content in (
+        ("null.tsv", frame),
+        ("samples.tsv", sample.people.iloc[table.row_N]),
+        ("dropped.tsv", table.dropped),
+    ):
+        with publish(folder / name) as partial:
+            content.to_csv(partial, sep="\t", index=False, na_rep="NA")
+    n_covariates = int(frame.k.max()) - 1
+    if config.adjust == "phenotype":  # then k counts what is taken out of the genotypes: the intercept
+        n_covariates = len(covariates.design(sample.covariates.iloc[table.row_N]).names)
+    if not (folder / sumstats.STORE).exists():
+        attrs = {
+            "test": config.test,
+            "adjust": config.adjust,
+            "n_samples": len(table.row_N),
+            "n_covariates": n_covariates,
+            "df": _degrees_of_freedom(config, models, table),
+            "genotypes": str(config.genotypes),
+            "groups": len(models),
+        }
+        rows = min(config.variants_per_part, bed.n_variants)  # a shard is filled up to its size in memory
+        sumstats.create(folder / sumstats.STORE, bed.variants, traits, rows, attrs)
+    if len(models) > 1:
+        log.info(
+            "%s: its traits differ in who is missing (%d groups), so they get no joint test; a table without the "
+            "people who miss some would", table.path, len(models),
+        )  # fmt: skip
+    return _facts(bed, len(table.row_N), len(table.dropped), models, frame, n_covariates)
+
+
+def _facts(
+    bed: genotypes.Bed, n: int, n_dropped: int, models: list[assoc.Model], frame: pd.DataFrame, n_covariates: int
+) -> dict[str, Any]:
+    """What a manifest says of `n` people, the models of their groups of traits, and the rows of null.tsv."""
+    return {
+        "n_samples": n,
+        "n_dropped": n_dropped,
+        "n_variants": bed.n_variants,
+        "n_traits": len(frame),
+        "n_covariates": n_covariates,
+        "groups": len(models),
+        "weight_rank": max(model.basis_Nr.shape[1] for model in models),
+        "weight_error": max(model.weight_error for model in models),
+        "relatives": max(int(model.size_F.sum()) for model in models),
+        "largest_family": max(int(model.size_F.max(initial=1)) for model in models),
+    }
+
+
+def _degrees_of_freedom(config: GwasConfig, models: list[assoc.Model], table: samples.Table) -> int | list[int] | None:
+    """None where the statistic is chi2_1 (mixed; GCTA's linear regression), else residual degrees of freedom: one
+    number, or one a trait of the table."""
     if config.test == "mixed" or config.adjust == "phenotype":
         return None
-    df_P = np.empty(n_traits, int)
+    df_P = np.empty(table.stop, int)
     for model in models:
-        df_P[model.trait_P] = model.df
+        own_P = model.trait_P[(table.start <= model.trait_P) & (model.trait_P < table.stop)]
+        df_P[own_P] = model.df
+    df_P = df_P[table.start :]
     return int(df_P[0]) if (df_P == df_P[0]).all() else df_P.tolist()
 
 
@@ -228,13 +303,18 @@ def input_files(config: GwasConfig) -> dict[str, Path | None]:
     for i, prefix in enumerate(sets):
         label = "genotypes" if len(sets) == 1 else f"genotypes{i}"
         files |= {f"{label}.{suffix}": Path(f"{prefix}.{suffix}") for suffix in ("bed", "bim", "fam")}
-    files |= {"phenotypes": config.phenotypes, "covariates": config.covariates, "variance": config.null.variance}
+    files |= _phenotype_files(config) | {"covariates": config.covariates, "variance": config.null.variance}
     if config.test == "mixed":
         files |= {f"sparse_grm.{suffix}": Path(f"{config.sparse_grm}.grm.{suffix}") for suffix in ("id", "sp")}
     for name, path in files.items():
         if path is not None and not path.exists():
             raise InputError(f"{path}: no such file ({name})")
     return files
+
+
+def _phenotype_files(config: GwasConfig) -> dict[str, Path | None]:
+    one = len(config.phenotypes) == 1
+    return {"phenotypes" if one else f"phenotypes{i}": path for i, path in enumerate(config.phenotypes)}
 
 
 def _threads(config: GwasConfig) -> int:

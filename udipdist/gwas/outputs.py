@@ -1,0 +1,126 @@
+"""Where the results of a scan go: one folder for each table of phenotypes, each as if it had been tested alone.
+
+One pass over the genotypes tests the traits of all tables. With one table its folder is OUT itself, with several they
+are OUT/NAME. The plan (planned.json) lists them under `tables`, in the order of phenotypes=[...]:
+
+    name     of the table, unique among them
+    folder   relative to OUT ("." for a single table)
+    columns  [start, stop]: its traits among the global columns 0..P-1; the tables' ranges follow each other
+    people   index into the plan's `people`, a list of lists: rows of the .fam with a value for any of its traits
+    facts    what its manifest says
+
+What does the work of a part fills a `Block`: all P columns, and for each of the T tables what a run of that table alone
+would find: smallest p among its own traits, joint test of its own traits (so the whitening is made a table, from the
+rows and columns of that table in the correlation of the traits' residuals), calls and frequency among its own people.
+A table whose traits fall in several groups (they differ in who is missing) has no joint test: its column stays NaN.
+
+Shapes: M variants, P traits of all tables, T tables.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+
+from hpc.errors import InputError, some
+from hpc.files import remove
+from udipdist.gwas import sumstats
+
+COMPRESSED = (".gz", ".bz2", ".zst")
+OWN = ("parts", "model")  # folders that a scan makes in OUT
+
+
+@dataclass(frozen=True)
+class Block:
+    """Results of a run of variants for all tables; NaN (minp_trait: -1, n: 0) where not tested.
+
+    `minp_trait_MT` counts from the first trait of its table.
+    """
+
+    beta_MP: np.ndarray
+    se_MP: np.ndarray
+    n_MT: np.ndarray
+    af1_MT: np.ndarray
+    minp_log10p_MT: np.ndarray
+    minp_trait_MT: np.ndarray
+    multivariate_log10p_MT: np.ndarray
+
+    @classmethod
+    def empty(cls, m: int, p: int, t: int) -> Self:
+        """Nothing tested yet."""
+        return cls(
+            beta_MP=np.full((m, p), np.nan, np.float32),
+            se_MP=np.full((m, p), np.nan, np.float32),
+            n_MT=np.zeros((m, t), np.int32),
+            af1_MT=np.full((m, t), np.nan, np.float32),
+            minp_log10p_MT=np.full((m, t), np.nan, np.float32),
+            minp_trait_MT=np.full((m, t), -1, np.int16),
+            multivariate_log10p_MT=np.full((m, t), np.nan, np.float32),
+        )
+
+    def of_table(self, t: int, columns: Sequence[int]) -> sumstats.SumstatsBlock:
+        """The results of one table, whose traits are the `columns` start, stop."""
+        start, stop = columns
+        arrays = {}
+        for field in fields(sumstats.SumstatsBlock):
+            if field.name.endswith("_MP"):
+                arrays[field.name] = getattr(self, field.name)[:, start:stop]
+            else:
+                arrays[field.name] = getattr(self, f"{field.name}T")[:, t]
+        return sumstats.SumstatsBlock(**arrays)
+
+
+def write(place: Path, tables: Sequence[Mapping[str, Any]], start: int, block: Block) -> dict[str, Any]:
+    """Write the variants `start`, `start` + 1, ... to the store of every table (whole shards, as `sumstats.write`).
+
+    `tables` is the list of the plan. Returns facts of the part: how many variants are tested for any trait (`tested`),
+    and for each table (`tested_by_table`).
+    """
+    for t, table in enumerate(tables):
+        sumstats.write(place / table["folder"] / sumstats.STORE, start, block.of_table(t, table["columns"]))
+    tested_MT = block.minp_trait_MT >= 0
+    return {"tested": int(tested_MT.any(axis=1).sum()), "tested_by_table": tested_MT.sum(axis=0).tolist()}
+
+
+def names(paths: Sequence[Path]) -> list[str]:
+    """A short name for each table, unique and fit for a folder: its file name; where all are called alike, that of
+    its folder; where some are, both. Raises InputError."""
+    twice = [path for path, count in Counter(path.absolute() for path in paths).items() if count > 1]
+    if twice:
+        raise InputError(f"phenotypes: {some(twice)} stands there twice; name each table once")
+    stems = [_safe(_stem(path)) for path in paths]
+    folders = [_safe(path.absolute().parent.name) for path in paths]
+    number = Counter(stem.casefold() for stem in stems)
+    both = [
+        f"{folder}-{stem}" if number[stem.casefold()] > 1 else stem for folder, stem in zip(folders, stems, strict=True)
+    ]
+    for candidates in (stems, folders, both) if len(number) == 1 else (stems, both):
+        if len({name.casefold() for name in candidates}) == len(paths):
+            return candidates
+    number = Counter(name.casefold() for name in both)
+    alike = [path for path, name in zip(paths, both, strict=True) if number[name.casefold()] > 1]
+    raise InputError(
+        f"phenotypes: {some(alike)} would write to folders of the same name ({both[paths.index(alike[0])]}); "
+        "rename the files or their folders"
+    )
+
+
+def discard(out: Path) -> None:
+    """Remove the empty stores of a plan that was given up, of whatever tables."""
+    for store in [*out.glob(sumstats.STORE), *out.glob(f"*/{sumstats.STORE}")]:
+        remove(store if store.parent == out else store.parent)
+
+
+def _stem(path: Path) -> str:
+    return Path(path.stem).stem if path.suffix in COMPRESSED else path.stem
+
+
+def _safe(name: str) -> str:
+    """Letters, digits, - _ and dots inside; no name of a folder that a scan makes itself."""
+    name = "".join(c if c.isalnum() or c in "-_." else "_" for c in name).strip(".") or "table"
+    return f"{name}_" if name.casefold() in OWN else name
