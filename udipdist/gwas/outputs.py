@@ -11,7 +11,8 @@ are OUT/NAME. The plan (planned.json) lists them under `tables`, in the order of
 
 What does the work of a part fills a `Block`: all P columns, and for each of the T tables what a run of that table alone
 would find: smallest p among its own traits, joint test of its own traits (so the whitening is made a table, from the
-rows and columns of that table in the correlation of the traits' residuals), calls and frequency among its own people.
+rows and columns of that table in the correlation of the traits' residuals), and calls, frequency and Hardy-Weinberg test
+among its own people.
 A table whose traits fall in several groups (they differ in who is missing) has no joint test: its column stays NaN.
 
 Shapes: M variants, P traits of all tables, T tables.
@@ -49,6 +50,7 @@ class Block:
     minp_log10p_MT: np.ndarray
     minp_trait_MT: np.ndarray
     multivariate_log10p_MT: np.ndarray
+    hwe_log10p_MT: np.ndarray
 
     @classmethod
     def empty(cls, m: int, p: int, t: int) -> Self:
@@ -61,6 +63,7 @@ class Block:
             minp_log10p_MT=np.full((m, t), np.nan, np.float32),
             minp_trait_MT=np.full((m, t), -1, np.int16),
             multivariate_log10p_MT=np.full((m, t), np.nan, np.float32),
+            hwe_log10p_MT=np.full((m, t), np.nan, np.float32),
         )
 
     def of_table(self, t: int, columns: Sequence[int]) -> sumstats.SumstatsBlock:
