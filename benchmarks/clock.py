@@ -82,7 +82,9 @@ def watch_memory(interval: float = 0.1) -> Iterator[Memory]:
 
     def look() -> None:
         me = psutil.Process()
-        while not stop.wait(interval):
+        last = False
+        while not last:
+            last = stop.wait(interval)
             sizes = []
             for process in [me, *me.children(recursive=True)]:
                 with suppress(psutil.NoSuchProcess):

@@ -24,7 +24,7 @@ BLOCK = 1024
 COVARIATES = 30  # of them COMPONENTS follow ancestry
 COMPONENTS = 10
 SHARES = np.array([0.62, 0.25, 0.08, 0.05])  # of people in each population
-DRIFT = np.array([0.05, 0.05, 0.2, 0.35])  # SD of the log odds of an allele frequency in each population
+DRIFT = np.array([0.05, 0.1, 0.4, 0.7])  # SD of the log odds of an allele frequency in each population
 RAREST = 0.001
 HIGHEST_H2 = 0.95
 
