@@ -6,9 +6,12 @@ in the .bed; nothing is special about X here (see gwas.sex).
 
 from __future__ import annotations
 
+import io
 import logging
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -23,19 +26,25 @@ from udipdist.gwas.chromosomes import AUTOSOMES, IN_FILE_NAMES
 log = logging.getLogger(__name__)
 
 _MAGIC = b"\x6c\x1b\x01"
+_RESTORE = "put it back as it was and run the same command, or start afresh with overwrite=true"
 _FAM = ["FID", "IID", "father", "mother", "sex", "phenotype"]
 
 
 @dataclass
 class PackedRows:
     """The packed rows of one or several .bed files, end to end, or those of them that `selection` names (ascending
-    numbers, or the .npy file that holds them). Small and picklable: files are mapped when read."""
+    numbers, or the .npy file that holds them). Small and picklable: files are opened when read.
+
+    `stamps`: size and time of change (ns) that each file must have (`stamp_of`). Rows are read, not mapped: a file that
+    is cut off while it is mapped ends the process without a word (SIGBUS).
+    """
 
     paths: list[str]
     counts: list[int]
     n_samples: int
     selection: np.ndarray | str | None = None
-    _maps: dict[int, np.ndarray] = field(default_factory=dict, repr=False, compare=False)
+    stamps: list[list[int]] | None = None
+    _files: dict[int, io.FileIO] = field(default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self):
         if isinstance(self.selection, str | Path):
@@ -43,7 +52,7 @@ class PackedRows:
 
     def __getstate__(self) -> dict:
         name = getattr(self.selection, "filename", None)  # of a mapped file the name is enough
-        return self.__dict__ | {"_maps": {}, "selection": self.selection if name is None else str(name)}
+        return self.__dict__ | {"_files": {}, "selection": self.selection if name is None else str(name)}
 
     def __setstate__(self, state: dict) -> None:
         self.__dict__.update(state)
@@ -59,16 +68,20 @@ class PackedRows:
 
     def select(self, selection: np.ndarray | str) -> PackedRows:
         """Only the rows `selection` of the files, in that order: row i is then selection[i]."""
-        return replace(self, selection=selection, _maps={})
+        return replace(self, selection=selection, _files={})
 
     def packed(self, start: int, stop: int) -> np.ndarray:
-        """Raw rows start..stop-1, uint8 [B, row_bytes]: a view of the file where they are neighbours in one file."""
+        """Raw rows start..stop-1, uint8 [B, row_bytes]. Raises InputError where a file has changed or is gone."""
         if not 0 <= start <= stop <= len(self):
             raise IndexError(f"rows {start}..{stop} of {len(self)}")
-        pieces = [self._map(i)[low:high] for i, low, high in self._runs(start, stop)]
-        if not pieces:
-            return np.empty((0, self.row_bytes), np.uint8)
-        return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+        out, filled, seen = np.empty((stop - start, self.row_bytes), np.uint8), 0, set()
+        for i, low, high in self._runs(start, stop):
+            self._read(i, low, out[filled : filled + high - low])
+            filled += high - low
+            seen.add(i)
+        for i in seen:
+            self._check(i)
+        return out
 
     def _runs(self, start: int, stop: int) -> Iterator[tuple[int, int, int]]:
         """(file, low, high): the neighbouring rows that make up the rows start..stop-1."""
@@ -88,11 +101,45 @@ class PackedRows:
                     break
                 yield i, max(low, first) - first, min(high, int(ends[i])) - first
 
-    def _map(self, i: int) -> np.ndarray:
-        if i not in self._maps:
-            shape = (self.counts[i], self.row_bytes)
-            self._maps[i] = np.memmap(self.paths[i], np.uint8, "r", offset=len(_MAGIC), shape=shape)
-        return self._maps[i]
+    def _read(self, i: int, row: int, out: np.ndarray) -> None:
+        """Fill `out` [B, row_bytes] with the rows `row`, `row` + 1, ... of file i."""
+        left, offset = memoryview(out.reshape(-1)), len(_MAGIC) + row * self.row_bytes
+        try:
+            file = self._files.get(i) or self._files.setdefault(i, io.FileIO(self.paths[i]))
+            while left:
+                n = os.preadv(file.fileno(), [left], offset)
+                if n == 0:
+                    raise InputError(
+                        f"{self.paths[i]}: ends at byte {offset:,}, in the middle of its variants; it was cut off "
+                        f"after it was opened: {_RESTORE}"
+                    )
+                left, offset = left[n:], offset + n
+        except OSError as error:
+            raise InputError(f"{self.paths[i]}: cannot be read any more ({error.strerror}); {_RESTORE}") from None
+
+    def _check(self, i: int) -> None:
+        """Raises InputError where file i is not the one that was opened first."""
+        if self.stamps is None:
+            return
+        try:
+            stamp = stamp_of(self.paths[i])
+        except OSError as error:
+            raise InputError(f"{self.paths[i]}: is gone ({error.strerror}) while it is read; {_RESTORE}") from None
+        if stamp != list(self.stamps[i]):
+            raise InputError(
+                f"{self.paths[i]}: has changed since it was opened ({self.stamps[i][0]:,} bytes of "
+                f"{_when(self.stamps[i][1])}, now {stamp[0]:,} bytes of {_when(stamp[1])}); {_RESTORE}"
+            )
+
+
+def stamp_of(path: str | Path) -> list[int]:
+    """Size in bytes and time of the last change in ns, by which a changed file is known."""
+    seen = os.stat(path)
+    return [seen.st_size, seen.st_mtime_ns]
+
+
+def _when(ns: int) -> str:
+    return f"{datetime.fromtimestamp(ns / 1e9):%Y-%m-%d %H:%M:%S}"
 
 
 @dataclass
@@ -118,7 +165,8 @@ class Bed:
         tables = [read_bim(p) for p in prefixes]
         for p, table in zip(prefixes, tables, strict=True):
             _check_bed(p, len(samples), len(table))
-        rows = PackedRows([f"{p}.bed" for p in prefixes], [len(t) for t in tables], len(samples))
+        paths = [f"{p}.bed" for p in prefixes]
+        rows = PackedRows(paths, [len(t) for t in tables], len(samples), stamps=[stamp_of(path) for path in paths])
         return cls(rows, samples, _end_to_end(tables))
 
     @property
@@ -136,7 +184,7 @@ class Bed:
         return Bed(self.rows.select(rows), self.samples, self.variants.iloc[rows].reset_index(drop=True))
 
     def packed(self, start: int, stop: int) -> np.ndarray:
-        """Raw rows of the variants start..stop-1, uint8 [B, ceil(N/4)]: a view of the file where possible."""
+        """Raw rows of the variants start..stop-1, uint8 [B, ceil(N/4)]."""
         return self.rows.packed(start, stop)
 
     def counts(self, start: int, stop: int, sample_index: np.ndarray | None = None) -> np.ndarray:
