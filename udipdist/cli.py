@@ -38,6 +38,7 @@ VERBS = (
     Verb("ingest", configs.IngestConfig, "udipdist.volumes.ingest"),
     Verb("train", configs.TrainConfig, "udipdist.train"),
     Verb("embed", configs.EmbedConfig, "udipdist.embed"),
+    Verb("grm", configs.GrmConfig, "udipdist.gwas.relatives"),
     Verb("gwas", configs.GwasConfig, "udipdist.gwas.scan"),
     Verb("export", configs.ExportConfig, "udipdist.gwas.export"),
     Verb("loci", configs.LociConfig, "udipdist.loci.clump"),

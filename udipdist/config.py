@@ -262,10 +262,10 @@ class GrmConfig(VerbConfig):
     genotypes: Path = Field(description="prefix of PLINK .bed/.bim/.fam; {chr} in it stands for 1..22")
     kinship: Path | tuple[Path, ...] | None = Field(
         None,
-        description="table of KING (.kin0, .kin, .seg), plink2 (--make-king-table) or UK Biobank (ukb_rel.dat), or a list "
-        "[a.kin, b.kin0], to take instead of the genotypes (only the .fam is read); G is twice the kinship",
+        description="table of KING (.kin0, .kin, .seg), plink2 (--make-king-table) or UK Biobank (ukb_rel.dat), or a "
+        "list [a.kin, b.kin0], taken instead of the genotypes (only the .fam is read); G is twice the kinship",
     )
-    out: Path = Field(description="prefix to write: .grm.sp and .grm.id, which sparse_grm= takes; .grm.kin0 lists pairs")
+    out: Path = Field(description="prefix to write: .grm.sp, .grm.id (for sparse_grm=); .grm.kin0 lists the pairs")
     method: Literal["king", "gcta"] = Field(
         "king", description="king: KING-robust, right among ancestries; gcta: GCTA's GRM, which takes ancestry for kin"
     )
@@ -285,7 +285,9 @@ class GrmConfig(VerbConfig):
     def _one_source(self) -> Self:
         unused = {"method", "max_variants", "min_maf", "max_missing"} & self.model_fields_set
         if self.kinship is not None and unused:
-            raise ValueError(f"{', '.join(sorted(unused))}: are of no use with kinship=, which is read as it is; remove them")
+            raise ValueError(
+                f"{', '.join(sorted(unused))}: of no use with kinship=, which is read as it is; leave it out"
+            )
         return self
 
 
@@ -363,12 +365,24 @@ class GwasConfig(VerbConfig):
 
 
 class ExportConfig(VerbConfig):
-    """Summary statistics of one trait, or of the smallest p over traits, as other programs read them."""
+    """Summary statistics as other programs read them: of a trait, of several, or of the smallest p over traits."""
 
     sumstats: Path = Field(description="folder that gwas wrote")
-    trait: str = Field("minp", description="name of a trait, or minp")
-    format: Literal["fastgwa", "ssf", "fuma"] = Field("fastgwa", description="GCTA, GWAS-SSF, or FUMA's input")
-    out: Path = Field(description="file to write; .gz compresses")
+    trait: str | list[str] = Field(
+        "minp",
+        description="a trait, minp or multivariate: one file; a list of them, or all (traits): a folder with a file each",
+    )
+    format: Literal["fastgwa", "ssf", "fuma", "regenie"] = Field(
+        "fastgwa", description="columns of GCTA, of GWAS-SSF (with its -meta.yaml), of FUMA's input, or of regenie"
+    )
+    out: Path = Field(description="file to write (.gz compresses, .parquet is Parquet); of several traits a folder")
+    encoding: Literal["text", "gz", "parquet"] | None = Field(
+        None, description="of the files of a folder; default gz. One file is encoded as its suffix says"
+    )
+    untested: bool = Field(False, description="keep variants that were not tested, as NA (fastgwa, regenie)")
+    assembly: Literal["GRCh36", "GRCh37", "GRCh38", "NR"] = Field(
+        "NR", description="genome assembly of the positions, for the metadata of ssf; NR: not reported"
+    )
 
 
 # -------------------------------------------------------------------------------------------------------- loci

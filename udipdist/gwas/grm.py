@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from typing import NoReturn
 
 import numpy as np
 import pandas as pd
@@ -15,6 +16,7 @@ from scipy import sparse
 from scipy.sparse import csgraph
 
 from hpc.errors import InputError
+from hpc.files import publish
 from udipdist.gwas.tables import Match, describe_keys, keys, refuse_duplicates
 
 log = logging.getLogger(__name__)
@@ -91,15 +93,32 @@ def read(prefix: str) -> tuple[pd.DataFrame, sparse.csr_array]:
             f"{path}: has no diagonal entry for {len(absent)} people (row {absent[0]}); "
             f"add lines such as `{absent[0]} {absent[0]} 1`"
         )
+    diagonal_N = np.empty(n)
+    diagonal_N[low[on_diagonal]] = value[on_diagonal]
     pairs = ~on_diagonal
-    matrix = sparse.coo_array(
-        (
-            np.concatenate([value, value[pairs]]),
-            (np.concatenate([high, low[pairs]]), np.concatenate([low, high[pairs]])),
-        ),
-        shape=(n, n),
-    )
-    return people, matrix.tocsr()
+    return people, symmetric(low[pairs], high[pairs], value[pairs], diagonal_N)
+
+
+def symmetric(low_L: np.ndarray, high_L: np.ndarray, value_L: np.ndarray, diagonal_N: np.ndarray) -> sparse.csr_array:
+    """G [N, N] of its diagonal and L pairs of different people, each pair given once."""
+    n = len(diagonal_N)
+    everybody = np.arange(n)
+    rows = np.concatenate([everybody, low_L, high_L])
+    columns = np.concatenate([everybody, high_L, low_L])
+    values = np.concatenate([diagonal_N, value_L, value_L])
+    return sparse.coo_array((values, (rows, columns)), shape=(n, n)).tocsr()
+
+
+def write(prefix: str, people: pd.DataFrame, matrix: sparse.csr_array) -> None:
+    """Write PREFIX.grm.id and then PREFIX.grm.sp (lower triangle and diagonal, 8 digits), as GCTA does."""
+    with publish(f"{prefix}.grm.id") as partial:
+        people[["FID", "IID"]].to_csv(partial, sep="\t", header=False, index=False)
+    lower = sparse.tril(matrix).tocsr()
+    lower.sort_indices()
+    entries = lower.tocoo()
+    table = pd.DataFrame({"row": entries.row, "column": entries.col, "value": entries.data})
+    with publish(f"{prefix}.grm.sp") as partial:
+        table.to_csv(partial, sep="\t", header=False, index=False, float_format="%.8g")
 
 
 def rows_of(prefix: str, people: pd.DataFrame, analysed: pd.DataFrame, match: Match) -> np.ndarray:
@@ -127,7 +146,7 @@ def decompose(matrix: sparse.csr_array, max_family: int) -> Families:
     _, label_N = csgraph.connected_components(matrix, directed=False)
     size_of = np.bincount(label_N, minlength=1)
     if len(size_of) and size_of.max() > max_family:
-        _refuse_family(matrix, np.flatnonzero(label_N == size_of.argmax()), max_family)
+        refuse_family(matrix, np.flatnonzero(label_N == size_of.argmax()), max_family, "sparse_grm")
     order_N = np.lexsort((np.arange(n), label_N, size_of[label_N]))
     n_single = int((size_of[label_N] == 1).sum())
     size_F = np.sort(size_of[size_of > 1])
@@ -164,15 +183,27 @@ def _blocks(ordered: sparse.csr_array, start_f: np.ndarray, size: int) -> np.nda
     return dense
 
 
-def _refuse_family(matrix: sparse.csr_array, members: np.ndarray, max_family: int) -> None:
-    """Say how large the largest family is, and the smallest relatedness that must be cut to split it.
+def refuse_family(matrix: sparse.csr_array, members: np.ndarray, max_family: int, where: str) -> NoReturn:
+    """Say how large the largest family of G is, and up to which relatedness pairs must go to split it (InputError)."""
+    cutoff = splitting_cutoff(matrix[members][:, members], max_family)
+    raise InputError(
+        f"{where}: the largest group of relatives has {len(members)} people, more than "
+        f"max_family={max_family}; keep only pairs above {cutoff:.4f} (gcta --make-bK-sparse {cutoff:.4f}, "
+        f"or udipdist grm cutoff={cutoff + 1e-4:.4f}), "
+        f"or type max_family={len(members)} if there is memory for a dense matrix of that size"
+    )
+
+
+def splitting_cutoff(matrix: sparse.csr_array, max_family: int) -> float:
+    """Up to which relatedness (four decimals) pairs must go so that no family of G has more than `max_family` people;
+    0 where none has.
 
     The maximum spanning tree holds the strongest path between any two members: joining its edges from the strongest
     on, the edge that makes a family too large is the weakest that must go.
     """
-    tree = csgraph.minimum_spanning_tree(-abs(matrix[members][:, members])).tocoo()
-    parent = np.arange(len(members))
-    size = np.ones(len(members), np.int64)
+    tree = csgraph.minimum_spanning_tree(-abs(matrix)).tocoo()
+    parent = np.arange(matrix.shape[0])
+    size = np.ones(len(parent), np.int64)
 
     def root(i: int) -> int:
         while parent[i] != i:
@@ -185,12 +216,8 @@ def _refuse_family(matrix: sparse.csr_array, members: np.ndarray, max_family: in
         parent[a] = b
         size[b] += size[a]
         if size[b] > max_family:
-            cutoff = np.ceil(-tree.data[edge] * 1e4) / 1e4
-            raise InputError(
-                f"sparse_grm: the largest group of relatives has {len(members)} people, more than "
-                f"max_family={max_family}; keep only pairs above {cutoff:.4f} (gcta --make-bK-sparse {cutoff:.4f}), "
-                f"or type max_family={len(members)} if there is memory for a dense matrix of that size"
-            )
+            return float(np.ceil(-tree.data[edge] * 1e4) / 1e4)
+    return 0.0
 
 
 def _columns(path: str, names: list[str], dtype: type | None) -> pd.DataFrame:
