@@ -1,44 +1,449 @@
-"""Dask workers that call `part`. The only importer of dask.distributed."""
+"""Where parts run: here, in worker processes of this machine, on a Dask scheduler that is there, or in Slurm jobs.
+
+The only importer of dask.distributed. Whatever happens to workers, a part is done when its record is there
+(hpc.parts), so every error here ends with the same advice: the same command goes on.
+"""
 
 from __future__ import annotations
 
+import faulthandler
 import logging
-from collections.abc import Iterator
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any, Self
 
+from pydantic import Field, model_validator
+
+import hpc
 from hpc import parts
-from hpc.errors import Incomplete
+from hpc.config import Config
+from hpc.errors import ConfigError, Incomplete, InputError, some
+
+log = logging.getLogger(__name__)
+_MUST_AGREE = ("python", "distributed", "dask", "numpy")
+_LOOK_EVERY_SECONDS = 2.0
+_SUBMIT_EVERY_SECONDS = 30.0  # longer than Dask takes to give a lost worker up
 
 
-def runner(workers: int, threads: int = 1) -> parts.Runner:
-    """A runner for `parts.run`: `workers` local Dask worker processes; 0 means here, synchronously."""
-    return parts.here if workers == 0 else partial(_on_local_cluster, workers=workers, threads=threads)
+class SlurmConfig(Config):
+    """Workers that are Slurm jobs, submitted by dask-jobqueue (pip install 'udipdist[slurm]')."""
+
+    jobs: Annotated[int, Field(ge=0)] = Field(0, description="Slurm jobs to submit, a worker each; 0: no Slurm")
+    queue: str | None = Field(None, description="partition (sbatch -p)")
+    account: str | None = Field(None, description="account (sbatch -A)")
+    walltime: str = Field("01:00:00", description="time limit of a job; lost workers are submitted again")
+    memory: str = Field("4GB", description="memory of a job")
+    cores: Annotated[int, Field(gt=0)] = Field(1, description="cores of a job, the threads of a part")
+    interface: str | None = Field(None, description="network interface of the nodes, as ib0 or eth0")
+    host: str | None = Field(None, description="address of this machine that the nodes can reach; default by interface")
+    python: str | None = Field(None, description="Python of the workers; default the one that runs this")
+    options: list[str] = Field([], description="more words for sbatch, as [--qos=long, --constraint=avx512]")
+    prologue: list[str] = Field([], description="lines of the job script before the worker, as [module load gcc]")
 
 
-def _on_local_cluster(
-    job: parts.Job, indices: list[int], workers: int, threads: int
+class ClusterConfig(Config):
+    """Where parts run, if not in `workers` processes of this machine."""
+
+    address: str | None = Field(
+        None, description="Dask scheduler that is there: tcp://HOST:8786, or the path of its scheduler file"
+    )
+    wait: Annotated[float, Field(gt=0)] = Field(
+        60.0, description="seconds without a scheduler or any worker after which a run ends"
+    )
+    failures: Annotated[int, Field(ge=0)] = Field(3, description="workers that one part may kill before a run ends")
+    slurm: SlurmConfig = SlurmConfig()
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Self:
+        if self.address is not None and self.slurm.jobs:
+            raise ValueError("cluster.address and cluster.slurm.jobs: are two places to run parts; give one of them")
+        return self
+
+
+def runner(workers: int, config: ClusterConfig | None = None) -> parts.Runner:
+    """A runner for `parts.run`: the scheduler at `config.address`, Slurm jobs, `workers` local processes; or here."""
+    config = config or ClusterConfig()
+    if config.address is not None:
+        return partial(_spread, config=config, connect=partial(_existing, config))
+    if config.slurm.jobs:
+        return partial(_spread, config=config, connect=partial(_slurm, config))
+    if workers:
+        return partial(_spread, config=config, connect=partial(_local, config, workers))
+    return parts.here
+
+
+def threads(workers: int, config: ClusterConfig | None = None) -> int:
+    """Threads for one part: a Slurm job has its cores, workers of this machine share them, others have one."""
+    config = config or ClusterConfig()
+    if config.slurm.jobs:
+        return config.slurm.cores
+    if config.address is not None:
+        return 1
+    from dask.system import cpu_count
+
+    return max(1, cpu_count() // max(1, workers))
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What a worker must see: the file that the caller has put into the folder, and the same software."""
+
+    path: Path
+    text: str
+    software: str
+
+    def judge(self, who: str, software: str, text: str | None) -> None:
+        """Raises InputError where worker `who` has another version, or does not see the folder."""
+        if software != self.software:
+            raise InputError(
+                f"the Dask worker {who} has udipdist {software}, and this is {self.software}; install the same version "
+                "on both"
+            )
+        if text != self.text:
+            raise InputError(
+                f"the Dask worker {who} does not see the folder {self.path.parent}; out= and all input must lie on a "
+                "file system that every worker mounts at the same path"
+            )
+
+
+# ---------------------------------------------------------------------------------------------- the caller's side
+
+Watch = Callable[[int], None]  # called again and again with the parts done; Incomplete where no worker will come
+Connect = Callable[[Path, int], AbstractContextManager[tuple[Any, Watch]]]
+
+
+def _spread(
+    job: parts.Job, indices: list[int], config: ClusterConfig, connect: Connect
 ) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Run parts on Dask workers, in the order in which they end."""
     if not indices:
         return
     import dask
-    from distributed import Client, KilledWorker, LocalCluster, as_completed
+    from distributed import as_completed
 
     logging.getLogger("distributed").setLevel(logging.ERROR)
+    logging.getLogger("distributed.nanny.memory").setLevel(logging.WARNING)  # says which worker it ends, and why
+    logging.getLogger("distributed.client").setLevel(logging.CRITICAL)  # says at length what is one message here
+    settings = {
+        "distributed.scheduler.allowed-failures": config.failures,
+        "distributed.scheduler.worker-saturation": 1.0,  # a worker holds the part it runs and no other: it is to blame
+        "distributed.comm.timeouts.connect": f"{config.wait}s",
+    }
+    with dask.config.set(settings), connect(job.place, len(indices)) as (client, watch), _probe(job.place) as probe:
+        _require_same_software(client, job, probe)
+        shared = client.submit(_same, job, pure=False)  # a task, not scattered data: made again where a worker dies
+        futures = {client.submit(_on_worker, shared, i, probe, pure=False): i for i in indices}
+        completed, done = as_completed(futures), 0
+        try:
+            while not completed.is_empty():
+                batch = completed.next_batch(block=False)
+                if not batch:
+                    time.sleep(0.02)
+                    watch(done)
+                for future in batch:
+                    index = futures.pop(future)
+                    yield index, _result(job, index, future, config)
+                    future.release()
+                    done += 1
+        finally:
+            if futures and client.status == "running":
+                client.cancel(list(futures), force=True)
+
+
+def _result(job: parts.Job, index: int, future: Any, config: ClusterConfig) -> dict[str, Any]:
+    """What a part returned. Raises its error, or Incomplete where workers or the scheduler died."""
+    from concurrent.futures import CancelledError
+
+    from distributed import KilledWorker
+
+    try:
+        return future.result()
+    except KilledWorker as error:
+        raise Incomplete(_of_killed(job, index, error, config)) from None
+    except CancelledError as error:
+        raise Incomplete(
+            f"{job.place}: the Dask scheduler{f' at {config.address}' if config.address else ''} went away in part "
+            f"{index} ({getattr(error, 'reason', 'cancelled')}); start it again, and the same command goes on"
+        ) from None
+    except ImportError as error:
+        raise InputError(_of_import(str(error))) from None
+
+
+def _of_killed(job: parts.Job, index: int, error: Any, config: ClusterConfig) -> str:
+    path = parts.log_of_part(job.place, index)
+    said = path.read_text(encoding="utf-8", errors="replace").strip().splitlines() if path.exists() else []
+    lines = "".join(f"\n  {line}" for line in said[-12:])
+    return (
+        f"{job.place}: part {index} killed {error.allowed_failures + 1} workers one after the other, the last at "
+        f"{error.last_worker.address}, most likely for want of memory; the same command goes on with the parts that "
+        f"are left: give fewer workers= or more memory"
+        + (f". What the part said last ({path}):{lines}" if said else "")
+    )
+
+
+def _of_import(reason: str) -> str:
+    return (
+        f"a Dask worker cannot import what it needs ({reason}); install udipdist {hpc.__version__} for the Python of "
+        "the workers, or start them where it is installed"
+    )
+
+
+@contextmanager
+def _probe(place: Path) -> Iterator[Probe]:
+    text = uuid.uuid4().hex
+    path = Path(place).absolute() / f".seen-{text[:8]}"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    try:
+        yield Probe(path, text, hpc.__version__)
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _require_same_software(client: Any, job: parts.Job, probe: Probe) -> None:
+    """Ask the workers that are there before they get work. Raises InputError."""
+    found = client.get_versions()
+    ours = _versions(found["client"])
+    others = {"the scheduler": found["scheduler"], **{f"worker {name}": w for name, w in found["workers"].items()}}
+    for who, theirs in others.items():
+        theirs = _versions(theirs)
+        names = _MUST_AGREE if who != "the scheduler" else _MUST_AGREE[:3]
+        differ = [f"{name} {theirs[name]}, here {ours[name]}" for name in names if theirs[name] != ours[name]]
+        if differ:
+            raise InputError(f"{who} has other software ({some(differ)}); start it from the same environment as this")
+    module, path = type(job).__module__, str(probe.path)
+
+    def look():  # travels by value, so that it can say that hpc is missing
+        import importlib
+        import pathlib
+
+        try:
+            seen = importlib.import_module("hpc").__version__
+            if module != "__main__":
+                importlib.import_module(module)
+        except ImportError as error:
+            return "import", str(error)
+        probe = pathlib.Path(path)
+        return "seen", seen, probe.read_text() if probe.exists() else None
+
+    for name, answer in client.run(look, on_error="return").items():
+        if isinstance(answer, BaseException):
+            raise InputError(f"the Dask worker {name} cannot be asked what it sees ({answer!r})")
+        if answer[0] == "import":
+            raise InputError(_of_import(f"{name}: {answer[1]}"))
+        probe.judge(name, answer[1], answer[2])
+
+
+def _versions(answer: dict[str, Any]) -> dict[str, Any]:
+    """The versions that must agree, from what Dask says of a process; of Python the first two numbers."""
+    packages = dict(answer["packages"])
+    packages["python"] = ".".join(str(packages["python"]).split(".")[:2])
+    return {name: packages.get(name) for name in _MUST_AGREE}
+
+
+# ----------------------------------------------------------------------------------------------- the three places
+
+
+@contextmanager
+def _local(config: ClusterConfig, workers: int, place: Path, n_parts: int) -> Iterator[tuple[Any, Watch]]:
+    from distributed import Client, LocalCluster
+
     with (
-        dask.config.set({"distributed.scheduler.allowed-failures": 3}),
         LocalCluster(
-            n_workers=min(workers, len(indices)), threads_per_worker=threads, processes=True, dashboard_address=":0"
+            n_workers=min(workers, n_parts), threads_per_worker=1, processes=True, dashboard_address=":0"
         ) as cluster,
         Client(cluster) as client,
     ):
-        shared = client.scatter(job, broadcast=True, hash=False)
-        futures = {client.submit(parts.run_part, shared, i, pure=False): i for i in indices}
-        for future in as_completed(futures):
-            try:
-                yield futures[future], future.result()
-            except KilledWorker:
-                raise Incomplete(
-                    f"{job.place}: the worker that ran part {futures[future]} died again and again, most likely for "
-                    "want of memory; give fewer workers= and run the same command to go on"
-                ) from None
+        yield client, lambda done: None  # the nannies start a worker again
+
+
+@contextmanager
+def _existing(config: ClusterConfig, place: Path, n_parts: int) -> Iterator[tuple[Any, Watch]]:
+    from distributed import Client
+
+    address = str(config.address)
+    if "://" in address:
+        where = {"address": address}
+    elif Path(address).is_file():
+        where = {"scheduler_file": address}
+    else:
+        raise ConfigError(
+            f"cluster.address={address}: is neither tcp://HOST:PORT nor a scheduler file that is there; start one with "
+            "`dask scheduler --scheduler-file FILE`"
+        )
+    try:
+        client = Client(**where, timeout=config.wait)
+    except (OSError, ValueError, KeyError, TimeoutError) as error:
+        raise InputError(
+            f"cluster.address={address}: no Dask scheduler answers there within {config.wait:g} s "
+            f"({str(error).splitlines()[0] if str(error) else type(error).__name__}); start one with `dask scheduler`, "
+            "or give its address"
+        ) from None
+    with client:
+        log.info("%d workers of %s; %s", len(_workers(client)), address, client.dashboard_link)
+        yield client, _Patience(client, config).look
+
+
+@contextmanager
+def _slurm(config: ClusterConfig, place: Path, n_parts: int) -> Iterator[tuple[Any, Watch]]:
+    slurm = config.slurm
+    if shutil.which("sbatch") is None:
+        raise ConfigError(
+            f"cluster.slurm.jobs={slurm.jobs}: this machine has no sbatch; type this on a login node of a Slurm "
+            "cluster, or give workers= or cluster.address="
+        )
+    try:
+        from dask_jobqueue import SLURMCluster
+    except ImportError:
+        raise ConfigError(
+            f"cluster.slurm.jobs={slurm.jobs}: needs the package dask-jobqueue; type pip install 'udipdist[slurm]'"
+        ) from None
+    from distributed import Client
+
+    logs = Path(place).absolute() / "parts" / "slurm"
+    scheduler = {"dashboard_address": ":0"} | ({"host": slurm.host} if slurm.host else {})
+    jobs = min(slurm.jobs, n_parts)
+    with SLURMCluster(
+        cores=1,  # one part at a time
+        processes=1,
+        job_cpu=slurm.cores,
+        memory=slurm.memory,
+        queue=slurm.queue,
+        account=slurm.account,
+        walltime=slurm.walltime,
+        interface=slurm.interface,
+        python=slurm.python or sys.executable,
+        scheduler_options=scheduler,
+        log_directory=str(logs),
+        job_extra_directives=list(slurm.options),
+        job_script_prologue=list(slurm.prologue),
+    ) as cluster:
+        _require_accepted(cluster.job_script())
+        cluster.scale(jobs=jobs)
+        with Client(cluster) as client:
+            log.info("%d Slurm jobs are submitted; what they say: %s; %s", jobs, logs, client.dashboard_link)
+            yield client, _SlurmPatience(client, config, cluster, jobs, logs).look
+
+
+def _require_accepted(script: str) -> None:
+    """Ask Slurm whether it would take the job. Raises ConfigError with its words."""
+    asked = subprocess.run(["sbatch", "--test-only"], input=script, text=True, capture_output=True, check=False)
+    if asked.returncode:
+        raise ConfigError(f"cluster.slurm: Slurm refuses the job of a worker: {asked.stderr.strip()}")
+
+
+def _workers(client: Any) -> list[str]:
+    return list(client.scheduler_info()["workers"])
+
+
+class _Patience:
+    """Ends a run that has had no worker for `config.wait` seconds."""
+
+    def __init__(self, client: Any, config: ClusterConfig):
+        self.client, self.config = client, config
+        self.looked = self.seen = time.monotonic()
+
+    def look(self, done: int) -> None:
+        """Look now and then; `done` parts are done. Raises Incomplete."""
+        now = time.monotonic()
+        if now - self.looked < _LOOK_EVERY_SECONDS:
+            return
+        self.looked = now
+        n_workers = len(_workers(self.client))
+        if n_workers:
+            self.seen = now
+        self.judge(n_workers, now - self.seen, done)
+
+    def judge(self, n_workers: int, seconds: float, done: int) -> None:
+        """What to do with `n_workers`, none for `seconds`. Raises Incomplete."""
+        if seconds > self.config.wait:
+            raise Incomplete(
+                f"cluster.address={self.config.address}: has had no worker for {seconds:.0f} s; start some with "
+                "`dask worker ADDRESS`, and the same command goes on"
+            )
+
+
+class _SlurmPatience(_Patience):
+    """Waits as long as Slurm has a job of ours; submits lost ones again as long as parts get done."""
+
+    def __init__(self, client: Any, config: ClusterConfig, cluster: Any, jobs: int, logs: Path):
+        super().__init__(client, config)
+        self.cluster, self.jobs, self.logs = cluster, jobs, logs
+        self.done, self.submitted, self.said = 0, self.looked, self.looked
+
+    def judge(self, n_workers: int, seconds: float, done: int) -> None:
+        """Raises Incomplete where all jobs have ended and none did a part."""
+        now = self.looked
+        if n_workers < self.jobs and done > self.done and now - self.submitted > _SUBMIT_EVERY_SECONDS:
+            self.done, self.submitted = done, now
+            self.cluster.scale(jobs=self.jobs)
+        if n_workers:
+            return
+        states = self._states()
+        if states and now - self.said > _SUBMIT_EVERY_SECONDS:
+            self.said = now
+            log.info("waiting for Slurm: %d jobs, %s", len(states), ", ".join(sorted(set(states))).lower())
+        if not states and seconds > self.config.wait:
+            said = [line for path in sorted(self.logs.glob("*.err")) for line in path.read_text().splitlines()[-3:]]
+            raise Incomplete(
+                f"cluster.slurm: all {self.jobs} Slurm jobs have ended, and no worker is left; the same command goes "
+                f"on. Their logs: {self.logs}" + "".join(f"\n  {line}" for line in said[-6:])
+            )
+
+    def _states(self) -> list[str]:
+        """What Slurm says of our jobs that it still has: pending, running ..."""
+        ids = [str(worker.job_id) for worker in self.cluster.workers.values() if worker.job_id is not None]
+        asked = subprocess.run(
+            ["squeue", "--noheader", "--format=%T", f"--jobs={','.join(ids)}"],
+            text=True, capture_output=True, check=False,
+        )  # fmt: skip
+        return asked.stdout.split()
+
+
+# ---------------------------------------------------------------------------------------------- the worker's side
+
+
+def _same(job: parts.Job) -> parts.Job:
+    return job
+
+
+def _on_worker(job: parts.Job, index: int, probe: Probe) -> dict[str, Any]:
+    """Do a part on a worker. What it says, and where it was when it crashed, stays in its log if the worker dies."""
+    seen = probe.path.read_text(encoding="utf-8") if probe.path.exists() else None
+    probe.judge(f"on {socket.gethostname()}", hpc.__version__, seen)  # this worker may have come later than the others
+    path = parts.log_of_part(job.place, index)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as file:
+        handler = logging.StreamHandler(file)
+        logging.getLogger().addHandler(handler)
+        faulthandler.enable(file)
+        try:
+            file.write(f"{datetime.now():%Y-%m-%d %H:%M:%S} part {index} begins: {_who()}\n")
+            file.flush()
+            return parts.run_part(job, index)
+        finally:
+            faulthandler.disable()
+            logging.getLogger().removeHandler(handler)
+            path.unlink(missing_ok=True)
+
+
+def _who() -> str:
+    """Host, process and free memory, for the log of a part."""
+    import psutil
+
+    memory = psutil.virtual_memory()
+    return (
+        f"{socket.gethostname()}, process {os.getpid()}, {memory.available / 1e9:.1f} of {memory.total / 1e9:.1f} GB "
+        "of memory free"
+    )

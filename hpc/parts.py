@@ -2,28 +2,37 @@
 
 `plan` fixes the parts and refuses what cannot work. `part(i)` is idempotent and publishes whole files. `finish`
 checks all parts. A local loop, Dask workers and a Slurm array are three ways of calling `part`. A part is done when
-its marker, written last, is there: killing anything and running it again redoes only unfinished parts.
+its record, written last, is there and the files it names are as they were written: killing anything and running it
+again redoes only unfinished parts.
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
+import re
+import socket
+import time
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
-from hpc.errors import Incomplete, OutputExists, some
-from hpc.files import publish_json
+from hpc.errors import Incomplete, NoSpace, OutputExists, some
+from hpc.files import publish_json, remove, sha256
 from hpc.progress import Progress
 
 log = logging.getLogger(__name__)
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_LEFTOVER = re.compile(r"^\..+\.(partial|trash)-[0-9a-f]{8}$|\.[0-9a-f]{32}\.partial$")  # of hpc.files, and of zarr
 
 
 class Job(Protocol):
-    """Work cut into parts. It must be picklable: workers get a copy."""
+    """Work cut into parts. It must be picklable: workers get a copy. Its place is absolute where they are remote."""
 
-    place: Path  # the directory that holds plan.json and the markers
+    place: Path  # the directory that holds plan.json and the records
     n_parts: int
     unit: str  # what `size_of_part` counts, for the progress line
 
@@ -34,20 +43,40 @@ class Job(Protocol):
         """How many units part `index` holds."""
 
 
+@runtime_checkable
+class Writer(Protocol):
+    """A job that says what a part wrote, so that a file lost or changed later is noticed."""
+
+    def files_of_part(self, index: int) -> Iterable[Path]:
+        """The files below `place` that hold part `index`; those that do not exist stand for nothing written."""
+
+
 def fix_plan(place: str | Path, plan: dict[str, Any]) -> None:
     """Write the plan of an unfinished output, or check that the one there is the same. Raises OutputExists."""
     path = Path(place) / "plan.json"
     plan = json.loads(json.dumps(plan))
     if path.exists():
         old = json.loads(path.read_text(encoding="utf-8"))
-        if old == plan:
-            return
-        differ = sorted(key for key in {*old, *plan} if old.get(key) != plan.get(key))
-        raise OutputExists(
-            f"{place}: holds unfinished work of another plan (different: {some(differ)}); "
-            "give another out= or type overwrite=true to start afresh"
-        )
+        differ = _differences(old, plan)
+        if differ:
+            raise OutputExists(
+                f"{place}: holds unfinished work of another plan (different: {some(differ)}); "
+                "give another out= or type overwrite=true to start afresh"
+            )
+        return
     publish_json(path, plan)
+
+
+def _differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
+    """The dotted keys at which two plans differ."""
+    differ = []
+    for key in sorted({*old, *new}):
+        one, other = old.get(key), new.get(key)
+        if isinstance(one, dict) and isinstance(other, dict):
+            differ += _differences(one, other, f"{prefix}{key}.")
+        elif one != other:
+            differ.append(prefix + key)
+    return differ
 
 
 def drop_plan(place: str | Path) -> bool:
@@ -59,8 +88,13 @@ def drop_plan(place: str | Path) -> bool:
 
 
 def marker(place: str | Path, index: int) -> Path:
-    """The file that says that part `index` is done."""
+    """The record of part `index`: it says that the part is done, what it found and what it wrote."""
     return Path(place) / "parts" / f"{index:06d}.json"
+
+
+def log_of_part(place: str | Path, index: int) -> Path:
+    """What a worker says while it does part `index`; kept where the worker dies of it."""
+    return Path(place) / "parts" / f"{index:06d}.log"
 
 
 def pending(job: Job) -> list[int]:
@@ -68,22 +102,72 @@ def pending(job: Job) -> list[int]:
     return [i for i in range(job.n_parts) if not marker(job.place, i).exists()]
 
 
+def damaged(job: Job, contents: bool = True) -> dict[int, list[str]]:
+    """Of the parts that are done, those whose files are no longer as they were written: 'PATH (what is wrong)'.
+
+    `contents`: compare the SHA-256 of every file; otherwise only that it is there with the same size.
+    """
+    done = [i for i in range(job.n_parts) if marker(job.place, i).exists()]
+    found = {}
+    with ThreadPoolExecutor(8) as threads, Progress("checking what is done", len(done), "parts") as progress:
+        looks = threads.map(lambda i: _wrong(job.place, _read(job, i), contents), done)
+        for index, wrong in zip(done, looks, strict=True):
+            if wrong:
+                found[index] = wrong
+            if contents:
+                progress.advance()
+    return found
+
+
 def run_part(job: Job, index: int) -> dict[str, Any]:
-    """Do one part unless it is done, and mark it. Returns its facts."""
+    """Do one part unless it is done and its files are whole, and record it. Returns its facts. Raises NoSpace."""
     path = marker(job.place, index)
     if path.exists():
-        return json.loads(path.read_text(encoding="utf-8"))
-    facts = job.part(index)
-    publish_json(path, facts)
+        record = _read(job, index)
+        wrong = _wrong(job.place, record, contents=True)
+        if not wrong:
+            return record["facts"]
+        log.warning("%s: part %d is done again: %s", job.place, index, some(wrong))
+        path.unlink(missing_ok=True)
+    started, clock = datetime.now(UTC), time.monotonic()
+    try:
+        facts = job.part(index)
+        record = {
+            "part": index,
+            "facts": facts,
+            "files": _checksums(job, index),
+            "host": socket.gethostname(),
+            "started": started.isoformat(timespec="seconds"),
+            "seconds": round(time.monotonic() - clock, 3),
+        }
+        publish_json(path, record)
+    except OSError as error:
+        if error.errno in _FULL:
+            raise NoSpace(
+                f"{job.place}: the disk is full, or a limit of file sizes is reached ({error.strerror}), in part "
+                f"{index}; free some space, then run the same command again"
+            ) from None
+        raise
     return facts
 
 
-def facts(job: Job) -> list[dict[str, Any]]:
-    """The facts of all parts, in order. Raises Incomplete where parts are missing."""
+def finish(job: Job, contents: bool = True) -> list[dict[str, Any]]:
+    """The facts of all parts, in order, when all are done and their files whole (see `damaged`); what killed writers
+    left is removed. Raises Incomplete, which names what is missing or changed."""
     missing = pending(job)
     if missing:
         raise Incomplete(f"{job.place}: {len(missing)} of {job.n_parts} parts are not done (parts {some(missing)})")
-    return [json.loads(marker(job.place, i).read_text(encoding="utf-8")) for i in range(job.n_parts)]
+    wrong = damaged(job, contents)
+    if wrong:
+        files = [file for listed in wrong.values() for file in listed]
+        raise Incomplete(
+            f"{job.place}: {len(files)} files of {len(wrong)} parts are not as they were written: {some(files)}; "
+            f"do these parts again (parts {some(wrong, 20)}), then finish"
+        )
+    for path in list(Path(job.place).rglob("*")):
+        if _LEFTOVER.search(path.name):
+            remove(path)
+    return [_read(job, i)["facts"] for i in range(job.n_parts)]
 
 
 def here(job: Job, indices: Iterable[int]) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -96,13 +180,48 @@ Runner = Callable[[Job, list[int]], Iterator[tuple[int, dict[str, Any]]]]
 
 
 def run(job: Job, label: str, runner: Runner = here) -> list[dict[str, Any]]:
-    """Run all pending parts with a progress line; `runner` says where. Returns the facts of all parts."""
-    todo = pending(job)
+    """Run all parts that are not done, or no longer whole, with a progress line; `runner` says where.
+
+    Returns the facts of all parts. Raises Incomplete where parts that a runner has done are not to be seen here.
+    """
+    todo = sorted({*pending(job), *damaged(job)})
+    do(job, todo, label, runner)
+    return finish(job, contents=False)
+
+
+def do(job: Job, todo: list[int], label: str, runner: Runner = here) -> None:
+    """Run the parts `todo` with a progress line."""
     total = sum(job.size_of_part(i) for i in range(job.n_parts))
     done = total - sum(job.size_of_part(i) for i in todo)
-    if done:
-        log.info("%s: resuming, %d of %d parts are done", label, job.n_parts - len(todo), job.n_parts)
+    if done and todo:
+        log.info("%s: %d of %d parts are left to do", label, len(todo), job.n_parts)
     with Progress(label, total, job.unit, done=done) as progress:
         for index, _ in runner(job, todo):
             progress.advance(job.size_of_part(index))
-    return facts(job)
+
+
+def _read(job: Job, index: int) -> dict[str, Any]:
+    return json.loads(marker(job.place, index).read_text(encoding="utf-8"))
+
+
+def _checksums(job: Job, index: int) -> dict[str, dict[str, Any]]:
+    if not isinstance(job, Writer):
+        return {}
+    files = sorted(path for path in job.files_of_part(index) if path.exists())
+    return {
+        path.relative_to(job.place).as_posix(): {"bytes": path.stat().st_size, "sha256": sha256(path)} for path in files
+    }
+
+
+def _wrong(place: Path, record: dict[str, Any], contents: bool) -> list[str]:
+    """'PATH (what is wrong)' of the files in a record that are not as they were written."""
+    wrong = []
+    for name, seen in record["files"].items():
+        path = Path(place) / name
+        if not path.exists():
+            wrong.append(f"{name} (is gone)")
+        elif path.stat().st_size != seen["bytes"]:
+            wrong.append(f"{name} (has {path.stat().st_size:,} bytes, not {seen['bytes']:,})")
+        elif contents and sha256(path) != seen["sha256"]:
+            wrong.append(f"{name} (other bytes)")
+    return wrong

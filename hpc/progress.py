@@ -49,11 +49,16 @@ class Progress:
         elapsed = max(time.monotonic() - self._start, 1e-9)
         rate = (self.done - self._first) / elapsed
         left = f", {duration((self.total - self.done) / rate)} left" if rate > 0 and self.done < self.total else ""
-        return f"{self.label}: {self.done:,}/{self.total:,} {self.unit} ({rate:,.3g}/s{left}) {note}".rstrip()
+        return f"{self.label}: {self.done:,}/{self.total:,} {self.unit} ({_round(rate)}/s{left}) {note}".rstrip()
 
     def _draw(self, note: str = "") -> None:
         sys.stderr.write("\r\x1b[K" + self.line(note))
         sys.stderr.flush()
+
+
+def _round(rate: float) -> str:
+    """Three digits: '12,300', '4.56', '0.0123'."""
+    return f"{float(f'{rate:.3g}'):,.0f}" if rate >= 100 else f"{rate:.3g}"
 
 
 def duration(seconds: float) -> str:

@@ -21,16 +21,26 @@ from hpc.errors import ConfigError, Error, Preempted, of_the_disk
 from hpc.world import World
 from udipdist import config as configs
 
+GRAMMAR = "[CONFIG.yaml] [key=value ...]"
 _PATIENCE_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
 class Verb:
-    """A command: its configuration class, and the module with the function of its name and `preview`."""
+    """A command: its configuration class, and the module with the function of its name and `preview`.
+
+    `word` is the key that may be given before all else without its name (udipdist gwas-part 7 CONFIG.yaml).
+    """
 
     name: str
     config: type[Config]
     module: str
+    word: str | None = None
+
+    @property
+    def grammar(self) -> str:
+        """What stands after the name."""
+        return f"{self.word.upper()} {GRAMMAR}" if self.word else GRAMMAR
 
 
 VERBS = (
@@ -40,6 +50,9 @@ VERBS = (
     Verb("embed", configs.EmbedConfig, "udipdist.embed"),
     Verb("grm", configs.GrmConfig, "udipdist.gwas.relatives"),
     Verb("gwas", configs.GwasConfig, "udipdist.gwas.scan"),
+    Verb("gwas-plan", configs.GwasPlanConfig, "udipdist.gwas.phases"),
+    Verb("gwas-part", configs.GwasPartConfig, "udipdist.gwas.phases", word="part"),
+    Verb("gwas-finish", configs.GwasFinishConfig, "udipdist.gwas.phases"),
     Verb("export", configs.ExportConfig, "udipdist.gwas.export"),
     Verb("loci", configs.LociConfig, "udipdist.loci.clump"),
     Verb("panel", configs.PanelConfig, "udipdist.loci.panel"),
@@ -58,7 +71,7 @@ class _VerbCommand(click.Command):
             verb.name,
             callback=lambda words, dry_run: execute(verb, words, dry_run),
             params=[
-                click.Argument(["words"], nargs=-1, metavar="[CONFIG.yaml] [key=value ...]"),
+                click.Argument(["words"], nargs=-1, metavar=verb.grammar),
                 click.Option(
                     ["--dry-run"], is_flag=True, help="Print the resolved configuration and what would be done."
                 ),
@@ -106,16 +119,18 @@ def program() -> NoReturn:
 
 def resolve(verb: Verb, words: tuple[str, ...]) -> Config:
     """The configuration of a command line. Raises ConfigError."""
-    path = None
+    path, given = None, ()
+    if verb.word is not None and words and words[0][:1].isdigit() and "=" not in words[0]:
+        given, words = (f"{verb.word}={words[0]!r}",), words[1:]  # quoted: YAML takes 010 for 8
     if words and "=" not in words[0]:
         path, words = words[0], words[1:]
     stray = [word for word in words if "=" not in word]
     if stray:
         raise ConfigError(
             f"{stray[0]!r}: is not of the form key=value; "
-            f"the order is udipdist {verb.name} [CONFIG.yaml] [key=value ...]"
+            f"the order is udipdist {verb.name} {verb.grammar}"
         )
-    return verb.config.load(path, words)
+    return verb.config.load(path, (*given, *words))
 
 
 def execute(verb: Verb, words: tuple[str, ...], dry_run: bool) -> None:
@@ -129,7 +144,7 @@ def execute(verb: Verb, words: tuple[str, ...], dry_run: bool) -> None:
         if dry_run:
             click.echo(config.yaml() + "".join(f"# {line}\n" for line in module.preview(config)), nl=False)
             return
-        getattr(module, verb.name)(config)
+        getattr(module, verb.name.replace("-", "_"))(config)
     except Error as error:
         if not isinstance(error, Preempted):  # which all ranks leave together
             _let_the_main_rank_speak(world)

@@ -5,11 +5,13 @@ Lengths are in millimetres, positions in base pairs, times in seconds, unless a 
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from hpc.cluster import ClusterConfig
 from hpc.config import Config, merge
 
 Positive = Annotated[int, Field(gt=0)]
@@ -156,8 +158,9 @@ class IngestConfig(VerbConfig):
     column: str | None = Field(None, description="the CSV's column of paths; default the first that is not an id")
     subjects_per_shard: Positive = Field(64, description="volumes in one file of the store")
     allow_failures: NonNegative = Field(0, description="files that may fail before the exit status says so")
-    workers: NonNegative = Field(2, description="worker processes; 0 works in this one")
-    operational: ClassVar[frozenset[str]] = VerbConfig.operational | {"allow_failures"}
+    workers: NonNegative = Field(2, description="Dask worker processes on this machine; 0 works in this one")
+    cluster: ClusterConfig = ClusterConfig()
+    operational: ClassVar[frozenset[str]] = VerbConfig.operational | {"allow_failures", "cluster"}
 
 
 # ------------------------------------------------------------------------------------------------------- train
@@ -333,11 +336,10 @@ class GwasConfig(VerbConfig):
     weight_tolerance: float = Field(1e-9, gt=0, description="largest relative error of the weights' factorisation")
     block: Positive = Field(1024, description="variants decoded at once; does not change the result")
     variants_per_part: Positive = Field(8192, description="variants of one part, one shard of the output")
-    phase: Literal["all", "plan", "part", "finish"] = Field("all", description="for job arrays: do one phase only")
-    part: NonNegative = Field(0, description="phase=part: which part")
-    workers: NonNegative = Field(0, description="Dask worker processes; 0 works in this one")
+    workers: NonNegative = Field(0, description="Dask worker processes on this machine; 0 works in this one")
+    cluster: ClusterConfig = ClusterConfig()
     null: NullConfig = NullConfig()
-    operational: ClassVar[frozenset[str]] = VerbConfig.operational | {"block", "variants_per_part", "phase", "part"}
+    operational: ClassVar[frozenset[str]] = VerbConfig.operational | {"block", "variants_per_part", "cluster"}
 
     @field_validator("phenotypes", mode="before")
     @classmethod
@@ -364,13 +366,40 @@ class GwasConfig(VerbConfig):
         return self
 
 
+class GwasPlanConfig(GwasConfig):
+    """Plan a gwas whose parts run as a job array: check all input, fit the null models, print how many parts."""
+
+
+class GwasPartConfig(GwasConfig):
+    """Do parts of a planned gwas: udipdist gwas-part 7 CONFIG.yaml, or 0-9, or 3,5,8."""
+
+    part: str = Field(description="number of the part, a range as 0-9 (it may end beyond the last), or a list of both")
+    operational: ClassVar[frozenset[str]] = GwasConfig.operational | {"part"}
+
+    @field_validator("part", mode="before")
+    @classmethod
+    def _as_text(cls, value: Any) -> Any:
+        return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+    @field_validator("part")
+    @classmethod
+    def _of_numbers(cls, value: str) -> str:
+        if not re.fullmatch(r"\d+(-\d+)?(,\d+(-\d+)?)*", value):
+            raise ValueError("is no number of a part; give a number as 7, a range as 0-9, or a list of both as 0-9,12")
+        return value
+
+
+class GwasFinishConfig(GwasConfig):
+    """End a gwas of which all parts are done: check every file that they wrote, and write the manifest."""
+
+
 class ExportConfig(VerbConfig):
     """Summary statistics as other programs read them: of a trait, of several, or of the smallest p over traits."""
 
     sumstats: Path = Field(description="folder that gwas wrote")
     trait: str | list[str] = Field(
         "minp",
-        description="a trait, minp or multivariate: one file; a list of them, or all (traits): a folder with a file each",
+        description="a trait, minp or multivariate: one file; a list of them, or all traits: a folder of files",
     )
     format: Literal["fastgwa", "ssf", "fuma", "regenie"] = Field(
         "fastgwa", description="columns of GCTA, of GWAS-SSF (with its -meta.yaml), of FUMA's input, or of regenie"

@@ -42,7 +42,7 @@ def test_going_on_after_a_failure_redoes_nothing(tmp_path):
         parts.run(Squares(tmp_path, broken=3), "squares")
     assert parts.pending(Squares(tmp_path)) == [3, 4]
     with pytest.raises(Incomplete, match="2 of 5 parts are not done"):
-        parts.facts(Squares(tmp_path))
+        parts.finish(Squares(tmp_path))
     before = (tmp_path / "0.txt").stat().st_mtime_ns
     parts.run(Squares(tmp_path), "squares")
     assert (tmp_path / "0.txt").stat().st_mtime_ns == before
