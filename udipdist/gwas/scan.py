@@ -13,14 +13,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from dask.system import cpu_count
 
 from hpc import cluster, parts
-from hpc.errors import ConfigError, Incomplete, InputError
+from hpc.errors import Incomplete, InputError
 from hpc.files import publish, publish_json, remove, require_space
-from hpc.stage import Stage, fingerprint, make_way, stage
+from hpc.stage import Stage, fingerprint, stage
 from udipdist.config import GwasConfig
-from udipdist.gwas import assoc, covariates, genotypes, grm, outputs, samples, shard, sumstats, tables
+from udipdist.gwas import assoc, covariates, genotypes, grm, outputs, recorded, samples, shard, sumstats, tables
 from udipdist.gwas.fitting import fit_group, relatedness
 
 log = logging.getLogger(__name__)
@@ -29,32 +28,16 @@ log = logging.getLogger(__name__)
 def gwas(config: GwasConfig) -> None:
     """Test every variant against every trait; writes sumstats.zarr, null.tsv, samples.tsv and dropped.tsv.
 
-    Raises InputError for unusable input, OutputExists, Incomplete (phase=finish with parts missing).
+    Raises InputError for unusable input, OutputExists, Incomplete. Its phases as verbs of their own: gwas.phases.
     """
-    if config.phase == "plan":
-        make_way(config.out, config.overwrite)
+    with stage("gwas", config.out, config, inputs=input_files(config), overwrite=config.overwrite) as running:
         job = plan(config)
-        log.info("%s: planned, %d parts (phase=part part=0..%d)", config.out, job.n_parts, job.n_parts - 1)
-        return
-    if config.phase == "part":
-        job = planned(config)
-        if config.part >= job.n_parts:
-            raise ConfigError(f"part={config.part}: there are {job.n_parts} parts, 0..{job.n_parts - 1}")
-        parts.run_part(job, config.part)
-        return
-    overwrite = config.overwrite and config.phase == "all"
-    with stage("gwas", config.out, config, inputs=input_files(config), overwrite=overwrite) as running:
-        if config.phase == "all":
-            job = plan(config)
-            done = parts.run(job, "gwas", cluster.runner(config.workers))
-        else:
-            job = planned(config)
-            done = parts.facts(job)
+        done = parts.run(job, "gwas", cluster.runner(config.workers, config.cluster))
         finish(config, job, done, running)
 
 
 def finish(config: GwasConfig, job: shard.Scan, done: list[dict[str, Any]], running: Stage) -> None:
-    """End a scan of which all parts are done; `done` are the facts of the parts (`parts.facts(job)`).
+    """End a scan of which all parts are done; `done` are the facts of the parts (`parts.finish(job)`).
 
     Called inside `stage("gwas", config.out, config, inputs=input_files(config))`, which writes the manifest.
     """
@@ -183,6 +166,7 @@ def _save(
             "paths": [str(Path(path).absolute()) for path in bed.rows.paths],
             "counts": bed.rows.counts,
             "n_samples": bed.n_samples,
+            "stamps": bed.rows.stamps,
         },
         "groups": len(models),
         "fam": sample.fam_N.tolist(),
@@ -271,10 +255,10 @@ def planned(config: GwasConfig) -> shard.Scan:
     """The scan that `plan` prepared. Raises Incomplete, and OutputExists where the plan there is another one."""
     path = shard.planned_path(config.out)
     if not path.exists():
-        raise Incomplete(f"{config.out}: has no plan yet; run the same command with phase=plan first")
+        raise Incomplete(f"{config.out}: has no plan yet; run gwas-plan with the same words first")
     parts.fix_plan(config.out, _plan_of(config))
     contents = json.loads(path.read_text(encoding="utf-8"))
-    return shard.Scan(
+    return recorded.RecordedScan(
         place=config.out.absolute(),
         n_variants=contents["n_variants"],
         variants_per_part=min(config.variants_per_part, contents["n_variants"]),
@@ -318,8 +302,8 @@ def _phenotype_files(config: GwasConfig) -> dict[str, Path | None]:
 
 
 def _threads(config: GwasConfig) -> int:
-    """Threads of one process."""
-    return max(1, cpu_count() // max(1, config.workers))
+    """Threads of one part."""
+    return cluster.threads(config.workers, config.cluster)
 
 
 def _output_bytes(n_variants: int, n_traits: int) -> int:
