@@ -3,8 +3,8 @@
     python -m benchmarks.once CONFIG.json [--cores C]
 
 CONFIG.json holds the keys of `udipdist gwas`. `--cores` ties this process, and the workers it starts, to so many cores.
-The last line is JSON: seconds of the null models, of the whole pass, of the pass over the first part of each worker
-(mostly its start), and the memory of all processes.
+The last line is JSON: seconds of the null models and of the whole pass, variants per second once every worker has done
+its first part (most of which is its start), and the memory of all processes.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.clock import clock, watch_memory
+from hpc import parts
 
 ROOT = Path(__file__).parents[1]
 
@@ -44,7 +45,6 @@ def main() -> None:
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: options.cores])
     # After the cores are chosen: libraries count them when they are loaded.
     from benchmarks.passes import one_pass
-    from hpc import parts
     from udipdist.config import GwasConfig
     from udipdist.gwas import scan
 
@@ -53,25 +53,29 @@ def main() -> None:
     with watch_memory() as memory:
         with clock() as null:
             job = scan.plan(config)
-        few = min(max(1, config.workers), job.n_parts)
-        started = one_pass(job, config.workers, range(few))
         whole = one_pass(job, config.workers)
     assert not parts.pending(job)
     print(
         json.dumps(
             {
                 "null_seconds": null.seconds,
-                "start_seconds": started.seconds,
-                "start_variants": sum(job.size_of_part(i) for i in range(few)),
                 "pass_seconds": whole.seconds,
                 "pass_cpu_seconds": whole.cpu,
                 "variants": sum(job.size_of_part(i) for i in range(job.n_parts)),
+                "variants_per_s_running": _running(job, max(1, config.workers)),
                 "process_gb": memory.process / 1e9,
                 "together_gb": memory.together / 1e9,
                 "without_files_gb": memory.without_files / 1e9,
             }
         )
     )
+
+
+def _running(job: parts.Job, workers: int) -> float | None:
+    """Variants per second after the first part of each worker, from when the markers of parts were written."""
+    done = sorted((parts.marker(job.place, i).stat().st_mtime, job.size_of_part(i)) for i in range(job.n_parts))
+    rest = sum(size for _, size in done[workers:])
+    return rest / (done[-1][0] - done[workers - 1][0]) if rest else None
 
 
 if __name__ == "__main__":

@@ -48,23 +48,25 @@ def published() -> dict[str, Peer]:
     return {name: Peer(*figure) for name, figure in PUBLISHED.items()}
 
 
-def measure(folder: Path, scan: dict[str, Path], variants: int, people: int) -> dict[str, Peer]:
-    """Every peer that is installed, on the files of `scan` (genotypes, phenotypes, covariates, sparse_grm)."""
+def measure(
+    folder: Path, genotypes: Path, phenotypes: Path, covariates: Path, variants: int, people: int
+) -> dict[str, Peer]:
+    """Every peer that is installed, on the files of our scan where it can take them."""
     peers = {}
     if shutil.which("plink2"):
-        peers |= plink2(folder, scan, variants)
+        peers |= plink2(folder, genotypes, phenotypes, covariates, variants)
     if importlib.util.find_spec("statsmodels"):
         peers["statsmodels GLS, dense"] = statsmodels(people)
     return peers
 
 
-def plink2(folder: Path, scan: dict[str, Path], variants: int) -> dict[str, Peer]:
+def plink2(folder: Path, genotypes: Path, phenotypes: Path, covariates: Path, variants: int) -> dict[str, Peer]:
     """--glm with qt-residualize where this plink2 has it, else plain, over the first variants and all traits."""
     folder.mkdir(parents=True, exist_ok=True)
-    traits = _as_text(scan["phenotypes"], folder / "pheno.txt")
-    covariates = _as_text(scan["covariates"], folder / "covar.txt")
-    first_variants(scan["genotypes"], folder / "one", 1)
-    first_variants(scan["genotypes"], folder / "few", variants)
+    traits = _as_text(phenotypes, folder / "pheno.txt")
+    others = _as_text(covariates, folder / "covar.txt")
+    first_variants(genotypes, folder / "one", 1)
+    first_variants(genotypes, folder / "few", variants)
     mode = ["qt-residualize", "hide-covar"]
     if _glm(folder, "one", traits, mode) is None:
         mode = ["hide-covar"]
@@ -75,9 +77,7 @@ def plink2(folder: Path, scan: dict[str, Path], variants: int) -> dict[str, Peer
     slope = max(whole - start, 0.0) / (variants - 1) * TRAITS / len(traits)
     version = subprocess.run(["plink2", "--version"], capture_output=True, text=True, check=True).stdout.split()[1]
     name = f"plink2 {version} --glm{' qt-residualize' if mode[0] == 'qt-residualize' else ''}"
-    note = (
-        f"no relatedness; {variants} variants x {len(traits)} traits, {len(covariates)} covariates, scaled by variants"
-    )
+    note = f"no relatedness; {variants} variants x {len(traits)} traits, {len(others)} covariates, scaled by variants"
     return {name: Peer(start + slope * VARIANTS, note)}
 
 
