@@ -98,7 +98,7 @@ def preview(config: GwasConfig) -> list[str]:
     ]
 
 
-def plan(config: GwasConfig) -> shard.Scan:
+def plan(config: GwasConfig) -> recorded.RecordedScan:
     """Check everything, fit the null models and make the empty output; what is already planned is kept."""
     unplanned = not shard.planned_path(config.out).exists()
     if unplanned and parts.drop_plan(config.out):  # a start that refused its input, or was killed before its first part
@@ -106,7 +106,9 @@ def plan(config: GwasConfig) -> shard.Scan:
     parts.fix_plan(config.out, _plan_of(config))
     if unplanned:
         _make_plan(config)
-    return planned(config)
+    job = planned(config)
+    parts.record_plan(job)
+    return job
 
 
 def _make_plan(config: GwasConfig) -> None:
@@ -251,7 +253,7 @@ def _degrees_of_freedom(config: GwasConfig, models: list[assoc.Model], table: sa
     return int(df_P[0]) if (df_P == df_P[0]).all() else df_P.tolist()
 
 
-def planned(config: GwasConfig) -> shard.Scan:
+def planned(config: GwasConfig) -> recorded.RecordedScan:
     """The scan that `plan` prepared. Raises Incomplete, and OutputExists where the plan there is another one."""
     path = shard.planned_path(config.out)
     if not path.exists():
