@@ -51,6 +51,15 @@ class Writer(Protocol):
         """The files below `place` that hold part `index`; those that do not exist stand for nothing written."""
 
 
+class Planner(Protocol):
+    """A job whose plan wrote files that parts do not write again."""
+
+    place: Path
+
+    def files_of_plan(self) -> Iterable[Path]:
+        """The files below `place` that the plan wrote."""
+
+
 def fix_plan(place: str | Path, plan: dict[str, Any]) -> None:
     """Write the plan of an unfinished output, or check that the one there is the same. Raises OutputExists."""
     path = Path(place) / "plan.json"
@@ -84,12 +93,24 @@ def drop_plan(place: str | Path) -> bool:
     idle = not any((Path(place) / "parts").glob("*.json"))
     if idle:
         (Path(place) / "plan.json").unlink(missing_ok=True)
+        _record_of_plan(place).unlink(missing_ok=True)
     return idle
+
+
+def record_plan(job: Planner) -> None:
+    """Record the checksums of what the plan wrote, once; `finish` compares them."""
+    path = _record_of_plan(job.place)
+    if not path.exists():
+        publish_json(path, {"files": _checksums(job.place, job.files_of_plan())})
 
 
 def marker(place: str | Path, index: int) -> Path:
     """The record of part `index`: it says that the part is done, what it found and what it wrote."""
     return Path(place) / "parts" / f"{index:06d}.json"
+
+
+def _record_of_plan(place: str | Path) -> Path:
+    return Path(place) / "parts" / "plan.record"
 
 
 def log_of_part(place: str | Path, index: int) -> Path:
@@ -135,7 +156,7 @@ def run_part(job: Job, index: int) -> dict[str, Any]:
         record = {
             "part": index,
             "facts": facts,
-            "files": _checksums(job, index),
+            "files": _checksums(job.place, job.files_of_part(index)) if isinstance(job, Writer) else {},
             "host": socket.gethostname(),
             "started": started.isoformat(timespec="seconds"),
             "seconds": round(time.monotonic() - clock, 3),
@@ -163,6 +184,13 @@ def finish(job: Job, contents: bool = True) -> list[dict[str, Any]]:
         raise Incomplete(
             f"{job.place}: {len(files)} files of {len(wrong)} parts are not as they were written: {some(files)}; "
             f"do these parts again (parts {some(wrong, 20)}), then finish"
+        )
+    path = _record_of_plan(job.place)
+    laid = _wrong(job.place, json.loads(path.read_text(encoding="utf-8")), contents) if path.exists() else []
+    if laid:
+        raise Incomplete(
+            f"{job.place}: {len(laid)} files that the plan wrote are not as they were written: {some(laid)}; no part "
+            "writes them again: copy them back, or start afresh with overwrite=true"
         )
     for path in list(Path(job.place).rglob("*")):
         if _LEFTOVER.search(path.name):
@@ -204,12 +232,11 @@ def _read(job: Job, index: int) -> dict[str, Any]:
     return json.loads(marker(job.place, index).read_text(encoding="utf-8"))
 
 
-def _checksums(job: Job, index: int) -> dict[str, dict[str, Any]]:
-    if not isinstance(job, Writer):
-        return {}
-    files = sorted(path for path in job.files_of_part(index) if path.exists())
+def _checksums(place: Path, files: Iterable[Path]) -> dict[str, dict[str, Any]]:
     return {
-        path.relative_to(job.place).as_posix(): {"bytes": path.stat().st_size, "sha256": sha256(path)} for path in files
+        path.relative_to(place).as_posix(): {"bytes": path.stat().st_size, "sha256": sha256(path)}
+        for path in sorted(files)
+        if path.exists()
     }
 
 

@@ -8,15 +8,26 @@ from pathlib import Path
 import zarr
 
 from udipdist.gwas.shard import Scan
-from udipdist.gwas.sumstats import STORE
+from udipdist.gwas.sumstats import COLUMNS, STORE
 
 
 class RecordedScan(Scan):
-    """The parts of one GWAS; part i is shard i of every array along the variants, in the store of every table."""
+    """The parts of one GWAS; part i is shard i of every array of results, in the store of every table."""
 
     def files_of_part(self, index: int) -> Iterator[Path]:
-        """Its shards, and those that the plan wrote for it (names, positions, alleles)."""
-        for store in sorted([*self.place.glob(STORE), *self.place.glob(f"*/{STORE}")]):
+        """Its shards."""
+        for store in self._stores():
             for name, array in zarr.open_group(store=str(store), mode="r").arrays():
-                if "variant" in (array.metadata.dimension_names or ()):
+                if name not in COLUMNS and "variant" in (array.metadata.dimension_names or ()):
                     yield store.joinpath(name, "c", str(index), *["0"] * (array.ndim - 1))
+
+    def files_of_plan(self) -> Iterator[Path]:
+        """Tables, and of the stores all metadata and the columns of the .bim."""
+        yield from (self.place / name for name in ("null.tsv", "samples.tsv", "dropped.tsv"))
+        for store in self._stores():
+            yield from store.rglob("zarr.json")
+            for name in (*COLUMNS, "trait"):
+                yield from (path for path in (store / name / "c").rglob("*") if path.is_file())
+
+    def _stores(self) -> list[Path]:
+        return sorted([*self.place.glob(STORE), *self.place.glob(f"*/{STORE}")])

@@ -50,7 +50,7 @@ def ingest(config: IngestConfig) -> None:
         raise ConfigError(f"out={config.out}: a volume store is named NAME.zarr")
     with stage("ingest", config.out, config, {"volumes": config.volumes}, config.overwrite) as current:
         job = _start(config)
-        facts = _finish(job, parts.run(job, "ingest", cluster.runner(config.workers)))
+        facts = _finish(job, parts.run(job, "ingest", cluster.runner(config.workers, config.cluster)))
         current.note(**facts)
     files.remove(config.out / "parts")
     files.remove(config.out / "plan.json")
@@ -104,6 +104,11 @@ class IngestJob:
     def size_of_part(self, index: int) -> int:
         """Subjects of a part."""
         return min(self.subjects_per_shard, len(self.sources) - index * self.subjects_per_shard)
+
+    def files_of_part(self, index: int) -> list[Path]:
+        """The shard, and the counts beside its marker."""
+        counts = self.place / "parts" / _counts_name(index)
+        return [store.Layout(self.place / "image").shard_path(index), *(p for p in counts.rglob("*") if p.is_file())]
 
     def part(self, index: int) -> dict[str, Any]:
         """Write one shard and, beside its marker, how many subjects have foreground at each voxel."""
@@ -240,7 +245,7 @@ def _start(config: IngestConfig) -> IngestJob:
     if not (config.out / "image" / "zarr.json").exists():
         dims = ("subject", "x", "y", "z")
         store.create_rows(config.out, "image", shape, plan.dtype, dims, config.subjects_per_shard)
-    return IngestJob(config.out, tuple(plan.sources), plan.dtype, config.subjects_per_shard)
+    return IngestJob(config.out.absolute(), tuple(plan.sources), plan.dtype, config.subjects_per_shard)
 
 
 def _finish(job: IngestJob, part_facts: list[dict[str, Any]]) -> dict[str, Any]:
