@@ -309,7 +309,7 @@ class NullConfig(Config):
 class GwasConfig(VerbConfig):
     """Test every variant against every trait in one pass over the genotypes."""
 
-    genotypes: Path = Field(description="prefix of PLINK .bed/.bim/.fam; {chr} in it stands for 1..22")
+    genotypes: Path = Field(description="prefix of PLINK .bed/.bim/.fam; {chr} in it stands for 1..22, X, XY")
     phenotypes: tuple[Path, ...] = Field(
         description="Parquet or text table with FID IID and one column a trait; several, as [a.parquet, b.parquet], "
         "are tested in one pass, each with a folder of its own below out"
@@ -332,6 +332,19 @@ class GwasConfig(VerbConfig):
     normalise: Literal["none", "rank"] = Field("none", description="rank: traits to normal scores before anything else")
     min_maf: Share = Field(1e-4, description="variants below this minor allele frequency are not tested (NaN)")
     max_missing: Share = Field(0.1, description="variants with more missing calls are not tested (NaN)")
+    min_hwe: Share = Field(
+        0.0,
+        description="variants with a smaller p of Hardy-Weinberg equilibrium (exact; X: females) are not tested (NaN)",
+    )
+    region: tuple[str, ...] = Field(
+        (), description="only variants there: chr6:25000000-35000000, a chromosome, a BED file, or a list [..., ...]"
+    )
+    extract: Path | None = Field(None, description="only variants whose ids this file lists, one a line")
+    exclude: Path | None = Field(None, description="no variants whose ids this file lists")
+    info: str | None = Field(
+        None, description="list of INFO: ukb_mfi_chr{chr}_v3.txt, a table with ID and INFO or R2, or two columns"
+    )
+    min_info: Share | None = Field(None, description="variants below this INFO, or not in the list, are left out")
     max_family: Positive = Field(8000, description="largest group of relatives that is decomposed")
     weight_tolerance: float = Field(1e-9, gt=0, description="largest relative error of the weights' factorisation")
     block: Positive = Field(1024, description="variants decoded at once; does not change the result")
@@ -347,6 +360,20 @@ class GwasConfig(VerbConfig):
         if value in ([], ()):
             raise ValueError("the list is empty; give phenotypes=TABLE or phenotypes=[TABLE, TABLE]")
         return (value,) if isinstance(value, str | Path) else value
+
+    @field_validator("region", mode="before")
+    @classmethod
+    def _regions(cls, value: Any) -> Any:
+        entries = value if isinstance(value, list | tuple) else [] if value is None else [value]
+        return tuple(str(entry) if isinstance(entry, int | Path) else entry for entry in entries)
+
+    @model_validator(mode="after")
+    def _list_and_limit(self) -> Self:
+        if self.min_info is not None and self.info is None:
+            raise ValueError("min_info: needs the list that says what each variant's INFO is; give info=FILE")
+        if self.min_info is None and self.info is not None:
+            raise ValueError("info: is of no use without a limit; give min_info=0.3, or another between 0 and 1")
+        return self
 
     @model_validator(mode="after")
     def _components_of_one_table(self) -> Self:

@@ -1,0 +1,289 @@
+"""Which variants are tested: static filters, which the plan applies, and limits on what the genotypes turn out to be.
+
+A variant that a static filter leaves out is not in the output. One that is beyond a limit is there with NaN, and the
+manifest counts how many were beyond which.
+"""
+
+from __future__ import annotations
+
+import gzip
+import logging
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from hpc.errors import InputError, some
+from udipdist.config import GwasConfig
+from udipdist.gwas import chromosomes, info
+
+log = logging.getLogger(__name__)
+
+_LAST = 2**31 - 1
+_BED = (".bed", ".bed.gz")
+_HAPLOID = (chromosomes.Y, chromosomes.MT)
+
+
+# ------------------------------------------------------------------------------------------------------ static
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The variants that pass the static filters: ascending `rows` of the .bim (None: all), and how many others were
+    left out, by the first filter that they fail."""
+
+    rows: np.ndarray | None
+    left_out: dict[str, int]
+
+
+def choose(variants: pd.DataFrame, config: GwasConfig) -> Chosen:
+    """Apply region, extract, exclude and info to variants (chrom snp position a1 a2); Y and MT are left out as well.
+
+    Raises InputError for lists that cannot be read or know none of the variants, and where nothing is left.
+    """
+    code_M = chromosomes.codes(variants["chrom"])
+    keep_M = np.ones(len(variants), bool)
+    left_out: dict[str, int] = {}
+
+    def leave_out(reason: str, wrong_M: np.ndarray) -> None:
+        wrong_M = wrong_M & keep_M
+        keep_M[wrong_M] = False
+        if wrong_M.any():
+            left_out[reason] = int(wrong_M.sum())
+
+    leave_out("haploid", np.isin(code_M, _HAPLOID))
+    if "haploid" in left_out:
+        log.warning(
+            "%s: %d variants of Y and MT are left out: calls are haploid", config.genotypes, left_out["haploid"]
+        )
+    if config.region:
+        leave_out("region", ~in_regions(read_regions(config.region), code_M, variants["position"].to_numpy()))
+    snp = _text(variants["snp"])
+    if config.extract is not None:
+        leave_out("extract", ~_listed(snp, config.extract, "extract"))
+    if config.exclude is not None:
+        leave_out("exclude", _listed(snp, config.exclude, "exclude"))
+    if config.info is not None and keep_M.any():
+        rows = np.flatnonzero(keep_M)
+        info_M = np.full(len(variants), np.nan)
+        info_M[rows] = info.read(config.info, variants.iloc[rows], code_M[rows])
+        leave_out("info_unknown", np.isnan(info_M))
+        leave_out("info", ~(info_M >= config.min_info))
+    said = ", ".join(f"{_STATIC[reason]}: {number:,}" for reason, number in left_out.items())
+    if not keep_M.any():
+        raise InputError(f"{config.genotypes}: no variant of {len(variants):,} is left ({said}); widen the filters")
+    if said:
+        log.info("%d of %d variants are tested; left out: %s", keep_M.sum(), len(variants), said)
+    return Chosen(np.flatnonzero(keep_M) if left_out else None, left_out)
+
+
+_STATIC = {
+    "haploid": "on Y or MT",
+    "region": "outside region",
+    "extract": "not in extract",
+    "exclude": "in exclude",
+    "info_unknown": "not in info, or NA there",
+    "info": "below min_info",
+}
+
+
+def input_files(config: GwasConfig) -> dict[str, Path]:
+    """The files that the static filters read. Raises InputError where info={chr} has none."""
+    files = {"extract": config.extract, "exclude": config.exclude}
+    files |= {f"region{i}": Path(text) for i, text in enumerate(config.region) if _is_bed(text)}
+    if config.info is not None and "{chr}" not in config.info:
+        files["info"] = Path(config.info)
+    elif config.info is not None:
+        there = [config.info.replace("{chr}", n) for names in chromosomes.IN_FILE_NAMES.values() for n in names]
+        there = [path for path in there if Path(path).is_file()]
+        if not there:
+            raise InputError(f"{config.info}: none of the files for chr = 1..22, X, XY exists (info)")
+        files |= {f"info{i}": Path(path) for i, path in enumerate(there)}
+    return {name: path for name, path in files.items() if path is not None}
+
+
+@dataclass(frozen=True)
+class Region:
+    """Base pairs first..last (1-based, both included) of a chromosome (code; X takes in its pseudo-autosomal part)."""
+
+    chromosome: int
+    first: int
+    last: int
+
+
+def read_regions(entries: Iterable[str]) -> list[Region]:
+    """Regions from texts ('6', 'chrX', 'chr6:25000000-35000000', '6:25,000,000-35,000,000') and BED files (0-based).
+
+    Raises InputError.
+    """
+    regions: list[Region] = []
+    for text in entries:
+        regions += _read_bed(Path(text)) if _is_bed(text) else [_region(text)]
+    return regions
+
+
+def in_regions(regions: list[Region], code_M: np.ndarray, position_M: np.ndarray) -> np.ndarray:
+    """Whether variants lie in one of the regions, bool [M]."""
+    inside_M = np.zeros(len(code_M), bool)
+    for code in np.unique(code_M):
+        spans = sorted((r.first, r.last) for r in regions if code in _meant(r.chromosome))
+        if not spans:
+            continue
+        first, last = np.array(spans).T
+        last = np.maximum.accumulate(last)
+        rows = np.flatnonzero(code_M == code)
+        before = np.searchsorted(first, position_M[rows], side="right") - 1
+        inside_M[rows] = (before >= 0) & (position_M[rows] <= last[before])
+    return inside_M
+
+
+def _meant(chromosome: int) -> tuple[int, ...]:
+    return (chromosomes.X, chromosomes.XY) if chromosome == chromosomes.X else (chromosome,)
+
+
+def _is_bed(text: str) -> bool:
+    return text.endswith(_BED) or Path(text).is_file()
+
+
+def _region(text: str) -> Region:
+    match = re.fullmatch(r"([^:\s]+)(?::([\d,]+)(?:-([\d,]+))?)?", text.strip())
+    code = chromosomes.code(match[1]) if match else chromosomes.OTHER
+    if code == chromosomes.OTHER:
+        raise InputError(
+            f"region={text}: is neither a region nor a file; write chr6:25000000-35000000, a chromosome (1..22, X, "
+            "XY), a list of these, or the name of a BED file"
+        )
+    if match[2] is None:
+        return Region(code, 0, _LAST)
+    first = int(match[2].replace(",", ""))
+    last = first if match[3] is None else int(match[3].replace(",", ""))
+    if last < first:
+        raise InputError(f"region={text}: ends before it begins; write chr{match[1]}:{last}-{first}")
+    return Region(code, first, last)
+
+
+def _read_bed(path: Path) -> list[Region]:
+    regions = []
+    opener = gzip.open if path.suffix == ".gz" else open
+    try:
+        with opener(path, "rt", encoding="utf-8") as file:
+            for number, line in enumerate(file, start=1):
+                words = line.split()
+                if not words or words[0].startswith("#") or words[0] in ("browser", "track"):
+                    continue
+                where = f"{path}, line {number}"
+                if len(words) < 3 or not (words[1].isdecimal() and words[2].isdecimal()):
+                    raise InputError(
+                        f"{where}: is no line of a BED file; it begins with chromosome, start, end (0-based)"
+                    )
+                start, end = int(words[1]), int(words[2])
+                if end <= start:
+                    raise InputError(f"{where}: ends at {end} and starts at {start}; the end of a region lies after it")
+                code = chromosomes.code(words[0])
+                if code != chromosomes.OTHER:  # contigs may stand in a BED file
+                    regions.append(Region(code, start + 1, end))
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file (region)") from None
+    except (UnicodeDecodeError, gzip.BadGzipFile, EOFError):
+        raise InputError(f"{path}: is not text; region= takes a BED file: chromosome, start, end (0-based)") from None
+    if not regions:
+        raise InputError(f"{path}: names no region of a chromosome 1..22, X or XY")
+    return regions
+
+
+def _listed(snp: pa.ChunkedArray, path: Path, key: str) -> np.ndarray:
+    """Whether the variants' ids stand in a file, bool [M]. Raises InputError where none of the file's is known."""
+    try:
+        ids = pd.read_csv(path, sep=r"\s+", header=None, dtype="str", keep_default_na=False, quoting=3)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file ({key})") from None
+    except pd.errors.EmptyDataError:
+        raise InputError(f"{path}: is empty; {key}= takes a file with one variant id a line") from None
+    except (UnicodeDecodeError, pd.errors.ParserError, gzip.BadGzipFile, EOFError):
+        raise InputError(f"{path}: is no list; {key}= takes a file with one variant id a line") from None
+    if ids.shape[1] != 1:
+        raise InputError(f"{path}: has {ids.shape[1]} columns; {key}= takes a file with one variant id a line")
+    listed = pc.unique(_text(ids[0]))
+    unknown = listed.filter(pc.invert(pc.is_in(listed, value_set=snp)))
+    if len(unknown) == len(listed):
+        raise InputError(
+            f"{path}: none of its {len(listed):,} ids is in the .bim ({some(listed[:3].to_pylist())}; there "
+            f"{some(snp[:3].to_pylist())}); {key}= needs the same ids"
+        )
+    if len(unknown):
+        level = logging.WARNING if key == "extract" else logging.INFO
+        log.log(
+            level, "%s: %d of %d ids are not in the .bim (%s)",
+            path, len(unknown), len(listed), some(unknown[:3].to_pylist()),
+        )  # fmt: skip
+    return pc.is_in(snp, value_set=listed).to_numpy()
+
+
+def _text(column: pd.Series) -> pa.ChunkedArray:
+    return pa.chunked_array(pa.array(column)).cast(pa.large_string())
+
+
+# ------------------------------------------------------------------------------------------------------ limits
+
+TESTED, MONOMORPHIC, MISSING, MAF, HWE, COVARIATES = range(6)
+REASONS = ("tested", "monomorphic", "missing", "maf", "hwe", "covariates")
+_MEANING = {
+    "monomorphic": "not called, or with one allele only",
+    "missing": "above max_missing",
+    "maf": "below min_maf",
+    "hwe": "below min_hwe",
+    "covariates": "a linear function of the covariates",
+}
+_ROUNDING = 1e-12
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What is tested: minor allele frequency of at least `min_maf`, at most the share `max_missing` of calls missing,
+    and p of Hardy-Weinberg equilibrium of at least `min_hwe` (0: any)."""
+
+    min_maf: float
+    max_missing: float
+    min_hwe: float = 0.0
+
+    def verdict(
+        self, n: int, called_B: np.ndarray, af1_B: np.ndarray, hwe_log10p_B: np.ndarray | None = None
+    ) -> np.ndarray:
+        """TESTED, or the first of REASONS that speaks against each variant, uint8 [B].
+
+        `n` people analysed, calls among them, frequency of A1 (sex.frequency), -log10 p of equilibrium (hardy.log10p;
+        NaN passes, as on X without females). COVARIATES is for the caller, where nothing of a variant is left.
+        """
+        with np.errstate(invalid="ignore"):
+            maf_B = np.minimum(af1_B, 1 - af1_B)
+            wrong = {
+                MONOMORPHIC: ~(maf_B > 0),
+                MISSING: n - called_B > self.max_missing * n * (1 + _ROUNDING),
+                MAF: maf_B < self.min_maf * (1 - _ROUNDING),
+            }
+            if self.min_hwe > 0 and hwe_log10p_B is not None:
+                wrong[HWE] = hwe_log10p_B > -np.log10(self.min_hwe) + _ROUNDING
+        return np.select(list(wrong.values()), list(wrong), TESTED).astype(np.uint8)
+
+
+def tally(verdict_M: np.ndarray) -> dict[str, int]:
+    """How many variants were tested, and how many not for which reason: {'tested': 5, 'maf': 2, ...}, all REASONS."""
+    return dict(zip(REASONS, np.bincount(verdict_M, minlength=len(REASONS)).tolist(), strict=True))
+
+
+def total(parts: Iterable[dict[str, int]]) -> dict[str, int]:
+    """The tallies of parts added up."""
+    parts = list(parts)
+    return {reason: sum(part.get(reason, 0) for part in parts) for reason in REASONS}
+
+
+def describe(tally: dict[str, int]) -> str:
+    """'9,990 of 10,000 variants are tested; not: 7 below min_maf, 3 above max_missing', for messages."""
+    not_tested = [f"{tally[reason]:,} {meaning}" for reason, meaning in _MEANING.items() if tally[reason]]
+    said = f"{tally['tested']:,} of {sum(tally.values()):,} variants are tested"
+    return f"{said}; not: {', '.join(not_tested)}" if not_tested else said
