@@ -101,11 +101,49 @@ def test_a_trait_gets_the_same_model_alone(case):
         np.testing.assert_allclose(alone.ve_P[0], together.ve_P[p], rtol=1e-9)
 
 
-def test_many_traits_are_cut_into_chunks(case):
-    y, *_ = case
-    many = np.tile(y, (1, 2 * null.TRAITS_AT_ONCE // y.shape[1] + 1))
-    found, once = fit(case, y=many), fit(case)
-    np.testing.assert_allclose(found.h2_P, np.resize(once.h2_P, many.shape[1]), atol=1e-9)
+def test_people_are_taken_in_runs(case, monkeypatch):
+    once = fit(case)
+    monkeypatch.setattr(null, "PEOPLE_AT_ONCE", 37)
+    found = fit(case)
+    np.testing.assert_allclose(found.vg_P, once.vg_P, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(found.h2_se_P, once.h2_se_P, rtol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "limit", "bounds"),
+    [
+        (0.4, 2.5, null.NEAR_ONE, (1e-11, 1e-10, 1e-8)),  # sibs, as GCTA estimates them
+        (0.0, 40.0, null.NEAR_ONE, (1e-10, 1e-8, 1e-6)),  # people who stand there twice, and a very large family
+        (0.45, 3.0, 1.6, (1e-11, 1e-10, 1e-8)),
+        (1.0, 1.0, null.NEAR_ONE, (1e-12, 1e-12, 1e-12)),
+    ],
+)
+def test_every_weight_is_a_combination_of_those_of_the_nodes(low, high, limit, bounds):
+    """The weights, those of the derivative, and those of the information, relative to the largest."""
+    nodes = null.Nodes.between(low, high, limit)
+    assert len(nodes.h_S) < 70
+    d = np.unique(np.concatenate([np.linspace(low, high, 2000), low + (high - low) * np.logspace(-7, 0, 500)]))[:, None]
+    h = np.concatenate([np.linspace(0, limit, 301), limit * (1 - np.logspace(-6, 0, 50))])
+    node_w = 1 / (1 + nodes.h_S * (d - 1))
+    for power, factor, bound in ((1, 0, bounds[0]), (2, 1, bounds[1]), (3, 2, bounds[2])):
+        exact = d**factor / (1 + h * (d - 1)) ** power
+        found = node_w @ nodes.combine(nodes.weights(h, power) * nodes.d_L[:, None] ** factor)
+        assert (np.abs(found - exact).max(axis=0) / exact.max(axis=0)).max() < bound
+
+
+def test_people_who_stand_there_twice(case):
+    """Eigenvalues of 0, where V is nearly singular at the upper end of the search."""
+    rng = np.random.default_rng(5)
+    grm_NN = np.kron(np.eye(60), np.ones((2, 2)))
+    c = np.column_stack([np.ones(120), rng.standard_normal(120)])
+    y = np.repeat(rng.standard_normal((60, 3)), 2, axis=0) + np.array([0.001, 0.3, 2]) * rng.standard_normal((120, 3))
+    families = grm.decompose(sparse.csr_array(grm_NN), 100)
+    found = fit((y, c, grm_NN, families))
+    assert found.boundary_P[0] == "upper"
+    for p in range(3):
+        vg, ve = dense_free(y[:, p], c, grm_NN)
+        best = dense_likelihood(vg, ve, y[:, p], c, grm_NN)
+        assert dense_likelihood(found.vg_P[p], found.ve_P[p], y[:, p], c, grm_NN) >= best - 1e-7
 
 
 def test_boundaries_are_recorded(case):

@@ -11,9 +11,9 @@ are OUT/NAME. The plan (planned.json) lists them under `tables`, in the order of
 
 What does the work of a part fills a `Block`: all P columns, and for each of the T tables what a run of that table alone
 would find: smallest p among its own traits, joint test of its own traits (so the whitening is made a table, from the
-rows and columns of that table in the correlation of the traits' residuals), and calls, frequency and Hardy-Weinberg test
-among its own people.
-A table whose traits fall in several groups (they differ in who is missing) has no joint test: its column stays NaN.
+rows and columns of that table in the correlation of the traits' residuals), and calls, frequency and the test of
+Hardy-Weinberg equilibrium among its own people. A table
+whose traits fall in several groups (they differ in who is missing) has no joint test: its column stays NaN.
 
 Shapes: M variants, P traits of all tables, T tables.
 """
