@@ -19,7 +19,22 @@ from hpc.errors import Incomplete, InputError
 from hpc.files import publish, publish_json, remove, require_space
 from hpc.stage import Stage, fingerprint, stage
 from udipdist.config import GwasConfig
-from udipdist.gwas import assoc, covariates, genotypes, grm, outputs, recorded, samples, shard, sumstats, tables
+from udipdist.gwas import (
+    assoc,
+    bim,
+    chromosomes,
+    covariates,
+    genotypes,
+    grm,
+    outputs,
+    recorded,
+    samples,
+    sex,
+    shard,
+    sumstats,
+    tables,
+    variants,
+)
 from udipdist.gwas.fitting import fit_group, relatedness
 
 log = logging.getLogger(__name__)
@@ -68,7 +83,7 @@ def _finish_tables(config: GwasConfig, done: list[dict[str, Any]], running: Stag
 
 def check(config: GwasConfig) -> None:
     """Look at all input but the phenotypes, which a pipeline makes only after hours. Raises InputError."""
-    genotypes.Bed.open(config.genotypes)
+    variants.choose(genotypes.Bed.open(config.genotypes).variants, config)
     if config.covariates is not None:
         table = tables.read_covariates(config.covariates, config.match)
         covariates.Formula.parse(config.formula, list(table.columns[2:]))
@@ -113,6 +128,9 @@ def plan(config: GwasConfig) -> recorded.RecordedScan:
 
 def _make_plan(config: GwasConfig) -> None:
     bed = genotypes.Bed.open(config.genotypes)
+    chosen = variants.choose(bed.variants, config)
+    about = {"left_out": chosen.left_out, "unusual": bim.look_over(bed.variants, config.genotypes)}
+    bed = bed if chosen.rows is None else bed.select(chosen.rows)
     sample = samples.assemble(config, bed.samples)
     for table in sample.tables:
         if table.stop - table.start > sumstats.MOST_TRAITS:
@@ -130,14 +148,19 @@ def _make_plan(config: GwasConfig) -> None:
         if len(models) % 50 == 0:
             log.info("null models of %d groups of traits with the same people are fitted", len(models))
     order = np.argsort(np.concatenate([model.trait_P for model in models]))
-    _save(config, bed, sample, models, pd.concat(frames, ignore_index=True).iloc[order])
+    _save(config, bed, sample, models, pd.concat(frames, ignore_index=True).iloc[order], about)
 
 
 def _save(
-    config: GwasConfig, bed: genotypes.Bed, sample: samples.Sample, models: list[assoc.Model], frame: pd.DataFrame
+    config: GwasConfig,
+    bed: genotypes.Bed,
+    sample: samples.Sample,
+    models: list[assoc.Model],
+    frame: pd.DataFrame,
+    about: dict,
 ) -> None:
     """Write models, and for each table its folder with null.tsv, samples.tsv, dropped.tsv and the empty store; the
-    plan's marker last. `frame` has a row a trait, in order."""
+    plan's marker last. `frame` has a row a trait, in order; `about` are facts of the variants."""
     remove(shard.model_dir(config.out))
     for i, model in enumerate(models):
         with publish(shard.model_dir(config.out) / f"group-{i:05d}.npz") as partial:
@@ -162,6 +185,9 @@ def _save(
         log.info("%d tables, %d groups of traits with the same people", len(entries), len(models))
         facts = _facts(bed, sample.n, 0, models, frame, max(entry["facts"]["n_covariates"] for entry in entries))
         facts |= {"tables": [table.name for table in sample.tables]}
+    for each in (facts, *(entry["facts"] for entry in entries)):
+        each |= about
+    x_runs = sex.x_runs(chromosomes.codes(bed.variants.chrom))
     contents = {
         "n_variants": bed.n_variants,
         "rows": {
@@ -169,7 +195,10 @@ def _save(
             "counts": bed.rows.counts,
             "n_samples": bed.n_samples,
             "stamps": bed.rows.stamps,
+            "selection": _save_selection(config, bed),
         },
+        "x_runs": x_runs,
+        "sex": _sexes(bed, sample, sum(stop - start for start, stop in x_runs), config),
         "groups": len(models),
         "fam": sample.fam_N.tolist(),
         "people": [np.frombuffer(key, sample.fam_N.dtype).tolist() for key in people],
@@ -177,6 +206,23 @@ def _save(
         "facts": facts,
     }
     publish_json(shard.planned_path(config.out), contents)
+
+
+def _save_selection(config: GwasConfig, bed: genotypes.Bed) -> str | None:
+    """Which rows of the files are tested, where not all are: the file that says it."""
+    if bed.rows.selection is None:
+        return None
+    path = shard.model_dir(config.out).absolute() / "selection.npy"
+    with publish(path) as partial, partial.open("wb") as file:
+        np.save(file, bed.rows.selection)
+    return str(path)
+
+
+def _sexes(bed: genotypes.Bed, sample: samples.Sample, n_x: int, config: GwasConfig) -> list[int]:
+    """Codes of all people of the .fam (gwas.sex) where there are variants of X, with a warning of unknown ones."""
+    code_N = sex.sex_codes(bed.samples)
+    sex.tell_unknown(code_N[sample.fam_N], n_x, str(config.genotypes))
+    return code_N.tolist() if n_x else []
 
 
 def _folder(config: GwasConfig, table: samples.Table) -> Path:
@@ -289,6 +335,7 @@ def input_files(config: GwasConfig) -> dict[str, Path | None]:
     for i, prefix in enumerate(sets):
         label = "genotypes" if len(sets) == 1 else f"genotypes{i}"
         files |= {f"{label}.{suffix}": Path(f"{prefix}.{suffix}") for suffix in ("bed", "bim", "fam")}
+    files |= variants.input_files(config)
     files |= _phenotype_files(config) | {"covariates": config.covariates, "variance": config.null.variance}
     if config.test == "mixed":
         files |= {f"sparse_grm.{suffix}": Path(f"{config.sparse_grm}.grm.{suffix}") for suffix in ("id", "sp")}
