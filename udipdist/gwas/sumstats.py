@@ -22,7 +22,7 @@ from scipy import special
 from hpc.errors import InputError, some
 from hpc.files import publish
 from hpc.stage import read_manifest
-from udipdist.gwas import tails
+from udipdist.gwas import digits, tails
 
 STORE = "sumstats.zarr"
 TRAITS_PER_CHUNK = 16  # one trait of many can be read without the others
@@ -274,16 +274,6 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def p_text(log10p: np.ndarray, digits: int = 6) -> list[str]:
+def p_text(log10p: np.ndarray) -> list[str]:
     """p-values as text, from -log10 p: '3.2e-420' stays what it is, below the smallest float64 too; 'NA' for NaN."""
-    return [_p_text(value, digits) for value in np.asarray(log10p, np.float64).ravel().tolist()]
-
-
-def _p_text(log10p: float, digits: int) -> str:
-    if log10p < 300:
-        return f"{10.0**-log10p:.{digits}g}"
-    if not log10p < np.inf:
-        return "NA" if np.isnan(log10p) else "0"
-    exponent = int(np.ceil(log10p))
-    mantissa = f"{10.0 ** (exponent - log10p):.{digits}g}"
-    return f"1e-{exponent - 1}" if float(mantissa) >= 10 else f"{mantissa}e-{exponent}"
+    return digits.p_values(log10p).fill_null("NA").to_pylist()
