@@ -152,6 +152,9 @@ def run_part(job: Job, index: int) -> dict[str, Any]:
         path.unlink(missing_ok=True)
     started, clock = datetime.now(UTC), time.monotonic()
     try:
+        if isinstance(job, Writer):
+            for file in job.files_of_part(index):  # a writer may read what is there, and stumble over damage
+                file.unlink(missing_ok=True)
         facts = job.part(index)
         record = {
             "part": index,

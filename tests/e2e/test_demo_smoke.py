@@ -116,8 +116,8 @@ def test_a_slurm_array_of_parts_gives_the_same_numbers(demo, tmp_path):
     config = yaml.safe_load((out / "run" / "configs" / "gwas.yaml").read_text())
     config |= {"out": str(tmp_path / "gwas"), "workers": 0, "variants_per_part": 2048}
     (tmp_path / "gwas.yaml").write_text(yaml.safe_dump(config))
-    call("gwas", tmp_path / "gwas.yaml", "phase=plan")
-    early = call("gwas", tmp_path / "gwas.yaml", "phase=finish", check=False)
+    call("gwas-plan", tmp_path / "gwas.yaml")
+    early = call("gwas-finish", tmp_path / "gwas.yaml", check=False)
     assert early.returncode == 3 and "parts are not done" in early.stderr
     parts = -(-len(Sumstats.open(out / "run" / "gwas").variants) // 2048)
     sbatch = Path(__file__).parents[2] / "launch" / "gwas.sbatch"
@@ -127,7 +127,7 @@ def test_a_slurm_array_of_parts_gives_the_same_numbers(demo, tmp_path):
         subprocess.run(
             [shutil.which("bash"), sbatch, tmp_path / "gwas.yaml"], env=array, check=True, capture_output=True
         )
-    call("gwas", tmp_path / "gwas.yaml", "phase=finish")
+    call("gwas-finish", tmp_path / "gwas.yaml")
     whole, cut = Sumstats.open(out / "run" / "gwas"), Sumstats.open(tmp_path / "gwas")
     for name in ("minp", "multivariate"):
         pd.testing.assert_series_equal(pd.Series(whole.log10p(name)), pd.Series(cut.log10p(name)), rtol=1e-6)

@@ -9,10 +9,9 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from hpc import parts
-from hpc.errors import ConfigError, Incomplete, InputError, OutputExists
+from hpc.errors import ConfigError, InputError, OutputExists
 from hpc.stage import read_manifest
-from udipdist.gwas import scan, shard
+from udipdist.gwas import scan
 from udipdist.gwas.genotypes import Bed
 from udipdist.gwas.scan import gwas, preview
 from udipdist.gwas.sumstats import Sumstats
@@ -56,7 +55,7 @@ def test_the_result_does_not_depend_on_how_the_variants_are_cut(cohort, referenc
 
 @pytest.mark.parametrize("threads", [1, 3])
 def test_nor_on_threads(cohort, reference, threads, monkeypatch):
-    monkeypatch.setattr(scan, "cpu_count", lambda: threads)
+    monkeypatch.setattr(scan.cluster, "threads", lambda *_: threads)
     config = cohort.config(f"threads{threads}", variants_per_part=1000)
     gwas(config)
     same(arrays(config), reference)
@@ -185,69 +184,6 @@ def test_filters(make_cohort, tmp_path):
     assert 5 < expected.sum() < 35
 
 
-# -------------------------------------------------------------------------------------------- resuming and phases
-
-
-def test_an_interrupted_run_goes_on_with_the_same_bytes(cohort, monkeypatch):
-    whole = cohort.config("whole", variants_per_part=10)
-    gwas(whole)
-    broken = cohort.config("broken", variants_per_part=10)
-    part, done = shard.Scan.part, []
-
-    def fail_at_the_third(self, index):
-        if index == 2:
-            raise RuntimeError("killed")
-        done.append(index)
-        return part(self, index)
-
-    monkeypatch.setattr(shard.Scan, "part", fail_at_the_third)
-    with pytest.raises(RuntimeError, match="killed"):
-        gwas(broken)
-    assert read_manifest(broken.out) is None
-    with pytest.raises(InputError, match="is unfinished"):
-        Sumstats.open(broken.out)
-    monkeypatch.setattr(shard.Scan, "part", lambda self, index: done.append(index) or part(self, index))
-    gwas(broken)
-    assert done == [0, 1, 2, 3, 4]
-    same(arrays(broken), arrays(whole))
-    for file in (whole.out / "sumstats.zarr").rglob("c/*"):
-        if file.is_file():
-            assert file.read_bytes() == (broken.out / file.relative_to(whole.out)).read_bytes()
-
-
-def test_a_lost_part_is_done_again(cohort):
-    config = cohort.config("lost", variants_per_part=10)
-    gwas(config)
-    before = arrays(config)
-    (config.out / "manifest.json").unlink()
-    parts.marker(config.out, 3).unlink()
-    shutil.rmtree(config.out / "sumstats.zarr" / "beta" / "c" / "3")
-    gwas(config)
-    same(arrays(config), before)
-
-
-def test_the_phases_of_a_job_array(cohort, reference):
-    def phase(name: str, **keys):
-        gwas(cohort.config("phases", variants_per_part=20, phase=name, **keys))
-
-    with pytest.raises(Incomplete, match="phase=plan first"):
-        phase("part")
-    phase("plan")
-    phase("part", part=2)
-    phase("part", part=0, block=3)
-    with pytest.raises(ConfigError, match=r"part=3: there are 3 parts, 0\.\.2"):
-        phase("part", part=3)
-    with pytest.raises(Incomplete, match=r"1 of 3 parts are not done \(parts 1\)"):
-        phase("finish")
-    with pytest.raises(OutputExists, match="another plan"):
-        gwas(cohort.config("phases", variants_per_part=20, phase="part", adjust="project"))
-    phase("part", part=1)
-    phase("finish")
-    same(arrays(cohort.config("phases")), reference, exact=False)
-    with pytest.raises(OutputExists):
-        phase("plan")
-
-
 def test_an_output_that_exists_is_kept_unless_told(cohort):
     config = cohort.config("taken")
     gwas(config)
@@ -255,19 +191,6 @@ def test_an_output_that_exists_is_kept_unless_told(cohort):
         gwas(config)
     gwas(cohort.config("taken", overwrite=True, adjust="project"))
     assert Sumstats.open(config.out).attrs["adjust"] == "project"
-
-
-def test_planning_never_deletes_a_folder_that_is_not_ours(cohort):
-    folder = cohort.folder / "home"
-    folder.mkdir()
-    (folder / "thesis.tex").write_text("years")
-    with pytest.raises(OutputExists, match="other files in it"):
-        gwas(cohort.config("home", phase="plan", overwrite=True))
-    assert (folder / "thesis.tex").exists()
-    gwas(cohort.config("anew", phase="plan"))
-    with pytest.raises(OutputExists, match="another plan"):
-        gwas(cohort.config("anew", phase="plan", adjust="project"))
-    gwas(cohort.config("anew", phase="plan", adjust="project", overwrite=True))
 
 
 def test_preview_reads_headers_only(cohort, monkeypatch):

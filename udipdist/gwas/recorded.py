@@ -23,8 +23,8 @@ class RecordedScan(Scan):
 
     def files_of_plan(self) -> Iterator[Path]:
         """Tables, and of the stores all metadata and the columns of the .bim."""
-        yield from (self.place / name for name in ("null.tsv", "samples.tsv", "dropped.tsv"))
         for store in self._stores():
+            yield from (store.parent / name for name in ("null.tsv", "samples.tsv", "dropped.tsv"))
             yield from store.rglob("zarr.json")
             for name in (*COLUMNS, "trait"):
                 yield from (path for path in (store / name / "c").rglob("*") if path.is_file())
