@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from statsmodels.multivariate.manova import MANOVA
 
-from udipdist.gwas import assoc, tails
+from udipdist.gwas import assoc, model, product, tails
 from udipdist.gwas.scan import gwas
 from udipdist.gwas.sumstats import Sumstats
 
@@ -155,19 +155,96 @@ def test_weights_are_factorised_to_the_tolerance(tolerance):
     rng = np.random.default_rng(0)
     d_N, h_D = np.maximum(rng.normal(1, 0.4, 500), 0), np.append(np.linspace(0, 0.95, 100), 0.9999)
     w_ND = 1 / (1 + h_D * (d_N[:, None] - 1))
-    basis, mix, error = assoc.factorise(w_ND, tolerance)
-    measured = np.max(abs(basis @ mix - w_ND) / w_ND)
+    basis, mix, error = model.factorise(w_ND, tolerance)
+    measured = np.max(abs(1 + basis @ mix - w_ND) / w_ND)
     assert measured == pytest.approx(error, rel=1e-3, abs=1e-15) and measured <= tolerance
     assert basis.shape[1] < 30
     if basis.shape[1] > 1:  # one column less would not do
-        left, size, right = np.linalg.svd(w_ND, full_matrices=False)
+        left, size, right = np.linalg.svd(w_ND - 1, full_matrices=False)
         rank = basis.shape[1] - 1
-        assert np.max(abs(left[:, :rank] * size[:rank] @ right[:rank] - w_ND) / w_ND) > tolerance
+        assert np.max(abs(1 + left[:, :rank] * size[:rank] @ right[:rank] - w_ND) / w_ND) > tolerance
+
+
+def test_weights_that_are_all_one_need_no_column():
+    basis, mix, error = model.factorise(np.ones((7, 3)), 1e-9)
+    assert basis.shape == (7, 0) and mix.shape == (0, 3) and error == 0
+
+
+def test_weights_of_many_traits_are_spanned_by_some():
+    rng = np.random.default_rng(1)
+    d_N, h_D = np.maximum(rng.normal(1, 0.4, 300), 0), np.linspace(0, 0.95, 700)
+    w_ND = 1 / (1 + h_D * (d_N[:, None] - 1))
+    basis, mix, error = model.factorise(w_ND, 1e-9)
+    assert basis.shape[1] < 20 and np.max(abs(1 + basis @ mix - w_ND) / w_ND) == pytest.approx(error, rel=1e-3)
 
 
 def test_a_tolerance_below_rounding_is_refused():
     with pytest.raises(ArithmeticError, match="weight_tolerance=1.0e-30"):
-        assoc.factorise(1 / (1 + np.outer(np.linspace(-0.9, 2, 50), np.linspace(0, 0.9, 9))), 1e-30)
+        model.factorise(1 / (1 + np.outer(np.linspace(-0.9, 2, 50), np.linspace(0, 0.9, 9))), 1e-30)
+
+
+@pytest.fixture(scope="module")
+def thousands(make_cohort, tmp_path_factory):
+    """Enough people for the shorter digits, with variants from a few carriers to many, and a covariate like one."""
+    cohort = make_cohort(
+        tmp_path_factory.mktemp("thousands"), 21, n=2100, m=24, h2=(0.0, 0.3, 0.95), missing_calls=0.01
+    )
+    rng = np.random.default_rng(22)
+    frequency = np.repeat([0.001, 0.01, 0.05, 0.1, 0.4, 0.97], 4)
+    missing = cohort.counts_MN < 0
+    cohort.counts_MN = np.where(missing, -1, rng.binomial(2, frequency[:, None], (24, 2100)))
+    cohort.covariates["like17"] = imputed(cohort.counts_MN[17]) + 0.1 * rng.standard_normal(2100)
+    cohort.write()
+    return cohort
+
+
+def test_precision_of_the_shorter_digits_of_many_people(thousands):
+    config = thousands.config(min_maf=0)
+    gwas(config)
+    found = Sumstats.open(config.out)
+    beta, se = all_of(found)
+    components = pd.read_csv(config.out / "null.tsv", sep="\t")
+    x_NM = np.stack([imputed(counts) for counts in thousands.counts_MN], axis=1)
+    c_NK = np.column_stack([np.ones(2100), thousands.covariates])
+    for p, y_N in enumerate(thousands.traits.to_numpy().T):
+        v_NN = components.vg[p] * thousands.grm_NN + components.ve[p] * np.eye(2100)
+        solved = np.linalg.solve(v_NN, np.column_stack([c_NK, x_NM, y_N]))
+        vc_NK, vx_NM, vy_N = solved[:, : c_NK.shape[1]], solved[:, c_NK.shape[1] : -1], solved[:, -1]
+        left_KX = np.linalg.solve(c_NK.T @ vc_NK, np.column_stack([vc_NK.T @ x_NM, vc_NK.T @ y_N]))
+        numerator_M = x_NM.T @ vy_N - (c_NK.T @ vx_NM).T @ left_KX[:, -1]
+        denominator_M = (x_NM * vx_NM).sum(axis=0) - ((c_NK.T @ vx_NM) * left_KX[:, :-1]).sum(axis=0)
+        np.testing.assert_allclose((beta[:, p] / se[:, p]) ** 2, numerator_M**2 / denominator_M, rtol=1e-6)
+
+
+def test_lists_of_carriers_and_rows_of_counts_agree(thousands, monkeypatch):
+    """Whichever way a variant goes, its statistics are the same to the rounding of what is stored."""
+    found = []
+    for share in (0.0, 1.0):
+        monkeypatch.setattr(assoc, "DENSE_SHARE", share)
+        config = thousands.config(f"share{share}", min_maf=0)
+        gwas(config)
+        found.append(all_of(Sumstats.open(config.out)))
+    np.testing.assert_allclose(found[0], found[1], rtol=5e-7)
+
+
+def test_products_in_float64_give_the_same_bits(thousands, monkeypatch):
+    found = []
+    for kind in ("int8", "float64"):
+        monkeypatch.setattr(product, "fastest", lambda kind=kind: kind)
+        config = thousands.config(kind, min_maf=0)
+        gwas(config)
+        found.append(all_of(Sumstats.open(config.out)))
+    np.testing.assert_array_equal(found[0], found[1])
+
+
+def test_a_family_rotated_as_a_whole_is_the_same(thousands, monkeypatch):
+    found = []
+    for size in (2, model.DENSE_FAMILY):
+        monkeypatch.setattr(model, "DENSE_FAMILY", size)
+        config = thousands.config(f"dense{size}", min_maf=0)
+        gwas(config)
+        found.append(all_of(Sumstats.open(config.out)))
+    np.testing.assert_allclose(found[0], found[1], rtol=2e-7)
 
 
 def test_the_smallest_p_and_its_trait(make_cohort, tmp_path):

@@ -13,7 +13,6 @@ import pandas as pd
 import pytest
 
 from hpc.errors import InputError
-from udipdist.gwas import kernels
 from udipdist.gwas.genotypes import Bed, count_from_size, decode
 
 REAL = Path(__file__).parents[2] / "../shared/data/genotypes"
@@ -55,24 +54,6 @@ def test_a_bed_that_plink2_wrote(tmp_path):
     bed = Bed.open(tmp_path / "p")
     assert (bed.n_samples, bed.n_variants) == (203, 150)
     np.testing.assert_array_equal(bed.counts(0, 150), by_bed_reader(tmp_path / "p"))
-
-
-def test_centring_imputes_the_mean(files):
-    bed = Bed.open(files)
-    person = np.array([6, 0, 3, 2, 5])
-    counts = decode(bed.packed(0, 9), person).astype(float)
-    out, called, copies = np.empty((9, 5), np.float32), np.empty(9, np.int64), np.empty(9, np.int64)
-    kernels.centre_rows(bed.packed(0, 9), person, out, called, copies)
-    np.testing.assert_array_equal(called, (counts >= 0).sum(axis=1))
-    np.testing.assert_array_equal(copies, np.maximum(counts, 0).sum(axis=1))
-    counts[counts < 0] = np.nan
-    mean = np.nanmean(counts, axis=1, keepdims=True)
-    np.testing.assert_allclose(out, np.nan_to_num(counts - mean), atol=kernels.CENTRE_STEP)
-    exact = out.astype(np.float64)[np.isfinite(counts)] / kernels.CENTRE_STEP
-    np.testing.assert_array_equal(exact, np.rint(exact))  # called values are exact, so products lose nothing
-    again_called, again_copies = np.empty(9, np.int64), np.empty(9, np.int64)
-    kernels.count_rows(bed.packed(0, 9), person, again_called, again_copies)
-    assert (again_called == called).all() and (again_copies == copies).all()
 
 
 def test_chromosomes_are_one_set(tmp_path, files, plink_writer, caplog):

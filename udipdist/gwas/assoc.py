@@ -1,288 +1,219 @@
-"""The association test of a block of variants with all traits that share their people: one product, exact statistics.
+"""The association test of a block of variants with all traits that share their people.
 
-Shapes: B variants of a block, N people (in the order of grm.Families), P traits, D distinct heritabilities among them,
-K columns of the design, r rank of the weights, q rank of the traits' correlation.
+Shapes: B variants of a block, b of those done together, P traits, K columns of the design, r rank of the weights, R
+places of a row, O people with weights (udipdist.gwas.model).
 
-With weights w_d(i) = 1 / (1 + h_d (d_i - 1)) and x a centred genotype, for trait p with h_d and s2 = Vg + Ve
-  gls              numerator x'P y,  denominator x'V^-1 x - x'V^-1 C (C'V^-1 C)^-1 C'V^-1 x
-  project          numerator z'V^-1 y, denominator z'V^-1 z, z = x - C C'x (least squares), y likewise
-  phenotype        the same with C the intercept only, y free of covariates (what GCTA does)
-so beta = numerator / denominator and se = denominator^-1/2 (mixed) or from the residual sum of squares (linear). The
-N x D weights are B T with r columns (their rank is tiny), so x'V^-1 x and x'V^-1 C of every trait come from r and r K
-numbers a variant, and the K x K algebra is done with those.
+A variant whose minor allele few people carry is a list of carriers, and its products are sums of rows of the model's
+matrices: the work is proportional to the number of carriers, in float64. Any other is a row of allele counts, and its
+products are exact products of whole numbers (udipdist.gwas.product). Missing calls are the variant's mean either way.
+Which way a variant goes, and every sum, depends on that variant alone: results do not depend on the block.
 
-Arithmetic: genotypes are float32, in which they are exact (kernels.centre_rows), squares of rotated genotypes are
-rounded to float32, and everything else is float64, one product for numerators and design together. chi2 came within
-4e-8 (relative) of dense float64 least squares for 23,000 people; the tests hold it to 1e-6, also where covariates
-leave 1 % of a variant unexplained.
+Genotypes are counted from the homozygote of the major allele; the constant this shifts them by is taken out with the
+intercept. chi2 comes within 1e-6 (relative) of dense float64 least squares: tests/property.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from pathlib import Path
-from typing import Literal
+from dataclasses import dataclass
 
 import numpy as np
-from scipy import linalg
 
-from udipdist.gwas import kernels, tails
-from udipdist.gwas.grm import Families
-from udipdist.gwas.null import Gram
+from udipdist.gwas import kernels
+from udipdist.gwas.model import Model
+from udipdist.gwas.product import Kind, Product
 
-PANEL = 256  # people converted to float64 at once
-UNEXPLAINED = 1e-4  # a variant is not tested where covariates explain all but this share of its (weighted) variance
-SAME_TRAIT = 1e-8  # eigenvalues of the traits' correlation below this (times the largest) are linear dependence
-Adjust = Literal["gls", "project", "phenotype"]
-Test = Literal["mixed", "linear"]
+UNEXPLAINED = 1e-4  # a variant is not tested where covariates explain all but this share of its variance
+DENSE_SHARE = 0.18  # above this share of carriers a dense product takes less time
+ENTRIES = 8_000_000  # carriers listed at once
+DENSE_BYTES = 48_000_000  # allele counts held at once
+CACHE_BYTES = 600_000  # of a matrix, walked while it stays in the cache
+COLUMNS = 192
 
-
-@dataclass(frozen=True)
-class Model:
-    """All that the test of a group of traits needs, in the order of grm.Families. Plain arrays, so that it can be
-    saved and loaded without pickle.
-
-    `fam_N` rows of the .fam; `trait_P` columns of the output; `right_NC` = [numerators P | weighted design r K |
-    design K, least squares only]; `basis_Nr` and `mix_rD`: the weights; `which_P` the weights' column of a trait;
-    `middle_DKK`: C'WC, or for GLS the inverse of its Cholesky factor; `variance_P`: s2 (1 in linear); `scale_P`:
-    standard deviation by which the trait was divided; `yy_P` its sum of squares; `whiten_Pq` with whiten' R whiten = I
-    for R the correlation of the traits' residuals; `df` residual degrees of freedom; `chi2`: the squared statistic is
-    chi2_1 (mixed, and GCTA's linear regression), else it is t.
-    """
-
-    fam_N: np.ndarray
-    trait_P: np.ndarray
-    n_single: int
-    start_F: np.ndarray
-    size_F: np.ndarray
-    offset_F: np.ndarray
-    u: np.ndarray
-    right_NC: np.ndarray
-    basis_Nr: np.ndarray
-    mix_rD: np.ndarray
-    which_P: np.ndarray
-    middle_DKK: np.ndarray
-    variance_P: np.ndarray
-    scale_P: np.ndarray
-    yy_P: np.ndarray
-    whiten_Pq: np.ndarray
-    df: int
-    gls: bool
-    linear: bool
-    chi2: bool
-    weight_error: float
-
-    @property
-    def n(self) -> int:
-        """Number of people."""
-        return len(self.fam_N)
-
-    def save(self, path: Path) -> None:
-        """Write an .npz."""
-        with path.open("wb") as file:
-            np.savez(file, **{f.name: getattr(self, f.name) for f in fields(self)})
-
-    @classmethod
-    def load(cls, path: Path) -> Model:
-        """Read what `save` wrote."""
-        with np.load(path, allow_pickle=False) as arrays:
-            return cls(**{name: arrays[name] if arrays[name].ndim else arrays[name].item() for name in arrays})
+HOM1, MISSING, HET, HOM2 = range(4)  # columns of counts: two copies of A1, missing, one, none
 
 
 @dataclass(frozen=True)
 class Result:
-    """Statistics of a block, float64; NaN where not tested. `called_B`, `copies_B`: calls and copies of A1."""
+    """Statistics of a block: effects of A1 and their standard errors float32 [B, P], z = beta / se float64 [B, P]; NaN
+    where not tested. `count_B4`: people with two copies of A1, missing, one copy, none."""
 
     beta_BP: np.ndarray
     se_BP: np.ndarray
-    multivariate_log10p_B: np.ndarray
-    called_B: np.ndarray
-    copies_B: np.ndarray
-
-
-class TraitInDesign(ValueError):
-    """A trait is a linear function of the covariates; `args[0]` is its column."""
-
-
-def residualise(y_NP: np.ndarray, q_NK: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Traits without the orthonormal columns q, scaled to variance 1, and the standard deviations they had.
-
-    Raises TraitInDesign where nothing is left.
-    """
-    centred_NP = y_NP - y_NP.mean(axis=0)
-    left_NP = centred_NP - q_NK @ (q_NK.T @ centred_NP)
-    left_NP -= q_NK @ (q_NK.T @ left_NP)
-    size_P = np.linalg.norm(left_NP, axis=0)
-    empty = np.flatnonzero(size_P < 1e-7 * np.linalg.norm(centred_NP, axis=0))
-    if len(empty):
-        raise TraitInDesign(int(empty[0]))
-    scale_P = size_P / np.sqrt(len(y_NP) - 1)
-    return left_NP / scale_P, scale_P
-
-
-def factorise(w_ND: np.ndarray, tolerance: float) -> tuple[np.ndarray, np.ndarray, float]:
-    """W = B T with as few columns as give every entry to a relative error of at most `tolerance`.
-
-    Returns B [N, r] with columns of mean square 1, T [r, D] and the error, max |W - B T| / W, which is measured.
-    Raises ArithmeticError where no rank reaches the tolerance (it is below the rounding of float64).
-    """
-    n = len(w_ND)
-    left_Nr, size_r, right_rD = linalg.svd(w_ND, full_matrices=False)
-    for rank in range(1, len(size_r) + 1):
-        basis_Nr = left_Nr[:, :rank] * np.sqrt(n)
-        mix_rD = right_rD[:rank] * size_r[:rank, None] / np.sqrt(n)
-        if rank < len(size_r) and size_r[rank] > tolerance * np.sqrt(w_ND.size) * w_ND.max():
-            continue
-        error = float(np.max(np.abs(basis_Nr @ mix_rD - w_ND) / w_ND))
-        if error <= tolerance:
-            return basis_Nr, mix_rD, error
-    raise ArithmeticError(f"the weights' factorisation reaches {error:.1e}, not weight_tolerance={tolerance:.1e}")
-
-
-def prepare(
-    families: Families,
-    fam_N: np.ndarray,
-    trait_P: np.ndarray,
-    y_NP: np.ndarray,
-    scale_P: np.ndarray,
-    q_NK: np.ndarray,
-    vg_P: np.ndarray,
-    ve_P: np.ndarray,
-    adjust: Adjust,
-    test: Test,
-    weight_tolerance: float,
-) -> Model:
-    """The model of a group of traits. People are in the order of `families`; `y_NP` and `scale_P` are what
-    `residualise` gives, Vg and Ve are on that scale; `q_NK` are the orthonormal columns taken out of the genotypes."""
-    n, k = q_NK.shape
-    linear = test == "linear"
-    gls = linear or adjust == "gls"  # with V = s2 I both are the same projection
-    total_P = np.ones(len(vg_P)) if linear else vg_P + ve_P
-    h_D, which_P = np.unique(np.zeros(len(vg_P)) if linear else vg_P / total_P, return_inverse=True)
-    w_ND = 1 / (1 + h_D * (families.d_N[:, None] - 1))
-    basis_Nr, mix_rD, error = factorise(w_ND, weight_tolerance)
-
-    u_NN = families.matrix()
-    uq_NK, uy_NP = u_NN.T @ q_NK, u_NN.T @ y_NP
-    w_NP = w_ND[:, which_P]
-    qwq_DKK = Gram(uq_NK)(w_ND)
-    if gls:
-        middle_DKK = np.linalg.inv(np.linalg.cholesky(qwq_DKK))
-        a_PK = np.linalg.solve(qwq_DKK[which_P], (uq_NK.T @ (w_NP * uy_NP)).T[..., None])[..., 0]
-        residual_NP = uy_NP - uq_NK @ a_PK.T
-        numerator_NP = u_NN @ (w_NP * residual_NP) / total_P
-    else:
-        middle_DKK = qwq_DKK
-        residual_NP = uy_NP
-        numerator_NP = u_NN @ (w_NP * residual_NP) / total_P
-        numerator_NP -= q_NK @ (q_NK.T @ numerator_NP)
-    columns = [numerator_NP]
-    columns += [u_NN @ (basis_Nr[:, j : j + 1] * uq_NK) for j in range(basis_Nr.shape[1])]
-    columns += [] if gls else [q_NK]
-    return Model(
-        fam_N=np.ascontiguousarray(fam_N, np.int64),
-        trait_P=trait_P,
-        n_single=families.n_single,
-        start_F=families.start_F,
-        size_F=families.size_F,
-        offset_F=families.offset_F,
-        u=families.u,
-        right_NC=np.concatenate(columns, axis=1),
-        basis_Nr=basis_Nr,
-        mix_rD=mix_rD,
-        which_P=which_P,
-        middle_DKK=middle_DKK,
-        variance_P=total_P,
-        scale_P=scale_P,
-        yy_P=(y_NP**2).sum(axis=0),
-        whiten_Pq=_whitening(np.sqrt(w_NP) * residual_NP, unit=not linear),
-        df=n - k - 1,
-        gls=gls,
-        linear=linear,
-        chi2=not linear or adjust == "phenotype",
-        weight_error=error,
-    )
-
-
-def _whitening(residual_NP: np.ndarray, unit: bool) -> np.ndarray:
-    """A [P, q] with A' R A = I, for R the traits' sums of products (`unit`: their correlations); q is the rank."""
-    product_PP = residual_NP.T @ residual_NP
-    size_P = np.sqrt(np.diag(product_PP))
-    value_P, vector_PP = np.linalg.eigh(product_PP / np.outer(size_P, size_P))
-    keep = value_P > SAME_TRAIT * value_P[-1]
-    whiten_Pq = vector_PP[:, keep] / np.sqrt(value_P[keep])
-    return whiten_Pq if unit else whiten_Pq / size_P[:, None]
-
-
-def product(x_BN: np.ndarray, right_NC: np.ndarray) -> np.ndarray:
-    """x @ right in float64 for float32 x, which is converted a panel of people at a time (it stays in the cache)."""
-    total_BC = np.zeros((len(x_BN), right_NC.shape[1]))
-    part_BC = np.empty_like(total_BC)
-    for start in range(0, x_BN.shape[1], PANEL):
-        x_BI = x_BN[:, start : start + PANEL].astype(np.float64)
-        total_BC += np.matmul(x_BI, right_NC[start : start + PANEL], out=part_BC)
-    return total_BC
+    z_BP: np.ndarray
+    count_B4: np.ndarray
 
 
 class Tester:
-    """Tests blocks of variants against one model."""
+    """Tests blocks of variants against one model. One thread at a time may use it."""
 
-    def __init__(self, model: Model, min_maf: float, max_missing: float, multivariate: bool):
-        self.model, self.min_maf, self.max_missing, self.multivariate = model, min_maf, max_missing, multivariate
+    def __init__(self, model: Model, min_maf: float, max_missing: float, kind: Kind):
+        self.model, self.min_maf, self.max_missing = model, min_maf, max_missing
+        self._product = Product(model.right_digits, model.right_unit_C, kind)
+        self._weighted = Product(model.weighted_digits, model.weighted_unit_X, kind)
+        self._forms = Product(model.form_digits, model.form_unit_r, kind)
 
-    def test(self, packed_BQ: np.ndarray, workspace: np.ndarray) -> Result:
-        """Statistics of the variants in raw .bed rows [B, bytes]. `workspace` holds float32 genotypes, at least B N
-        numbers, which are overwritten: testers of one thread may share it."""
-        model, b = self.model, len(packed_BQ)
-        x_BN = workspace[: b * model.n].reshape(b, model.n)
-        called_B, copies_B = np.empty(b, np.int64), np.empty(b, np.int64)
-        kernels.centre_rows(packed_BQ, model.fam_N, x_BN, called_B, copies_B)
-        product_BC = product(x_BN, model.right_NC)
-        numerator_BP, design_BC = np.split(product_BC, [len(model.trait_P)], axis=1)
-        denominator_BD, enough_BD = self._denominators(x_BN, design_BC)
+    def test(self, packed_BQ: np.ndarray, wanted_B: np.ndarray | None = None) -> Result:
+        """Statistics of the variants in raw .bed rows [B, bytes], of those `wanted` and common enough."""
+        model, b, p = self.model, len(packed_BQ), len(self.model.trait_P)
+        packed_BQ = self._rows(packed_BQ)
+        count_B4 = np.empty((b, 4), np.int64)
+        kernels.count_codes(packed_BQ, model.keep_Q, model.n, count_B4)
+        chosen_B = self._common(count_B4)
+        if wanted_B is not None:
+            chosen_B &= wanted_B
+        beta_BP, se_BP = np.full((b, p), np.nan, np.float32), np.full((b, p), np.nan, np.float32)
+        z_BP = np.full((b, p), np.nan)
+        many_B = model.n - np.maximum(count_B4[:, HOM1], count_B4[:, HOM2]) > DENSE_SHARE * model.n
+        for rows_b, sums in self._runs(np.flatnonzero(chosen_B), count_B4, many_B):
+            minor = _Minor(count_B4[rows_b], rows_b)
+            sums_b = sums(packed_BQ, minor)
+            beta_BP[rows_b], se_BP[rows_b], z_BP[rows_b] = self._statistics(minor, *sums_b)
+        return Result(beta_BP, se_BP, z_BP, count_B4)
 
-        ok_BP = (enough_BD & self._common(called_B, copies_B)[:, None])[:, model.which_P]
-        denominator_BP = np.where(ok_BP, denominator_BD[:, model.which_P], np.nan) / model.variance_P
-        beta_BP = numerator_BP / denominator_BP
-        if model.linear:
-            left_BP = np.maximum(model.yy_P - numerator_BP * beta_BP, 0.0)
-            se_BP = np.sqrt(left_BP / (model.df * denominator_BP))
-        else:
-            se_BP = 1 / np.sqrt(denominator_BP)
-        log10p_B = self._multivariate(numerator_BP, denominator_BP) if self.multivariate else np.full(b, np.nan)
-        return Result(beta_BP * model.scale_P, se_BP * model.scale_P, log10p_B, called_B, copies_B)
+    def _rows(self, packed_BQ: np.ndarray) -> np.ndarray:
+        """Rows of the places of the model, from those of the file."""
+        if not len(self.model.gather_N):
+            return packed_BQ
+        out_BQ = np.empty((len(packed_BQ), len(self.model.keep_Q)), np.uint8)
+        kernels.gather_rows(packed_BQ, self.model.gather_N, out_BQ)
+        return out_BQ
 
-    def _denominators(self, x_BN: np.ndarray, design_BC: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """x' M x for each of the D weights (s2 = 1), and whether covariates leave enough of x. Overwrites x."""
-        model, (b, _) = self.model, x_BN.shape
-        rank, d, k = *model.mix_rD.shape, model.middle_DKK.shape[1]
-        kernels.square_rotated(x_BN, model.n_single, model.start_F, model.size_F, model.offset_F, model.u)
-        whole_BD = product(x_BN, model.basis_Nr) @ model.mix_rD
-        v_rBK = design_BC[:, : rank * k].reshape(b, rank, k).transpose(1, 0, 2).reshape(rank, b * k)
-        v_DBK = (model.mix_rD.T @ v_rBK).reshape(d, b, k)
-        if model.gls:
-            loss_DB = ((v_DBK @ model.middle_DKK.transpose(0, 2, 1)) ** 2).sum(axis=2)
-        else:
-            c_BK = design_BC[:, rank * k :]
-            loss_DB = ((2 * v_DBK - c_BK @ model.middle_DKK) * c_BK).sum(axis=2)
-        left_BD = whole_BD - loss_DB.T
-        return left_BD, left_BD > UNEXPLAINED * whole_BD
-
-    def _common(self, called_B: np.ndarray, copies_B: np.ndarray) -> np.ndarray:
+    def _common(self, count_B4: np.ndarray) -> np.ndarray:
         """Variants that vary, are frequent enough and called often enough."""
+        called_B = self.model.n - count_B4[:, MISSING]
+        copies_B = 2 * count_B4[:, HOM1] + count_B4[:, HET]
         minor_B = np.minimum(copies_B, 2 * called_B - copies_B)
         frequent_B = minor_B >= self.min_maf * 2 * called_B * (1 - 1e-12)
-        return (minor_B > 0) & frequent_B & (self.model.n - called_B <= self.max_missing * self.model.n)
+        return (minor_B > 0) & frequent_B & (count_B4[:, MISSING] <= self.max_missing * self.model.n)
 
-    def _multivariate(self, numerator_BP: np.ndarray, denominator_BP: np.ndarray) -> np.ndarray:
-        """-log10 p of all traits jointly: F of Pillai's trace (linear; exact), or z'R^-1 z as chi2_q (mixed)."""
-        model, q = self.model, self.model.whiten_Pq.shape[1]
-        if not model.linear:
-            z_BP = numerator_BP / np.sqrt(denominator_BP)
-            return tails.log10p_from_chi2(((z_BP @ model.whiten_Pq) ** 2).sum(axis=1), q)
-        df2 = model.df + 1 - q
-        if df2 <= 0:
-            return np.full(len(numerator_BP), np.nan)
-        share_B = ((numerator_BP @ model.whiten_Pq) ** 2).sum(axis=1) / denominator_BP[:, 0]
-        share_B = np.minimum(share_B, 1 - 1e-15)
-        return tails.log10p_from_f((share_B / q) / ((1 - share_B) / df2), q, df2)
+    def _runs(self, rows: np.ndarray, count_B4: np.ndarray, many_B: np.ndarray):
+        """Rows to be done together, and the method that does it."""
+        dense = rows[many_B[rows]]
+        at_once = max(1, DENSE_BYTES // len(self.model.other_R))
+        for low in range(0, len(dense), at_once):
+            yield dense[low : low + at_once], self._dense
+        sparse = rows[~many_B[rows]]
+        carriers = self.model.n - np.maximum(count_B4[sparse, HOM1], count_B4[sparse, HOM2])
+        run = np.cumsum(carriers) // ENTRIES
+        for which in np.unique(run):
+            yield sparse[run == which], self._sparse
+
+    def _sparse(self, packed_BQ: np.ndarray, minor: _Minor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """x'right [b, C], x'weighted [b, r K] and x'G_j x [b, r] from the lists of carriers."""
+        model, b = self.model, len(minor.row_b)
+        start_b, entry_L = self._list(packed_BQ, minor, only_missing=False)
+        out_bC = np.zeros((b, model.right_RC.shape[1]))
+        _add_rows(start_b, entry_L, minor.value_b4, model.right_RC, out_bC)
+        other = self._translate(start_b, entry_L)
+        e_bX = np.zeros((b, model.weighted_OX.shape[1]))
+        _add_rows(*other, minor.value_b4, model.weighted_OX, e_bX)
+        g_br = np.empty((b, len(model.mix_rD)))
+        kernels.quadratic_lists(
+            *other, minor.value_b4, model.diagonal_Or, model.pair_O, model.partner_T, model.pair_Tr, g_br
+        )
+        self._large_families(np.zeros((b, len(model.dense_basis_Lr))), other, minor, g_br)
+        return out_bC, e_bX, g_br
+
+    def _dense(self, packed_BQ: np.ndarray, minor: _Minor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The same from rows of allele counts, and the lists of missing calls."""
+        model, b = self.model, len(minor.row_b)
+        dose_bR = np.empty((b, len(model.other_R)), np.int8)
+        kernels.decode_doses(packed_BQ, minor.row_b, minor.flipped_b, model.keep_Q, dose_bR.view(np.uint32))
+        start_b, entry_L = self._list(packed_BQ, minor, only_missing=True)
+        out_bC = self._product(dose_bR)
+        _add_rows(start_b, entry_L, minor.value_b4, model.right_RC, out_bC)
+        dose_Ob = np.empty((len(model.place_O), b), np.int8)
+        kernels.gather_doses(dose_bR, model.place_O, dose_Ob)
+        other = self._translate(start_b, entry_L)
+        e_bX = self._weighted(dose_Ob.T)
+        _add_rows(*other, minor.value_b4, model.weighted_OX, e_bX)
+        both_Tb = np.empty((len(dose_Ob) + len(model.first_T), b), np.int8)
+        np.multiply(dose_Ob, dose_Ob, out=both_Tb[: len(dose_Ob)])
+        kernels.multiply_rows(dose_Ob, model.first_T, model.partner_T, both_Tb[len(dose_Ob) :])
+        g_br = self._forms(both_Tb.T)
+        kernels.quadratic_missing(
+            dose_Ob, *other, minor.value_b4, model.diagonal_Or, model.mate_O, model.mate_M, model.pair_M,
+            model.pair_Tr, g_br,
+        )  # fmt: skip
+        x_bL = np.empty((b, len(model.dense_basis_Lr)))
+        x_bL[:, model.dense_O[model.dense_O >= 0]] = dose_Ob[model.dense_O >= 0].T
+        self._large_families(x_bL, other, minor, g_br)
+        return out_bC, e_bX, g_br
+
+    def _list(self, packed_BQ: np.ndarray, minor: _Minor, only_missing: bool) -> tuple[np.ndarray, np.ndarray]:
+        """Where each variant's entries begin, and the entries."""
+        start_b = np.empty(len(minor.row_b) + 1, np.int64)
+        entry_L = np.empty(minor.missing_b.sum() if only_missing else minor.carriers, np.int32)
+        kernels.list_people(
+            packed_BQ, minor.row_b, minor.flipped_b, self.model.keep_Q, minor.missing_b, only_missing, start_b, entry_L
+        )
+        return start_b, entry_L
+
+    def _translate(self, start_b: np.ndarray, entry_L: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The entries of people with weights, by their number."""
+        start_o, entry_o = np.empty_like(start_b), np.empty(len(entry_L) + 1, np.int32)
+        kernels.translate(start_b, entry_L, self.model.other_R, start_o, entry_o)
+        return start_o, entry_o
+
+    def _large_families(
+        self, x_bL: np.ndarray, other: tuple[np.ndarray, np.ndarray], minor: _Minor, g_br: np.ndarray
+    ) -> None:
+        """Add the part of families that are rotated as a whole to `g_br`; x_bL lacks the listed entries."""
+        model = self.model
+        kernels.spread(*other, minor.value_b4, model.dense_O, x_bL)
+        for start, size, offset in zip(model.dense_start_F, model.dense_size_F, model.dense_offset_F, strict=True):
+            u = model.dense_u[offset : offset + size * size].reshape(size, size)
+            rotated_bi = x_bL[:, start : start + size] @ u
+            g_br += rotated_bi**2 @ model.dense_basis_Lr[start : start + size]
+
+    def _statistics(
+        self, minor: _Minor, out_bC: np.ndarray, e_bX: np.ndarray, g_br: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """beta, se and z [b, P]."""
+        model, b, p = self.model, len(out_bC), len(self.model.trait_P)
+        whole_bD, left_bD = np.empty((b, model.mix_rD.shape[1])), np.empty((b, model.mix_rD.shape[1]))
+        kernels.variance_left(
+            np.ascontiguousarray(out_bC[:, p:]), e_bX, minor.xx_b, g_br, model.mix_rS, model.middle_SKK, model.gls,
+            model.mix_rD, model.spread_DS, whole_bD, left_bD,
+        )  # fmt: skip
+        varying_b = 1 - self.model.n * minor.mean_b**2 / minor.xx_b  # the share of x'x that the intercept leaves
+        left_bD[left_bD <= UNEXPLAINED * varying_b[:, None] * whole_bD] = np.nan
+        denominator_bP = left_bD[:, model.which_P] / model.variance_P
+        beta_bP = minor.sign_b[:, None] * out_bC[:, :p] / denominator_bP
+        if model.linear:
+            rest_bP = np.maximum(model.yy_P - denominator_bP * beta_bP**2, 0.0)
+            se_bP = np.sqrt(rest_bP / (model.df * denominator_bP))
+        else:
+            se_bP = 1 / np.sqrt(denominator_bP)
+        with np.errstate(divide="ignore", invalid="ignore"):  # nothing is left of a trait that a variant explains
+            z_bP = beta_bP / se_bP
+        return beta_bP * model.scale_P, se_bP * model.scale_P, z_bP
+
+
+class _Minor:
+    """Rows in copies of the minor allele: value_b4 by code of the turned row, mean, sum of squares, sign of A1."""
+
+    def __init__(self, count_b4: np.ndarray, row_b: np.ndarray):
+        hom1_b, self.missing_b, het_b, hom2_b = count_b4.T
+        called_b = hom1_b + het_b + hom2_b
+        self.row_b, self.flipped_b = row_b, hom1_b > hom2_b
+        fewer_b = np.minimum(hom1_b, hom2_b)
+        self.mean_b = (2 * fewer_b + het_b) / called_b
+        self.sign_b = np.where(self.flipped_b, -1.0, 1.0)
+        self.xx_b = het_b + 4.0 * fewer_b + self.mean_b**2 * self.missing_b
+        self.carriers = int((het_b + fewer_b + self.missing_b).sum())
+        self.value_b4 = np.zeros((len(row_b), 4))
+        self.value_b4[:, 1] = np.where(self.flipped_b, self.mean_b, 1.0)
+        self.value_b4[:, 2] = np.where(self.flipped_b, 1.0, self.mean_b)
+        self.value_b4[:, 3] = 2.0
+
+
+def _add_rows(
+    start_b: np.ndarray, entry_L: np.ndarray, value_b4: np.ndarray, right_RC: np.ndarray, out_bC: np.ndarray
+) -> None:
+    rows, columns = right_RC.shape
+    if columns == 0 or start_b[-1] == 0:
+        return
+    at_once = -(-columns // -(-columns // COLUMNS))
+    run = max(1, CACHE_BYTES // (right_RC.itemsize * at_once))
+    kernels.add_rows(start_b, entry_L, value_b4, right_RC, run, at_once, out_bC)

@@ -10,7 +10,8 @@ from scipy import sparse
 
 from hpc.errors import ConfigError, InputError
 from udipdist.config import GwasConfig, NullConfig
-from udipdist.gwas import assoc, covariates, grm, null, samples
+from udipdist.gwas import covariates, grm, null, samples
+from udipdist.gwas.model import Model, TraitInDesign, prepare, residualise
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +34,7 @@ def relatedness(config: GwasConfig, sample: samples.Sample) -> sparse.csr_array 
 
 def fit_group(
     config: GwasConfig, sample: samples.Sample, group: samples.Group, matrix: sparse.csr_array | None
-) -> tuple[assoc.Model, pd.DataFrame]:
+) -> tuple[Model, pd.DataFrame]:
     """Null models and test of the traits that share their people, and their rows of null.tsv.
 
     Raises InputError for traits that have too few people or are linear functions of the covariates, ConfigError where
@@ -54,15 +55,15 @@ def fit_group(
     order_N = families.order_N
     q_NK = design.q_NK[order_N]
     try:
-        y_NP, scale_P = assoc.residualise(sample.y_NP[group.row_N[order_N]][:, group.trait_P], q_NK)
-    except assoc.TraitInDesign as error:
+        y_NP, scale_P = residualise(sample.y_NP[group.row_N[order_N]][:, group.trait_P], q_NK)
+    except TraitInDesign as error:
         where, name = sample.table_of(group.trait_P[error.args[0]]).path, names[error.args[0]]
         raise InputError(f"{where}: trait {name} is a linear function of the covariates; leave it out") from None
     if config.adjust == "phenotype":
         q_NK = np.full((n, 1), 1 / np.sqrt(n))
     models = _null_models(config, families, y_NP, scale_P, q_NK, names)
     try:
-        model = assoc.prepare(
+        model = prepare(
             families,
             sample.fam_N[group.row_N[order_N]],
             group.trait_P,

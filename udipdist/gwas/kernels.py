@@ -1,7 +1,13 @@
 """The inner loops over packed genotypes, compiled by numba and free of the interpreter lock.
 
-Shapes: B variants of a block, N people of the file, n people analysed. A packed row holds four people a byte, the
-first in the lowest two bits (PLINK 1 .bed, variant-major): 00 two copies of A1, 01 missing, 10 one copy, 11 none.
+Shapes: B variants of a block, Q bytes of a packed row, N people of the file, n people analysed, R = 4 Q places of a
+row, C columns of a matrix, L entries of a list. A packed row holds four people a byte, the first in the lowest two bits
+(PLINK 1 .bed, variant-major): 00 two copies of A1, 01 missing, 10 one copy, 11 none.
+
+Everything below the counts works with copies of the minor allele. A variant is `flipped` where A1 is the major one.
+A row is turned so that 00 is the homozygote of the major allele: its bytes are inverted unless it is flipped. Then 11
+are two copies, and 01 | 10 are one copy | missing, or missing | one copy where it is flipped. `keep_Q` has 11 for
+people who are analysed; the others are made major homozygotes, which add nothing to any sum.
 """
 
 from __future__ import annotations
@@ -10,8 +16,52 @@ import numba
 import numpy as np
 
 MISSING = -1
-CENTRE_STEP = 2.0**-20  # counts minus a multiple of it need 22 bits, float32 has 24
 _COPIES_OF_A1 = np.array([2, MISSING, 1, 0], dtype=np.int8)
+
+MOST_PEOPLE = 2**29  # whose place and code fit into 31 bits
+_LOW = np.uint64(0x5555555555555555)  # the lower bit of each person
+_ONE, _THREE = np.uint64(1), np.uint64(3)
+_MULTIPLIER = np.uint64(0x03F79D71B4CB0A89)  # a de Bruijn sequence: its top six bits tell the shifts apart
+_BIT = np.zeros(64, np.int64)
+_BIT[[(0x03F79D71B4CB0A89 << i & 2**64 - 1) >> 58 for i in range(64)]] = np.arange(64)
+_CODES = (np.arange(256)[:, None] >> np.array([0, 2, 4, 6])) & 3  # the four codes of a byte
+
+
+def _doses(flipped: bool) -> np.ndarray:
+    """Copies of the minor allele of the four people of a turned byte as one word; missing is 0."""
+    copies = np.array([0, 0, 1, 2] if flipped else [0, 1, 0, 2], np.uint8)
+    return copies[_CODES].copy().view(np.uint32)[:, 0]
+
+
+_DOSES = np.stack([_doses(False), _doses(True)])
+
+
+def keep_bytes(place_N: np.ndarray) -> np.ndarray:
+    """`keep_Q`: bytes with 11 at the places of the people analysed, up to the last of them."""
+    present_R = np.zeros(-(-(int(place_N.max()) + 1) // 4) * 4, np.uint8)
+    present_R[place_N] = 3
+    return (present_R.reshape(-1, 4) << np.array([0, 2, 4, 6], np.uint8)).sum(axis=1).astype(np.uint8)
+
+
+@numba.njit(nogil=True, cache=True, inline="always")
+def _words(row_Q, word_W):
+    """The bytes of a row as words; what is left over is filled up with zeros."""
+    whole = row_Q.shape[0] // 8
+    word_W[:whole] = row_Q[: 8 * whole].view(np.uint64)
+    if whole < word_W.shape[0]:
+        last = np.uint64(0)
+        for i in range(8 * whole, row_Q.shape[0]):
+            last |= np.uint64(row_Q[i]) << np.uint64(8 * (i - 8 * whole))
+        word_W[whole] = last
+
+
+@numba.njit(nogil=True, cache=True, inline="always")
+def _ones(x):
+    """Number of bits that are set."""
+    x -= (x >> _ONE) & _LOW
+    x = (x & np.uint64(0x3333333333333333)) + ((x >> np.uint64(2)) & np.uint64(0x3333333333333333))
+    x = (x + (x >> np.uint64(4))) & np.uint64(0x0F0F0F0F0F0F0F0F)
+    return (x * np.uint64(0x0101010101010101)) >> np.uint64(56)
 
 
 @numba.njit(nogil=True, cache=True)
@@ -24,69 +74,260 @@ def decode_rows(packed_BQ, person_n, out_Bn):
 
 
 @numba.njit(nogil=True, cache=True)
-def count_rows(packed_BQ, person_n, called_B, copies_B):
-    """Number of called people and their copies of A1 among `person_n`, for each row."""
-    for row in range(packed_BQ.shape[0]):
-        seen = np.zeros(4, np.int64)
-        for i in range(person_n.shape[0]):
-            person = person_n[i]
-            seen[(packed_BQ[row, person >> 2] >> (2 * (person & 3))) & 3] += 1
-        called_B[row] = seen[0] + seen[2] + seen[3]
-        copies_B[row] = 2 * seen[0] + seen[2]
-
-
-@numba.njit(nogil=True, cache=True)
-def centre_rows(packed_BQ, person_n, out_Bn, called_B, copies_B):
-    """Copies of A1 minus a centre, missing = mean, into float32 `out_Bn`; also the two counts of `count_rows`.
-
-    The mean is over the called people of `person_n`; the centre is the mean to six digits (a multiple of CENTRE_STEP),
-    so that every called value is exact in float32: the rest, the same for everybody, is taken out with the
-    intercept. A row without calls becomes zeros.
-    """
+def gather_rows(packed_BN, person_n, out_BQ):
+    """Packed rows of the people `person_n` alone, four a byte in that order; places left over are 0."""
     n = person_n.shape[0]
-    code_n = np.empty(n, np.uint8)
-    value = np.zeros(4, np.float32)
-    for row in range(packed_BQ.shape[0]):
-        seen = np.zeros(4, np.int64)
-        for i in range(n):
-            person = person_n[i]
-            code = (packed_BQ[row, person >> 2] >> (2 * (person & 3))) & 3
-            code_n[i] = code
-            seen[code] += 1
-        called = seen[0] + seen[2] + seen[3]
-        copies = 2 * seen[0] + seen[2]
-        called_B[row] = called
-        copies_B[row] = copies
-        mean = copies / called if called > 0 else 0.0
-        centre = np.rint(mean / CENTRE_STEP) * CENTRE_STEP
-        value[0] = 2 - centre
-        value[1] = mean - centre
-        value[2] = 1 - centre
-        value[3] = 0 - centre
-        for i in range(n):
-            out_Bn[row, i] = value[code_n[i]]
+    for row in range(packed_BN.shape[0]):
+        for q in range(out_BQ.shape[1]):
+            byte = 0
+            for i in range(4 * q, min(4 * q + 4, n)):
+                person = person_n[i]
+                byte |= ((packed_BN[row, person >> 2] >> (2 * (person & 3))) & 3) << (2 * (i & 3))
+            out_BQ[row, q] = byte
 
 
 @numba.njit(nogil=True, cache=True)
-def square_rotated(x_Bn, n_single, start_F, size_F, offset_F, u):
-    """x -> (U'x)^2 in place for each row, U block-diagonal: `n_single` people without relatives, then families.
+def count_codes(packed_BQ, keep_Q, n, out_B4):
+    """Number of people with two copies of A1, missing, one copy and none (the order of the codes) among the n kept."""
+    n_words = (keep_Q.shape[0] + 7) // 8
+    keep_W, word_W = np.empty(n_words, np.uint64), np.empty(n_words, np.uint64)
+    _words(keep_Q, keep_W)
+    for row in range(packed_BQ.shape[0]):
+        _words(packed_BQ[row, : keep_Q.shape[0]], word_W)
+        missing, het, hom2 = np.uint64(0), np.uint64(0), np.uint64(0)
+        for w in range(n_words):
+            low, high, keep = word_W[w], word_W[w] >> _ONE, keep_W[w] & _LOW
+            missing += _ones(low & ~high & keep)
+            het += _ones(high & ~low & keep)
+            hom2 += _ones(high & low & keep)
+        out_B4[row, 1] = missing
+        out_B4[row, 2] = het
+        out_B4[row, 3] = hom2
+        out_B4[row, 0] = n - out_B4[row, 1] - out_B4[row, 2] - out_B4[row, 3]
 
-    Family f holds the people start_F[f] .. start_F[f] + size_F[f] - 1; its matrix (size x size, row-major) begins at
-    u[offset_F[f]]. Sums are in float64.
+
+@numba.njit(nogil=True, cache=True)
+def list_people(packed_BQ, row_b, flipped_b, keep_Q, missing_b, only_missing, start_b, entry_L):
+    """All people of the rows `row_b` who are not homozygous for the major allele, as `place << 2 | code` of the turned
+    row, one row after the other, into `entry_L`; row b begins at start_b[b]. Or those with missing calls only, of
+    whom there are missing_b."""
+    n_words = (keep_Q.shape[0] + 7) // 8
+    keep_W, word_W = np.empty(n_words, np.uint64), np.empty(n_words, np.uint64)
+    _words(keep_Q, keep_W)
+    at = 0
+    for b in range(row_b.shape[0]):
+        start_b[b] = at
+        if only_missing and missing_b[b] == 0:
+            continue
+        _words(packed_BQ[row_b[b], : keep_Q.shape[0]], word_W)
+        turn = np.uint64(0) if flipped_b[b] else ~np.uint64(0)
+        for w in range(n_words):
+            word = (word_W[w] ^ turn) & keep_W[w]
+            left = (word | (word >> _ONE)) & _LOW
+            if only_missing:
+                left &= word_W[w] & ~(word_W[w] >> _ONE)
+            while left:
+                lowest = left & (~left + _ONE)
+                bit = _BIT[(lowest * _MULTIPLIER) >> np.uint64(58)]
+                code = np.int64((word >> np.uint64(bit)) & _THREE)
+                entry_L[at] = (w << 7) + (bit << 1) + code
+                at += 1
+                left ^= lowest
+    start_b[row_b.shape[0]] = at
+
+
+@numba.njit(nogil=True, cache=True)
+def decode_doses(packed_BQ, row_b, flipped_b, keep_Q, out_bQ):
+    """Copies of the minor allele of the rows `row_b`, missing = 0, four people a word: uint32 views of int8 rows."""
+    for b in range(row_b.shape[0]):
+        row = row_b[b]
+        flipped = 1 if flipped_b[b] else 0
+        turn = np.uint8(0) if flipped_b[b] else np.uint8(255)
+        for q in range(keep_Q.shape[0]):
+            out_bQ[b, q] = _DOSES[flipped, (packed_BQ[row, q] ^ turn) & keep_Q[q]]
+
+
+@numba.njit(nogil=True, cache=True)
+def translate(start_b, entry_L, other_R, start_o, entry_o):
+    """The entries whose place has a number in `other_R` (>= 0), with that number in place of the place."""
+    at = 0
+    for b in range(start_b.shape[0] - 1):
+        start_o[b] = at
+        for i in range(start_b[b], start_b[b + 1]):
+            other = other_R[entry_L[i] >> 2]
+            entry_o[at] = other << 2 | (entry_L[i] & 3)
+            at += other >= 0
+    start_o[start_b.shape[0] - 1] = at
+
+
+@numba.njit(nogil=True, cache=True)
+def gather_doses(dose_bR, place_O, out_Ob):
+    """Columns `place_O` of int8 rows, transposed."""
+    for low in range(0, dose_bR.shape[0], 64):
+        high = min(low + 64, dose_bR.shape[0])
+        for i in range(place_O.shape[0]):
+            place = place_O[i]
+            for b in range(low, high):
+                out_Ob[i, b] = dose_bR[b, place]
+
+
+@numba.njit(nogil=True, cache=True)
+def multiply_rows(dose_Ob, first_T, second_T, out_Tb):
+    """out[t] = dose[first[t]] * dose[second[t]], int8."""
+    for t in range(first_T.shape[0]):
+        x, y, out = dose_Ob[first_T[t]], dose_Ob[second_T[t]], out_Tb[t]
+        for b in range(out.shape[0]):
+            out[b] = x[b] * y[b]
+
+
+@numba.njit(nogil=True, cache=True, fastmath={"contract"})
+def add_rows(start_b, entry_L, value_b4, right_RC, rows_at_once, columns_at_once, out_bC):
+    """out[b] += sum over the entries of b of value[b, code] * right[place], in float64.
+
+    The rows of `right` are walked in runs that stay in the cache, for all variants, four entries at a time. The order
+    of the additions of one variant depends on its own entries only.
     """
-    largest = 0
-    for f in range(size_F.shape[0]):
-        largest = max(largest, size_F[f])
-    rotated = np.empty(largest, np.float64)
-    for row in range(x_Bn.shape[0]):
-        for i in range(n_single):
-            x_Bn[row, i] *= x_Bn[row, i]
-        for f in range(start_F.shape[0]):
-            start, size, offset = start_F[f], size_F[f], offset_F[f]
-            rotated[:size] = 0.0
-            for i in range(size):
-                x = np.float64(x_Bn[row, start + i])
-                for j in range(size):
-                    rotated[j] += x * u[offset + i * size + j]
-            for j in range(size):
-                x_Bn[row, start + j] = rotated[j] * rotated[j]
+    n_b, n_c = out_bC.shape
+    cursor = np.empty(n_b, np.int64)
+    for left in range(0, n_c, columns_at_once):
+        right = min(left + columns_at_once, n_c)
+        cursor[:] = start_b[:n_b]
+        for low in range(0, right_RC.shape[0], rows_at_once):
+            limit = np.int64(low + rows_at_once) << 2
+            for b in range(n_b):
+                at, stop = cursor[b], start_b[b + 1]
+                out = out_bC[b, left:right]
+                value = value_b4[b]
+                while at + 4 <= stop and entry_L[at + 3] < limit:
+                    e0, e1, e2, e3 = entry_L[at], entry_L[at + 1], entry_L[at + 2], entry_L[at + 3]
+                    w0, w1, w2, w3 = value[e0 & 3], value[e1 & 3], value[e2 & 3], value[e3 & 3]
+                    y0, y1 = right_RC[e0 >> 2, left:right], right_RC[e1 >> 2, left:right]
+                    y2, y3 = right_RC[e2 >> 2, left:right], right_RC[e3 >> 2, left:right]
+                    for c in range(right - left):
+                        out[c] += (w0 * y0[c] + w1 * y1[c]) + (w2 * y2[c] + w3 * y3[c])
+                    at += 4
+                while at < stop and entry_L[at] < limit:
+                    w0 = value[entry_L[at] & 3]
+                    y0 = right_RC[entry_L[at] >> 2, left:right]
+                    for c in range(right - left):
+                        out[c] += w0 * y0[c]
+                    at += 1
+                cursor[b] = at
+
+
+@numba.njit(nogil=True, cache=True, fastmath={"contract"})
+def quadratic_lists(start_b, entry_o, value_b4, diagonal_Or, pair_O, partner_T, pair_Tr, out_br):
+    """out[b, j] = x' G_j x for sparse x, given as entries: G_j has the diagonal diagonal[:, j] and, above it,
+    pair[t, j] / 2 at (i, partner[t]), t from pair[i] to pair[i + 1] - 1."""
+    n_r = diagonal_Or.shape[1]
+    x_O = np.zeros(diagonal_Or.shape[0])
+    for b in range(start_b.shape[0] - 1):
+        for at in range(start_b[b], start_b[b + 1]):
+            x_O[entry_o[at] >> 2] = value_b4[b, entry_o[at] & 3]
+        out = out_br[b]
+        out[:] = 0.0
+        for at in range(start_b[b], start_b[b + 1]):
+            i = entry_o[at] >> 2
+            x = x_O[i]
+            for j in range(n_r):
+                out[j] += x * x * diagonal_Or[i, j]
+            for t in range(pair_O[i], pair_O[i + 1]):
+                both = x * x_O[partner_T[t]]
+                if both != 0.0:
+                    for j in range(n_r):
+                        out[j] += both * pair_Tr[t, j]
+        for at in range(start_b[b], start_b[b + 1]):
+            x_O[entry_o[at] >> 2] = 0.0
+
+
+@numba.njit(nogil=True, cache=True, fastmath={"contract"})
+def quadratic_missing(dose_Ob, start_b, entry_o, value_b4, diagonal_Or, mate_O, mate_M, pair_M, pair_Tr, out_br):
+    """What missing calls, given as entries, add to x' G_j x of dense x, in which they are 0. The mates of person i are
+    mate[m], m from mate_O[i] to mate_O[i + 1] - 1, and G_j has pair[pair_M[m], j] / 2 between them."""
+    n_r = diagonal_Or.shape[1]
+    listed_O = np.zeros(diagonal_Or.shape[0], np.bool_)
+    for b in range(start_b.shape[0] - 1):
+        for at in range(start_b[b], start_b[b + 1]):
+            listed_O[entry_o[at] >> 2] = True
+        for at in range(start_b[b], start_b[b + 1]):
+            i, x = entry_o[at] >> 2, value_b4[b, entry_o[at] & 3]
+            for j in range(n_r):
+                out_br[b, j] += x * x * diagonal_Or[i, j]
+            for m in range(mate_O[i], mate_O[i + 1]):
+                k = mate_M[m]
+                both = x * dose_Ob[k, b]
+                if listed_O[k]:
+                    both = 0.5 * x * x  # the mate adds the other half
+                if both != 0.0:
+                    for j in range(n_r):
+                        out_br[b, j] += both * pair_Tr[pair_M[m], j]
+        for at in range(start_b[b], start_b[b + 1]):
+            listed_O[entry_o[at] >> 2] = False
+
+
+@numba.njit(nogil=True, cache=True)
+def spread(start_b, entry_o, value_b4, number_O, out_bL):
+    """The entries of the people with a number (>= 0) in `number_O`, written to that column of `out_bL`."""
+    for b in range(start_b.shape[0] - 1):
+        for at in range(start_b[b], start_b[b + 1]):
+            number = number_O[entry_o[at] >> 2]
+            if number >= 0:
+                out_bL[b, number] = value_b4[b, entry_o[at] & 3]
+
+
+@numba.njit(nogil=True, cache=True)
+def join_digits(part_bC, scale_C, out_bC):
+    """Float64 numbers from their digits to the base 256, lowest digit first: int32 [b, digits * C]."""
+    n_c = scale_C.shape[0]
+    digits = part_bC.shape[1] // n_c
+    for b in range(part_bC.shape[0]):
+        for c in range(n_c):
+            out_bC[b, c] = part_bC[b, (digits - 1) * n_c + c]
+        for digit in range(digits - 2, -1, -1):
+            for c in range(n_c):
+                out_bC[b, c] = out_bC[b, c] * 256.0 + part_bC[b, digit * n_c + c]
+        for c in range(n_c):
+            out_bC[b, c] *= scale_C[c]
+
+
+@numba.njit(nogil=True, cache=True, fastmath={"contract"})
+def variance_left(u_bK, e_bX, xx_b, g_br, mix_rS, middle_SKK, gls, mix_rD, spread_DS, whole_bD, left_bD):
+    """What covariates leave of each variant: whole[b, d] = x'W_d x and left[b, d] = whole minus the part explained.
+
+    W_d = I + sum_j mix[j, d] (G_j), so x'W_d x = xx + g mix, and C'W_d x = u + e mix. The part explained is computed at
+    the S nodes and interpolated to all D.
+    """
+    n_b, n_k = u_bK.shape
+    n_r, n_s = mix_rS.shape
+    n_d = mix_rD.shape[1]
+    v_K, t_K, loss_S = np.empty(n_k), np.empty(n_k), np.empty(n_s)
+    for b in range(n_b):
+        for s in range(n_s):
+            for k in range(n_k):
+                v_K[k] = u_bK[b, k]
+            for j in range(n_r):
+                mix = mix_rS[j, s]
+                for k in range(n_k):
+                    v_K[k] += mix * e_bX[b, j * n_k + k]
+            t_K[:] = 0.0
+            loss = 0.0
+            for i in range(n_k):
+                x = v_K[i] if gls else u_bK[b, i]
+                for k in range(n_k):
+                    t_K[k] += x * middle_SKK[s, i, k]
+            if gls:
+                for k in range(n_k):
+                    loss += v_K[k] * t_K[k]
+            else:
+                for k in range(n_k):
+                    loss += u_bK[b, k] * (2.0 * v_K[k] - t_K[k])
+            loss_S[s] = loss
+        for d in range(n_d):
+            whole = xx_b[b]
+            for j in range(n_r):
+                whole += g_br[b, j] * mix_rD[j, d]
+            loss = 0.0
+            for s in range(n_s):
+                loss += spread_DS[d, s] * loss_S[s]
+            whole_bD[b, d] = whole
+            left_bD[b, d] = whole - loss

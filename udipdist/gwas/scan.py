@@ -20,7 +20,6 @@ from hpc.files import publish, publish_json, remove, require_space
 from hpc.stage import Stage, fingerprint, stage
 from udipdist.config import GwasConfig
 from udipdist.gwas import (
-    assoc,
     bim,
     chromosomes,
     covariates,
@@ -36,6 +35,7 @@ from udipdist.gwas import (
     variants,
 )
 from udipdist.gwas.fitting import fit_group, relatedness
+from udipdist.gwas.model import Model
 
 log = logging.getLogger(__name__)
 
@@ -155,7 +155,7 @@ def _save(
     config: GwasConfig,
     bed: genotypes.Bed,
     sample: samples.Sample,
-    models: list[assoc.Model],
+    models: list[Model],
     frame: pd.DataFrame,
     about: dict,
 ) -> None:
@@ -163,7 +163,7 @@ def _save(
     plan's marker last. `frame` has a row a trait, in order; `about` are facts of the variants."""
     remove(shard.model_dir(config.out))
     for i, model in enumerate(models):
-        with publish(shard.model_dir(config.out) / f"group-{i:05d}.npz") as partial:
+        with publish(shard.model_dir(config.out) / f"group-{i:05d}") as partial:
             model.save(partial)
     people: dict[bytes, int] = {}
     entries = []
@@ -269,7 +269,7 @@ def _lay_out(
 
 
 def _facts(
-    bed: genotypes.Bed, n: int, n_dropped: int, models: list[assoc.Model], frame: pd.DataFrame, n_covariates: int
+    bed: genotypes.Bed, n: int, n_dropped: int, models: list[Model], frame: pd.DataFrame, n_covariates: int
 ) -> dict[str, Any]:
     """What a manifest says of `n` people, the models of their groups of traits, and the rows of null.tsv."""
     return {
@@ -279,14 +279,14 @@ def _facts(
         "n_traits": len(frame),
         "n_covariates": n_covariates,
         "groups": len(models),
-        "weight_rank": max(model.basis_Nr.shape[1] for model in models),
+        "weight_rank": max(model.weight_rank for model in models),
         "weight_error": max(model.weight_error for model in models),
-        "relatives": max(int(model.size_F.sum()) for model in models),
-        "largest_family": max(int(model.size_F.max(initial=1)) for model in models),
+        "relatives": max(model.relatives for model in models),
+        "largest_family": max(model.largest_family for model in models),
     }
 
 
-def _degrees_of_freedom(config: GwasConfig, models: list[assoc.Model], table: samples.Table) -> int | list[int] | None:
+def _degrees_of_freedom(config: GwasConfig, models: list[Model], table: samples.Table) -> int | list[int] | None:
     """None where the statistic is chi2_1 (mixed; GCTA's linear regression), else residual degrees of freedom: one
     number, or one a trait of the table."""
     if config.test == "mixed" or config.adjust == "phenotype":

@@ -2,6 +2,8 @@
 
 A part needs nothing but the plan's models (OUT/model) and the .bed: a local loop, Dask workers and the tasks of a job
 array do the same work and write the same bytes.
+
+Shapes: M variants of the part, B of a block, P traits of all tables, T tables, G groups of traits with the same people.
 """
 
 from __future__ import annotations
@@ -14,9 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from threadpoolctl import threadpool_limits
 
-from udipdist.gwas import assoc, genotypes, kernels, sumstats
+from udipdist.gwas import assoc, genotypes, kernels, outputs, product, sumstats
+from udipdist.gwas.assoc import HET, HOM1, MISSING
+from udipdist.gwas.joint import JointTest
+from udipdist.gwas.model import Model
 
 
 @dataclass(frozen=True)
@@ -45,25 +51,23 @@ class Scan:
 
     def part(self, index: int) -> dict[str, Any]:
         """Test the variants of one part and write their shards."""
-        rows, fam_N, models = _load(self.place, self.planned)
+        plan = _load(self.place, self.planned)
         start = index * self.variants_per_part
         stop = start + self.size_of_part(index)
-        out = _empty_block(stop - start, sum(len(model.trait_P) for model in models))
+        out = outputs.Block.empty(stop - start, plan.n_traits, len(plan.tables))
         lows = range(start, stop, self.block)
 
         def work(thread: int) -> None:
-            one = len(models) == 1
-            testers = [assoc.Tester(model, self.min_maf, self.max_missing, multivariate=one) for model in models]
-            workspace = np.empty(min(self.block, stop - start) * len(fam_N), np.float32)
+            torch.set_num_threads(1)
+            tests = _Tests(plan, self.min_maf, self.max_missing)
             for low in lows[thread :: self.threads]:
                 high = min(low + self.block, stop)
-                _test_block(testers, rows.packed(low, high), fam_N, workspace, slice(low - start, high - start), out)
+                tests.run(plan.rows.packed(low, high), slice(low - start, high - start), out)
 
-        # One block, one thread: no waiting for each other inside a product, and the same bits for any number of them.
+        # One block, one thread: no waiting for each other inside a product.
         with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(self.threads) as pool:
             list(pool.map(work, range(self.threads)))
-        sumstats.write(self.place / sumstats.STORE, start, out)
-        return {"start": start, "stop": stop, "tested": int((out.minp_trait_M >= 0).sum())}
+        return {"start": start, "stop": stop} | outputs.write(self.place, plan.tables, start, out)
 
 
 def model_dir(out: Path) -> Path:
@@ -81,70 +85,92 @@ def stamp_of(path: Path) -> str:
     return str(path.stat().st_mtime_ns)
 
 
+@dataclass(frozen=True)
+class _Plan:
+    rows: genotypes.PackedRows
+    models: list[Model]
+    tables: list[dict[str, Any]]
+    people: list[np.ndarray]
+
+    @property
+    def n_traits(self) -> int:
+        return self.tables[-1]["columns"][1]
+
+
 @lru_cache(maxsize=1)
-def _load(place: Path, stamp: str) -> tuple[genotypes.PackedRows, np.ndarray, list[assoc.Model]]:
-    """Genotype rows, rows of the analysed people in the .fam, and models of the plan with this stamp."""
+def _load(place: Path, stamp: str) -> _Plan:
+    """What the plan with this stamp left for its parts."""
     planned = json.loads(planned_path(place).read_text(encoding="utf-8"))
-    models = [assoc.Model.load(model_dir(place) / f"group-{i:05d}.npz") for i in range(planned["groups"])]
-    return genotypes.PackedRows(**planned["rows"]), np.array(planned["fam"], np.int64), models
+    models = [Model.load(model_dir(place) / f"group-{i:05d}") for i in range(planned["groups"])]
+    people = [np.array(fam_N, np.int64) for fam_N in planned["people"]]
+    return _Plan(genotypes.PackedRows(**planned["rows"]), models, planned["tables"], people)
 
 
-def _empty_block(m: int, p: int) -> sumstats.SumstatsBlock:
-    return sumstats.SumstatsBlock(
-        beta_MP=np.full((m, p), np.nan, np.float32),
-        se_MP=np.full((m, p), np.nan, np.float32),
-        n_M=np.zeros(m, np.int32),
-        af1_M=np.full(m, np.nan, np.float32),
-        minp_log10p_M=np.full(m, np.nan, np.float32),
-        minp_trait_M=np.full(m, -1, np.int16),
-        multivariate_log10p_M=np.full(m, np.nan, np.float32),
-    )
+class _Tests:
+    """All tests of a plan, for one thread."""
+
+    def __init__(self, plan: _Plan, min_maf: float, max_missing: float):
+        self._plan = plan
+        kind = product.fastest()
+        self._testers = [assoc.Tester(model, min_maf, max_missing, kind) for model in plan.models]
+        self._keep = [kernels.keep_bytes(fam_N) for fam_N in plan.people]
+        self._columns: dict[tuple[int, int], np.ndarray] = {}  # (group, table) -> columns of the group in the table
+        self._joint: dict[tuple[int, int], JointTest] = {}
+        for t, table in enumerate(plan.tables):
+            low, high = table["columns"]
+            for g, model in enumerate(plan.models):
+                column_P = np.flatnonzero((model.trait_P >= low) & (model.trait_P < high))
+                if len(column_P):
+                    self._columns[g, t] = column_P
+                if len(column_P) == high - low:
+                    self._joint[g, t] = JointTest(model, column_P)
+
+    def run(self, packed_BQ: np.ndarray, where: slice, out: outputs.Block) -> None:
+        """Test one block with every group of traits, and put the results at the rows `where` of the part."""
+        self._count(packed_BQ, where, out)
+        best_BT = np.full((len(packed_BQ), len(self._plan.tables)), -np.inf)
+        trait_BT = np.full(best_BT.shape, -1)
+        for g, tester in enumerate(self._testers):
+            result = tester.test(packed_BQ)
+            out.beta_MP[where, tester.model.trait_P] = result.beta_BP
+            out.se_MP[where, tester.model.trait_P] = result.se_BP
+            for t, table in enumerate(self._plan.tables):
+                if (g, t) not in self._columns:
+                    continue
+                column_P = self._columns[g, t]
+                log10p_B, column_B = _smallest_p(tester.model, result.z_BP[:, column_P])
+                better_B = log10p_B > best_BT[:, t]
+                best_BT[better_B, t] = log10p_B[better_B]
+                trait_BT[better_B, t] = tester.model.trait_P[column_P[column_B[better_B]]] - table["columns"][0]
+                if (g, t) in self._joint:
+                    out.multivariate_log10p_MT[where, t] = self._joint[g, t].log10p(result.z_BP)
+        out.minp_log10p_MT[where] = np.where(trait_BT >= 0, best_BT, np.nan)
+        out.minp_trait_MT[where] = trait_BT
+
+    def _count(self, packed_BQ: np.ndarray, where: slice, out: outputs.Block) -> None:
+        """Calls and frequency of A1 among the people of each table."""
+        count_pB4 = np.empty((len(self._plan.people), len(packed_BQ), 4), np.int64)
+        for fam_N, keep_Q, count_B4 in zip(self._plan.people, self._keep, count_pB4, strict=True):
+            kernels.count_codes(packed_BQ, keep_Q, len(fam_N), count_B4)
+        for t, table in enumerate(self._plan.tables):
+            count_B4 = count_pB4[table["people"]]
+            called_B = len(self._plan.people[table["people"]]) - count_B4[:, MISSING]
+            copies_B = 2 * count_B4[:, HOM1] + count_B4[:, HET]
+            out.n_MT[where, t] = called_B
+            out.af1_MT[where, t] = np.divide(
+                copies_B, 2 * called_B, out=np.full(len(called_B), np.nan), where=called_B > 0
+            )
 
 
-def _test_block(
-    testers: list[assoc.Tester],
-    packed: np.ndarray,
-    fam_N: np.ndarray,
-    workspace: np.ndarray,
-    where: slice,
-    out: sumstats.SumstatsBlock,
-) -> None:
-    """Test one block with every group of traits, and put the results at `where` of the part."""
-    b = len(packed)
-    best_B, trait_B = np.full(b, -np.inf), np.full(b, -1)
-    for tester in testers:
-        result = tester.test(packed, workspace)
-        out.beta_MP[where, tester.model.trait_P] = result.beta_BP
-        out.se_MP[where, tester.model.trait_P] = result.se_BP
-        log10p_B, column_B = _smallest_p(tester, result)
-        better_B = log10p_B > best_B
-        best_B = np.where(better_B, log10p_B, best_B)
-        trait_B = np.where(better_B, tester.model.trait_P[column_B], trait_B)
-    called_B, copies_B = result.called_B, result.copies_B
-    if len(testers) > 1:
-        kernels.count_rows(packed, fam_N, called_B, copies_B)
-    else:
-        out.multivariate_log10p_M[where] = result.multivariate_log10p_B
-    tested_B = trait_B >= 0
-    out.n_M[where] = called_B
-    out.af1_M[where] = np.divide(copies_B, 2 * called_B, out=np.full(b, np.nan), where=called_B > 0)
-    out.minp_log10p_M[where] = np.where(tested_B, best_B, np.nan)
-    out.minp_trait_M[where] = trait_B
+def _smallest_p(model: Model, z_BP: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """-log10 of the smallest p over traits of a group [B] (-inf where none was tested), and its column.
 
-
-def _smallest_p(tester: assoc.Tester, result: assoc.Result) -> tuple[np.ndarray, np.ndarray]:
-    """-log10 of the smallest p over the traits of a group [B] (-inf where none was tested), and its column.
-
-    The traits of a group share their degrees of freedom, so the smallest p has the largest |beta / se|.
+    The traits of a group share their degrees of freedom, so the smallest p has the largest |z|.
     """
-    with np.errstate(invalid="ignore", divide="ignore"):
-        size_BP = np.abs(result.beta_BP / result.se_BP)
-    size_BP = np.where(np.isnan(size_BP), -1.0, size_BP)
+    size_BP = np.abs(z_BP)
+    size_BP[np.isnan(size_BP)] = -1.0
     column_B = size_BP.argmax(axis=1)
     size_B = size_BP[np.arange(len(size_BP)), column_B]
     largest_B = np.maximum(size_B, 0.0)
-    if tester.model.chi2:
-        log10p_B = sumstats.log10p_from_z(largest_B)
-    else:
-        log10p_B = sumstats.log10p_from_t(largest_B, tester.model.df)
+    log10p_B = sumstats.log10p_from_z(largest_B) if model.chi2 else sumstats.log10p_from_t(largest_B, model.df)
     return np.where(size_B < 0, -np.inf, log10p_B), column_B

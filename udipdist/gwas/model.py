@@ -1,0 +1,403 @@
+"""What the test of a group of traits needs, made once by the plan: numerators, exact denominators, digits.
+
+Shapes: N people, P traits, D distinct heritabilities among them, K columns of the design, r rank of the weights, S
+nodes, R places of a packed row (rows of zeros for people who are not analysed), O people with weights, T pairs of them.
+
+With V = s2 W^-1, W_d = U diag(1 / (1 + h_d (lambda - 1))) U', and x a genotype, for trait p with h_d and s2 = Vg + Ve
+  gls              numerator x'P y,  denominator x'W x - x'W C (C'W C)^-1 C'W x
+  project          numerator z'W y,  denominator z'W z, z = x - C C'x (least squares), y likewise
+  phenotype        the same with C the intercept only, y free of covariates (what GCTA does)
+each over s2. Three things keep the denominators exact and cheap. People without relatives whose G_ii is 1 have weight
+1 for every trait, so only the O others need weights. Their N x D weights have tiny rank: W_d = I + sum_j T_jd G_j with
+r matrices G_j that are as sparse as G. And what covariates explain of x is a smooth function of h, known at all D
+values from its values at S nodes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from scipy import linalg
+
+from udipdist.gwas import kernels
+from udipdist.gwas.grm import Families
+from udipdist.gwas.null import Gram
+from udipdist.gwas.product import split
+
+SAME_TRAIT = 1e-8  # eigenvalues of the traits' correlation below this (times the largest) are linear dependence
+DENSE_FAMILY = 64  # from this size on a family is rotated as a whole instead of pair by pair
+GATHER_BELOW = 0.5  # where fewer of the people of the file are analysed, their codes are copied together first
+TRAIT_DIGITS = 5  # numerators and design
+WEIGHT_DIGITS = 4  # design times weights
+MANY_PEOPLE = 2048  # from here on a denominator needs one digit less of these, and no more than float32
+PAIR_DIGITS = 4
+PROBES = 96  # random vectors that find and check the nodes
+NODE_ERROR = 1e-8
+TRAITS_AT_ONCE = 256
+Adjust = Literal["gls", "project", "phenotype"]
+Test = Literal["mixed", "linear"]
+
+
+@dataclass(frozen=True)
+class Model:
+    """Plain arrays, each saved as one .npy file, so that processes of one machine share the pages.
+
+    People: `n` of them; `gather_N` rows of the .fam to copy together (empty: the rows of the file are used as they
+    are); `keep_Q` (udipdist.gwas.kernels). `trait_P`: columns of the output.
+    Products: `right_RC` = [numerators P | design K], with the digits and units that `Product` takes; `other_R` numbers
+    the O people with weights (-1: none), `place_O` is the inverse; `weighted_OX` = the rows of G_j C [O, r K].
+    G_j: `diagonal_Or`, and above the diagonal `pair_Tr` / 2 at (first_T, partner_T), those of person i from pair_O[i];
+    the same pairs seen from either side are `mate_M`, `pair_M` from mate_O[i]; `form_digits` are those of diagonal and
+    pairs. Families of DENSE_FAMILY or more instead by `dense_O` (column among the L people of such families, or -1),
+    `dense_start_F` ... `dense_u` (as in Families), and weights in the rotated space `dense_basis_Lr`.
+    Denominators: `mix_rD` (W_d = I + sum_j mix[j, d] G_j), `which_P` the column d of a trait; at the nodes `mix_rS` and
+    `middle_SKK` = (C'WC)^-1 for GLS, else C'WC; `spread_DS` interpolates from the nodes.
+    Traits: `variance_P` s2 (1 in linear); `scale_P` the standard deviation by which the trait was divided; `yy_P` its
+    sum of squares; `residual_PP` correlation of the residuals (linear: their sums of products); `df` residual degrees
+    of freedom; `chi2`: the squared statistic is chi2_1 (mixed, and GCTA's linear regression), else it is t.
+    """
+
+    n: int
+    gather_N: np.ndarray
+    keep_Q: np.ndarray
+    trait_P: np.ndarray
+    right_RC: np.ndarray
+    right_digits: np.ndarray
+    right_unit_C: np.ndarray
+    other_R: np.ndarray
+    place_O: np.ndarray
+    weighted_OX: np.ndarray
+    weighted_digits: np.ndarray
+    weighted_unit_X: np.ndarray
+    diagonal_Or: np.ndarray
+    pair_O: np.ndarray
+    first_T: np.ndarray
+    partner_T: np.ndarray
+    pair_Tr: np.ndarray
+    mate_O: np.ndarray
+    mate_M: np.ndarray
+    pair_M: np.ndarray
+    form_digits: np.ndarray
+    form_unit_r: np.ndarray
+    dense_O: np.ndarray
+    dense_start_F: np.ndarray
+    dense_size_F: np.ndarray
+    dense_offset_F: np.ndarray
+    dense_u: np.ndarray
+    dense_basis_Lr: np.ndarray
+    mix_rD: np.ndarray
+    which_P: np.ndarray
+    mix_rS: np.ndarray
+    middle_SKK: np.ndarray
+    spread_DS: np.ndarray
+    variance_P: np.ndarray
+    scale_P: np.ndarray
+    yy_P: np.ndarray
+    residual_PP: np.ndarray
+    df: int
+    relatives: int
+    largest_family: int
+    gls: bool
+    linear: bool
+    chi2: bool
+    weight_error: float
+
+    @property
+    def weight_rank(self) -> int:
+        """Columns of the weights' factorisation, with the constant."""
+        return len(self.mix_rD) + 1
+
+    def save(self, folder: Path) -> None:
+        """Write one .npy an array into `folder`, which is made."""
+        folder.mkdir(parents=True, exist_ok=True)
+        for field in fields(self):
+            np.save(folder / f"{field.name}.npy", getattr(self, field.name), allow_pickle=False)
+
+    @classmethod
+    def load(cls, folder: Path) -> Model:
+        """Map what `save` wrote: pages are read when used, and shared by the processes of a machine."""
+        arrays = {}
+        for field in fields(cls):
+            array = np.load(folder / f"{field.name}.npy", mmap_mode="c", allow_pickle=False)
+            arrays[field.name] = np.asarray(array) if array.ndim else array.item()
+        return cls(**arrays)
+
+
+class TraitInDesign(ValueError):
+    """A trait is a linear function of the covariates; `args[0]` is its column."""
+
+
+def residualise(y_NP: np.ndarray, q_NK: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Traits without the orthonormal columns q, scaled to variance 1, and the standard deviations they had.
+
+    Raises TraitInDesign where nothing is left.
+    """
+    centred_NP = y_NP - y_NP.mean(axis=0)
+    left_NP = centred_NP - q_NK @ (q_NK.T @ centred_NP)
+    left_NP -= q_NK @ (q_NK.T @ left_NP)
+    size_P = np.linalg.norm(left_NP, axis=0)
+    empty = np.flatnonzero(size_P < 1e-7 * np.linalg.norm(centred_NP, axis=0))
+    if len(empty):
+        raise TraitInDesign(int(empty[0]))
+    scale_P = size_P / np.sqrt(len(y_NP) - 1)
+    return left_NP / scale_P, scale_P
+
+
+def factorise(w_ND: np.ndarray, tolerance: float) -> tuple[np.ndarray, np.ndarray, float]:
+    """W = 1 + B T with as few columns as give every entry to a relative error of at most `tolerance`.
+
+    Returns B [N, r] with columns of mean square 1, T [r, D] and the error, max |W - 1 - B T| / W, which is measured.
+    Raises ArithmeticError where no rank reaches the tolerance (it is below the rounding of float64).
+    """
+    n, d = w_ND.shape
+    over_ND = w_ND - 1
+    # A few hundred columns spread over the range span the others; the error is measured on all of them.
+    some = np.unique(np.linspace(0, d - 1, min(d, TRAITS_AT_ONCE)).astype(int))
+    left_Nr, size_r, _ = linalg.svd(over_ND[:, some], full_matrices=False)
+    error = np.inf
+    for rank in range(len(size_r) + 1):
+        if rank < len(size_r) and size_r[rank] > tolerance * np.sqrt(w_ND[:, some].size) * w_ND.max():
+            continue
+        basis_Nr = left_Nr[:, :rank] * np.sqrt(n)
+        mix_rD = basis_Nr.T @ over_ND / n
+        error = max(
+            (
+                float(np.max(np.abs(basis_Nr @ mix_rD[:, p] - over_ND[:, p]) / w_ND[:, p], initial=0.0))
+                for p in (slice(i, i + TRAITS_AT_ONCE) for i in range(0, d, TRAITS_AT_ONCE))
+            ),
+            default=0.0,
+        )
+        if error <= tolerance:
+            return basis_Nr, mix_rD, error
+    raise ArithmeticError(f"the weights' factorisation reaches {error:.1e}, not weight_tolerance={tolerance:.1e}")
+
+
+def prepare(
+    families: Families,
+    fam_N: np.ndarray,
+    trait_P: np.ndarray,
+    y_NP: np.ndarray,
+    scale_P: np.ndarray,
+    q_NK: np.ndarray,
+    vg_P: np.ndarray,
+    ve_P: np.ndarray,
+    adjust: Adjust,
+    test: Test,
+    weight_tolerance: float,
+) -> Model:
+    """The model of a group of traits. People are in the order of `families`; `y_NP` and `scale_P` are what
+    `residualise` gives, Vg and Ve are on that scale; `q_NK` are the orthonormal columns taken out of the genotypes."""
+    n, k = q_NK.shape
+    linear = test == "linear"
+    gls = linear or adjust == "gls"  # with V = s2 I both are the same projection
+    total_P = np.ones(len(vg_P)) if linear else vg_P + ve_P
+    h_D, which_P = np.unique(np.zeros(len(vg_P)) if linear else vg_P / total_P, return_inverse=True)
+
+    special_N = np.ones(n, bool)  # whose weight differs from 1
+    special_N[: families.n_single] = np.abs(families.d_N[: families.n_single] - 1) > 0
+    special_N &= bool((h_D != 0).any())
+    w_OD = 1 / (1 + h_D * (families.d_N[special_N, None] - 1))
+    basis_Or, mix_rD, error = factorise(w_OD, weight_tolerance)
+
+    u_NN = families.matrix()
+    uq_NK = u_NN.T @ q_NK
+    qwq_DKK = np.eye(k) + Gram(uq_NK[special_N])(w_OD - 1)
+    numerator_NP, residual_PP = _numerators(u_NN, special_N, w_OD, which_P, qwq_DKK, uq_NK, y_NP, q_NK, gls, not linear)
+    numerator_NP /= total_P
+    basis_Nr = np.zeros((n, basis_Or.shape[1]))
+    basis_Nr[special_N] = basis_Or
+    weighted_NX = np.concatenate(
+        [np.empty((n, 0))] + [u_NN @ (basis_Nr[:, j : j + 1] * uq_NK) for j in range(basis_Nr.shape[1])], axis=1
+    )
+    middle_DKK = np.linalg.inv(qwq_DKK) if gls else qwq_DKK
+    node_S, spread_DS = _nodes(mix_rD, middle_DKK, gls)
+    places = _Places.of(fam_N)
+    right_RC = places.rows(np.concatenate([numerator_NP, q_NK], axis=1))
+    right_digits, right_unit_C = split(right_RC, TRAIT_DIGITS)
+    # The people with weights, in the order of their places, so that lists of carriers are in the order of both.
+    special = np.flatnonzero(special_N)
+    special = special[np.argsort(places.place_N[special])]
+    number_N = np.full(n, -1)
+    number_N[special] = np.arange(len(special))
+    weighted_digits, weighted_unit_X = split(weighted_NX[special], WEIGHT_DIGITS - (n >= MANY_PEOPLE))
+    other_R = np.full(places.size, -1, np.int32)
+    other_R[places.place_N[special]] = np.arange(len(special))
+    return Model(
+        n=n,
+        gather_N=places.gather_N,
+        keep_Q=kernels.keep_bytes(places.place_N),
+        trait_P=trait_P,
+        right_RC=right_RC,
+        right_digits=right_digits,
+        right_unit_C=right_unit_C,
+        other_R=other_R,
+        place_O=places.place_N[special],
+        weighted_OX=weighted_NX[special].astype(np.float32 if n >= MANY_PEOPLE else np.float64),
+        weighted_digits=weighted_digits,
+        weighted_unit_X=weighted_unit_X,
+        **_forms(families, basis_Nr, number_N, len(special)),
+        mix_rD=mix_rD,
+        which_P=which_P,
+        mix_rS=np.ascontiguousarray(mix_rD[:, node_S]),
+        middle_SKK=np.ascontiguousarray(middle_DKK[node_S]),
+        spread_DS=spread_DS,
+        variance_P=total_P,
+        scale_P=scale_P,
+        yy_P=(y_NP**2).sum(axis=0),
+        residual_PP=residual_PP,
+        df=n - k - 1,
+        relatives=int(families.size_F.sum()),
+        largest_family=int(families.size_F.max(initial=1)),
+        gls=gls,
+        linear=linear,
+        chi2=not linear or adjust == "phenotype",
+        weight_error=error,
+    )
+
+
+def _numerators(
+    u_NN, special_N, w_OD, which_P, qwq_DKK, uq_NK, y_NP, q_NK, gls: bool, unit: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """W (y - C a) of each trait in the order of people [N, P], and the products of the whitened residuals [P, P]
+    (`unit`: their correlations)."""
+    numerator_NP = np.empty_like(y_NP)
+    white_NP = np.empty_like(y_NP)
+    for start in range(0, y_NP.shape[1], TRAITS_AT_ONCE):
+        p = slice(start, start + TRAITS_AT_ONCE)
+        residual_Np = u_NN.T @ y_NP[:, p]
+        w_Np = np.ones_like(residual_Np)
+        w_Np[special_N] = w_OD[:, which_P[p]]
+        if gls:
+            a_pK = np.linalg.solve(qwq_DKK[which_P[p]], (uq_NK.T @ (w_Np * residual_Np)).T[..., None])[..., 0]
+            residual_Np -= uq_NK @ a_pK.T
+        numerator_NP[:, p] = u_NN @ (w_Np * residual_Np)
+        white_NP[:, p] = np.sqrt(w_Np) * residual_Np
+    if not gls:
+        numerator_NP -= q_NK @ (q_NK.T @ numerator_NP)
+    product_PP = white_NP.T @ white_NP
+    size_P = np.sqrt(np.diag(product_PP))
+    return numerator_NP, product_PP / np.outer(size_P, size_P) if unit else product_PP
+
+
+def whitening(residual_PP: np.ndarray) -> np.ndarray:
+    """A [P, q] with A' R A = I, q the rank of R."""
+    size_P = np.sqrt(np.diag(residual_PP))
+    value_P, vector_PP = np.linalg.eigh(residual_PP / np.outer(size_P, size_P))
+    keep = value_P > SAME_TRAIT * value_P[-1]
+    return vector_PP[:, keep] / np.sqrt(value_P[keep]) / size_P[:, None]
+
+
+def _nodes(mix_rD: np.ndarray, middle_DKK: np.ndarray, gls: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Columns S of the D from which what covariates explain is interpolated to all, and the coefficients [D, S].
+
+    The space of these functions is found from random variants by a pivoted QR decomposition and checked with others:
+    to NODE_ERROR of the largest value, or all D columns are nodes.
+    """
+    r, d = mix_rD.shape
+    k = middle_DKK.shape[1]
+    rng = np.random.default_rng(0)
+    size_r = np.abs(mix_rD).max(axis=1, initial=0.0)
+
+    def explained() -> np.ndarray:
+        u_bK = rng.standard_normal((PROBES, k))
+        e_brK = rng.standard_normal((PROBES, r, k)) / np.maximum(size_r, 1e-300)[:, None]
+        v_DbK = u_bK + np.einsum("brk,rd->dbk", e_brK, mix_rD)
+        if gls:
+            return (v_DbK * (v_DbK @ middle_DKK)).sum(axis=2)
+        return (u_bK * (2 * v_DbK - u_bK @ middle_DKK)).sum(axis=2)
+
+    found_Db, fresh_Db = explained(), explained()
+    _, triangle, order = linalg.qr(found_Db.T, mode="economic", pivoting=True)
+    size = np.abs(np.diag(triangle))
+    for count in range(max(1, int((size > 1e-8 * size[0]).sum())), min(d, PROBES)):
+        node_S = np.sort(order[:count])
+        spread_DS = linalg.lstsq(found_Db[node_S].T, found_Db.T)[0].T
+        error = np.abs(spread_DS @ fresh_Db[node_S] - fresh_Db).max() / np.abs(fresh_Db).max()
+        if error <= NODE_ERROR:
+            return node_S, np.ascontiguousarray(spread_DS)
+    return np.arange(d), np.eye(d)
+
+
+@dataclass(frozen=True)
+class _Places:
+    """Where people stand in the rows that the kernels see: as in the file, or copied together."""
+
+    place_N: np.ndarray
+    size: int
+    gather_N: np.ndarray
+
+    @classmethod
+    def of(cls, fam_N: np.ndarray) -> _Places:
+        """For people at the rows `fam_N` of the .fam, in any order."""
+        n, last = len(fam_N), int(fam_N.max()) + 1
+        if max(n, last) > kernels.MOST_PEOPLE:
+            raise ArithmeticError(f"{last:,} people; at most {kernels.MOST_PEOPLE:,} can be counted")
+        if n >= GATHER_BELOW * last:
+            return cls(fam_N.astype(np.int64), -(-last // 4) * 4, np.empty(0, np.int64))
+        sorted_N = np.sort(fam_N).astype(np.int64)
+        return cls(np.searchsorted(sorted_N, fam_N), -(-n // 4) * 4, sorted_N)
+
+    def rows(self, matrix_NC: np.ndarray) -> np.ndarray:
+        """The matrix with its rows at the places of their people, zeros elsewhere."""
+        out_RC = np.zeros((self.size, matrix_NC.shape[1]))
+        out_RC[self.place_N] = matrix_NC
+        return out_RC
+
+
+def _forms(families: Families, basis_Nr: np.ndarray, number_N: np.ndarray, n_other: int) -> dict[str, np.ndarray]:
+    """G_j = U diag(B_j) U' among the people with weights: diagonal, pairs of small families, and large families."""
+    r = basis_Nr.shape[1]
+    diagonal_Or = np.zeros((n_other, r))
+    single = np.flatnonzero(number_N[: families.n_single] >= 0)
+    diagonal_Or[number_N[single]] = basis_Nr[single]
+    first, second, value = [np.empty(0, np.int64)], [np.empty(0, np.int64)], [np.empty((0, r))]
+    size_F = families.size_F if n_other else np.empty(0, np.int64)
+    for size in np.unique(size_F[size_F < DENSE_FAMILY]):
+        f = np.flatnonzero(size_F == size)
+        member_fi = families.start_F[f][:, None] + np.arange(size)
+        u_fij = families.u[families.offset_F[f][:, None] + np.arange(size * size)].reshape(-1, size, size)
+        form_fikr = np.einsum("fia,far,fka->fikr", u_fij, basis_Nr[member_fi], u_fij, optimize=True)
+        number_fi = number_N[member_fi]
+        diagonal_Or[number_fi.ravel()] = form_fikr[:, np.arange(size), np.arange(size)].reshape(-1, r)
+        i, k = np.triu_indices(size, 1)
+        low, high = np.sort([number_fi[:, i].ravel(), number_fi[:, k].ravel()], axis=0)
+        first.append(low)
+        second.append(high)
+        value.append(form_fikr[:, i, k].reshape(-1, r))
+    first_T, second_T = np.concatenate(first), np.concatenate(second)
+    order = np.argsort(first_T, kind="stable")
+    first_T, second_T, pair_Tr = first_T[order], second_T[order], 2 * np.concatenate(value)[order]
+    both_M, mate_M = np.concatenate([first_T, second_T]), np.concatenate([second_T, first_T])
+    by_person = np.argsort(both_M, kind="stable")
+    form_digits, form_unit_r = split(np.concatenate([diagonal_Or, pair_Tr]), PAIR_DIGITS)
+    large = np.flatnonzero(size_F >= DENSE_FAMILY)
+    dense_size_F = families.size_F[large]
+    dense_start_F = np.cumsum(dense_size_F) - dense_size_F
+    member_L = np.concatenate(
+        [np.empty(0, np.int64)] + [families.start_F[f] + np.arange(families.size_F[f]) for f in large]
+    )
+    dense_O = np.full(n_other, -1, np.int64)
+    dense_O[number_N[member_L]] = np.arange(len(member_L))
+    return {
+        "diagonal_Or": diagonal_Or,
+        "pair_O": np.searchsorted(first_T, np.arange(n_other + 1)),
+        "first_T": first_T,
+        "partner_T": second_T,
+        "pair_Tr": pair_Tr,
+        "mate_O": np.searchsorted(both_M[by_person], np.arange(n_other + 1)),
+        "mate_M": mate_M[by_person],
+        "pair_M": by_person % max(len(first_T), 1),
+        "form_digits": form_digits,
+        "form_unit_r": form_unit_r,
+        "dense_O": dense_O,
+        "dense_start_F": dense_start_F,
+        "dense_size_F": dense_size_F,
+        "dense_offset_F": np.cumsum(dense_size_F**2) - dense_size_F**2,
+        "dense_u": np.concatenate(
+            [np.empty(0)] + [families.u[families.offset_F[f] :][: families.size_F[f] ** 2] for f in large]
+        ),
+        "dense_basis_Lr": basis_Nr[member_L],
+    }
