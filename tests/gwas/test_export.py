@@ -266,6 +266,7 @@ def test_all_traits_in_one_pass_are_the_files_of_each_alone(gwas, encoding, suff
 
 
 def test_each_chunk_of_the_store_is_read_once(gwas, monkeypatch):
+    monkeypatch.setattr(module, "ROWS_AT_ONCE", ROWS)
     reads = []
     getitem = type(Sumstats.open(gwas).group["beta"]).__getitem__
 

@@ -242,7 +242,7 @@ class _Pass:
                     i, future = pending.popleft()
                     writers[i].write(self._count(self.targets[i], future.result()))
 
-            for start, stop in self.sumstats.blocks():
+            for start, stop in _blocks(self.sumstats):
                 pieces = self._variants(start, stop)
                 for i, values in self._results(start, stop):
                     for rows, variants in pieces:
@@ -258,19 +258,20 @@ class _Pass:
         return TextFile(path, packed(head.encode(), self.encoding))
 
     def _variants(self, start: int, stop: int) -> list[tuple[slice, Variants]]:
-        """The variants of a shard, in pieces for the threads."""
+        """The variants of a block, in pieces for the threads."""
         columns = {name: self.sumstats.group[name][start:stop] for name in (*COLUMNS, "n", "af1")}
         pieces = [slice(low, low + ROWS_AT_ONCE) for low in range(0, stop - start, ROWS_AT_ONCE)]
         return [(rows, Variants({name: values[rows] for name, values in columns.items()})) for rows in pieces]
 
     def _results(self, start: int, stop: int) -> Iterator[tuple[int, list[np.ndarray]]]:
-        """(target, [beta, se]) of a shard, with the column of each value for minp; [log10p] for multivariate. Each
+        """(target, [beta, se]) of a block, with the column of each value for minp; [log10p] for multivariate. Each
         chunk of the store is read once."""
         group, p = self.sumstats.group, len(self.sumstats.traits)
         width = group["beta"].chunks[1]
         minp = [i for i, target in enumerate(self.targets) if target.column < 0 and target.name == MINP]
-        best_M = self.sumstats.minp_trait(start, stop).astype(np.int64)
-        best_beta_M, best_se_M = (np.full(stop - start, np.nan, np.float32) for _ in range(2))
+        if minp:
+            best_M = self.sumstats.minp_trait(start, stop).astype(np.int64)
+            best_beta_M, best_se_M = (np.full(stop - start, np.nan, np.float32) for _ in range(2))
         for low in range(0, p, width):
             high = min(low + width, p)
             wanted = {i: target.column for i, target in enumerate(self.targets) if low <= target.column < high}
@@ -320,6 +321,13 @@ class _Pass:
         target.untested += untested
         target.unfit += unfit
         return block
+
+
+def _blocks(sumstats: Sumstats) -> Iterator[tuple[int, int]]:
+    """(start, stop) of runs of whole shards: many small ones at once, because each read has its price."""
+    rows = sumstats.rows_per_shard * max(1, ROWS_AT_ONCE // sumstats.rows_per_shard)
+    for start in range(0, sumstats.n_variants, rows):
+        yield start, min(start + rows, sumstats.n_variants)
 
 
 # ---------------------------------------------------------------------------------------------------------- tell

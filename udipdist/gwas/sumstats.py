@@ -210,9 +210,12 @@ class _Group:
 
     def __init__(self, path: Path, group: zarr.Group):
         self._path, self._group = path, group
+        self._arrays: dict[str, _Array] = {}
 
     def __getitem__(self, name: str) -> _Array:
-        return _Array(self._path, self._group[name])
+        if name not in self._arrays:  # opening one takes as long as reading a shard of it
+            self._arrays[name] = _Array(self._path, self._group[name])
+        return self._arrays[name]
 
 
 class _Array:
