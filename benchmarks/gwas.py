@@ -66,7 +66,7 @@ def main(words: list[str] | None = None) -> None:
 def quick(folder: Path, people: int, variants: int, families: int) -> dict[str, Any]:
     """One table, within 45 s, of data made on the spot."""
     config = cohort.write(folder / "cohort", people, variants, TRAITS, families)
-    row, _ = headline(config, folder, most=9, deadline=QUICK_SECONDS, peer_variants=24, peer_people=300)
+    row, _ = headline(config, folder, most=15, deadline=QUICK_SECONDS, peer_variants=12, peer_people=300)
     return row
 
 

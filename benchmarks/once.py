@@ -48,7 +48,8 @@ def main() -> None:
     from udipdist.config import GwasConfig
     from udipdist.gwas import scan
 
-    logging.getLogger("distributed").setLevel(logging.ERROR)
+    for name in ("udipdist", "distributed"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     config = GwasConfig.parse(json.loads(options.config.read_text(encoding="utf-8")))
     with watch_memory() as memory:
         with clock() as null:
