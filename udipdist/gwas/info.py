@@ -32,6 +32,7 @@ _INFO = (
 )  # fmt: skip
 _ALLELES = (("ref", "alt"), ("a1", "a2"), ("allele1", "allele2"), ("a0", "a1"), ("allele0", "allele1"))
 _MFI = 8  # columns
+_COMMENT = re.compile(r"##|# (?!\[)")  # `# [1]ID` is the header that bcftools query -H writes
 _NONE = ["NA", "na", "NaN", "nan", ".", "-", ""]
 
 
@@ -139,15 +140,16 @@ class _Layout:
     def of(cls, path: Path) -> _Layout:
         """Raises InputError."""
         lines = _first_lines(path)
-        skip = sum(1 for _ in itertools.takewhile(lambda line: line.startswith(("##", "# ")), lines))
+        skip = sum(1 for _ in itertools.takewhile(_COMMENT.match, lines))
         lines = lines[skip:]
         if not lines:
             raise InputError(f"{path}: is empty; {_WANTED}")
-        words = lines[0].split()
-        delimiter = next((mark for mark in "\t ," if all(len(line.split(mark)) == len(words) for line in lines)), None)
-        if delimiter is None and "," in lines[0]:
-            words = lines[0].split(",")
-            delimiter = "," if len(words) > 1 else None
+        lines[0] = re.sub(r"^#\s+", "#", lines[0])
+        delimiter = next((mark for mark in "\t ," if _separates(mark, lines)), None)
+        words = lines[0].split("," if delimiter == "," else None)
+        for number, line in enumerate(lines if delimiter is None else (), start=skip + 1):
+            if len(line.split()) != len(words):
+                raise InputError(f"{path}, line {number}: has {len(line.split())} columns, not {len(words)}; {_WANTED}")
         if len(words) == _MFI and _is_number(words[2]) and _is_number(words[5]) and _is_number(words[7], "NA"):
             names = ["alternate", "rsid", "position", "allele1", "allele2", "maf", "minor", "info_"]
             return cls(path, names, ["rsid", "alternate"], "info_", ("allele1", "allele2"), skip, delimiter)
@@ -216,6 +218,16 @@ def _first_lines(path: Path) -> list[str]:
     except (UnicodeDecodeError, gzip.BadGzipFile, EOFError):
         raise InputError(f"{path}: is not text; {_WANTED}") from None
     return [line for line in lines if line.strip()]
+
+
+def _separates(mark: str, lines: list[str]) -> bool:
+    """Whether every line has the same columns, two or more, with one `mark` between them."""
+    widths = {len(line.split(mark)) for line in lines}
+    return (
+        len(widths) == 1
+        and max(widths) > 1
+        and (mark == "," or all(line.split(mark) == line.split() for line in lines))
+    )
 
 
 def _plain(word: str) -> str:
