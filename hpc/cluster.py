@@ -16,6 +16,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -131,6 +132,7 @@ def _spread(
         return
     import dask
     from distributed import as_completed
+    from distributed.comm import CommClosedError
 
     logging.getLogger("distributed").setLevel(logging.ERROR)
     logging.getLogger("distributed.nanny.memory").setLevel(logging.WARNING)  # says which worker it ends, and why
@@ -140,47 +142,46 @@ def _spread(
         "distributed.scheduler.worker-saturation": 1.0,  # a worker holds the part it runs and no other: it is to blame
         "distributed.comm.timeouts.connect": f"{config.wait}s",
     }
-    with dask.config.set(settings), connect(job.place, len(indices)) as (client, watch), _probe(job.place) as probe:
-        _require_same_software(client, job, probe)
-        shared = client.submit(_same, job, pure=False)  # a task, not scattered data: made again where a worker dies
-        futures = {client.submit(_on_worker, shared, i, probe, pure=False): i for i in indices}
-        completed, done = as_completed(futures), 0
-        try:
-            while not completed.is_empty():
-                batch = completed.next_batch(block=False)
-                if not batch:
-                    time.sleep(0.02)
-                    watch(done)
-                for future in batch:
-                    index = futures.pop(future)
-                    yield index, _result(job, index, future, config)
-                    future.release()
-                    done += 1
-        finally:
-            if futures and client.status == "running":
-                client.cancel(list(futures), force=True)
+    try:
+        with dask.config.set(settings), connect(job.place, len(indices)) as (client, watch), _probe(job.place) as probe:
+            _require_same_software(client, job, probe)
+            shared = client.submit(_same, job, pure=False)  # a task, not scattered data: made again where a worker dies
+            futures = {client.submit(_on_worker, shared, i, probe, pure=False): i for i in indices}
+            completed, done = as_completed(futures), 0
+            try:
+                while not completed.is_empty():
+                    batch = completed.next_batch(block=False)
+                    if not batch:
+                        time.sleep(0.02)
+                        watch(done)
+                    for future in batch:
+                        index = futures.pop(future)
+                        yield index, _result(job, index, future)
+                        done += 1
+            finally:
+                if futures and client.status == "running":
+                    client.cancel(list(futures), force=True)
+    except (CancelledError, CommClosedError) as error:
+        where = f" at {config.address}" if config.address else ""
+        raise Incomplete(
+            f"{job.place}: the Dask scheduler{where} went away ({getattr(error, 'reason', error)}); start it again, "
+            "and the same command goes on"
+        ) from None
 
 
-def _result(job: parts.Job, index: int, future: Any, config: ClusterConfig) -> dict[str, Any]:
-    """What a part returned. Raises its error, or Incomplete where workers or the scheduler died."""
-    from concurrent.futures import CancelledError
-
+def _result(job: parts.Job, index: int, future: Any) -> dict[str, Any]:
+    """What a part returned. Raises its error, or Incomplete where it killed its workers."""
     from distributed import KilledWorker
 
     try:
         return future.result()
     except KilledWorker as error:
-        raise Incomplete(_of_killed(job, index, error, config)) from None
-    except CancelledError as error:
-        raise Incomplete(
-            f"{job.place}: the Dask scheduler{f' at {config.address}' if config.address else ''} went away in part "
-            f"{index} ({getattr(error, 'reason', 'cancelled')}); start it again, and the same command goes on"
-        ) from None
+        raise Incomplete(_of_killed(job, index, error)) from None
     except ImportError as error:
         raise InputError(_of_import(str(error))) from None
 
 
-def _of_killed(job: parts.Job, index: int, error: Any, config: ClusterConfig) -> str:
+def _of_killed(job: parts.Job, index: int, error: Any) -> str:
     path = parts.log_of_part(job.place, index)
     said = path.read_text(encoding="utf-8", errors="replace").strip().splitlines() if path.exists() else []
     lines = "".join(f"\n  {line}" for line in said[-12:])
