@@ -63,6 +63,12 @@ class Sample:
         """Number of people."""
         return len(self.fam_N)
 
+    @property
+    def n_dropped(self) -> int:
+        """Number of people left out of every table."""
+        left = {key for table in self.tables for key in keys(table.dropped, "fid_iid")}
+        return len(left.difference(keys(self.people, "fid_iid")))
+
     def table_of(self, p: int) -> Table:
         """The table of trait `p`."""
         return next(table for table in self.tables if table.start <= p < table.stop)

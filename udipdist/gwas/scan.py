@@ -183,7 +183,9 @@ def _save(
     facts = entries[0]["facts"]
     if len(entries) > 1:
         log.info("%d tables, %d groups of traits with the same people", len(entries), len(models))
-        facts = _facts(bed, sample.n, 0, models, frame, max(entry["facts"]["n_covariates"] for entry in entries))
+        facts = _facts(
+            bed, sample.n, sample.n_dropped, models, frame, max(entry["facts"]["n_covariates"] for entry in entries)
+        )
         facts |= {"tables": [table.name for table in sample.tables]}
     for each in (facts, *(entry["facts"] for entry in entries)):
         each |= about
