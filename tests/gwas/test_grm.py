@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -104,3 +105,30 @@ def test_a_grm_of_unrelated_people_is_the_identity(caplog):
         families = grm.decompose(sparse.csr_array(np.eye(4)), 10)
     assert families.n_single == 4 and len(families.u) == 0 and not caplog.text
     np.testing.assert_array_equal(families.d_N, grm.Families.unrelated(4).d_N)
+
+
+def test_the_cutoff_told_splits_every_family_that_is_too_large():
+    """Two trios, bound by 0.5 and 0.3, and by 0.4 and 0.45: pairs only where all weaker links go."""
+    dense = np.eye(6)
+    for i, j, value in ((0, 1, 0.5), (1, 2, 0.3), (3, 4, 0.4), (4, 5, 0.45)):
+        dense[i, j] = dense[j, i] = value
+    assert grm.splitting_cutoff(sparse.csr_array(dense), 2) == 0.4
+    assert grm.splitting_cutoff(sparse.csr_array(dense), 3) == 0.0
+    with pytest.raises(InputError, match=r"has 3 people, .* above 0.4000 .*udipdist grm cutoff=0.4001"):
+        grm.decompose(sparse.csr_array(dense), max_family=2)
+
+
+@given(st.integers(0, 10_000), st.integers(1, 30))
+@settings(max_examples=20, deadline=None, derandomize=True)
+def test_what_is_written_is_read(tmp_path_factory, seed, n):
+    rng = np.random.default_rng(seed)
+    dense = np.where(rng.random((n, n)) < 0.2, rng.uniform(-0.1, 1, (n, n)), 0.0)
+    dense = np.tril(dense, -1) + np.tril(dense, -1).T + np.diag(rng.uniform(0.9, 1.1, n))
+    prefix = tmp_path_factory.mktemp("grm") / "w"
+    ids = pd.DataFrame({"FID": [f"F{i}" for i in range(n)], "IID": [f"{i}" for i in range(n)], "sex": 1})
+    grm.write(str(prefix), ids, sparse.csr_array(dense))
+    people, matrix = grm.read(str(prefix))
+    assert people.equals(ids[["FID", "IID"]])
+    np.testing.assert_allclose(matrix.toarray(), dense, rtol=1e-7, atol=0)
+    rows = np.loadtxt(f"{prefix}.grm.sp", ndmin=2)
+    assert (rows[:, 0] >= rows[:, 1]).all() and (np.diff(rows[:, 0] * n + rows[:, 1]) > 0).all()

@@ -146,7 +146,7 @@ def decompose(matrix: sparse.csr_array, max_family: int) -> Families:
     _, label_N = csgraph.connected_components(matrix, directed=False)
     size_of = np.bincount(label_N, minlength=1)
     if len(size_of) and size_of.max() > max_family:
-        refuse_family(matrix, np.flatnonzero(label_N == size_of.argmax()), max_family, "sparse_grm")
+        refuse_family(matrix, int(size_of.max()), max_family, "sparse_grm")
     order_N = np.lexsort((np.arange(n), label_N, size_of[label_N]))
     n_single = int((size_of[label_N] == 1).sum())
     size_F = np.sort(size_of[size_of > 1])
@@ -183,14 +183,15 @@ def _blocks(ordered: sparse.csr_array, start_f: np.ndarray, size: int) -> np.nda
     return dense
 
 
-def refuse_family(matrix: sparse.csr_array, members: np.ndarray, max_family: int, where: str) -> NoReturn:
-    """Say how large the largest family of G is, and up to which relatedness pairs must go to split it (InputError)."""
-    cutoff = splitting_cutoff(matrix[members][:, members], max_family)
+def refuse_family(matrix: sparse.csr_array, largest: int, max_family: int, where: str) -> NoReturn:
+    """Say how large the largest family of G is, and up to which relatedness pairs must go to split all that are too
+    large (InputError)."""
+    cutoff = splitting_cutoff(matrix, max_family)
     raise InputError(
-        f"{where}: the largest group of relatives has {len(members)} people, more than "
+        f"{where}: the largest group of relatives has {largest} people, more than "
         f"max_family={max_family}; keep only pairs above {cutoff:.4f} (gcta --make-bK-sparse {cutoff:.4f}, "
         f"or udipdist grm cutoff={cutoff + 1e-4:.4f}), "
-        f"or type max_family={len(members)} if there is memory for a dense matrix of that size"
+        f"or type max_family={largest} if there is memory for a dense matrix of that size"
     )
 
 

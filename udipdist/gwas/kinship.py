@@ -138,7 +138,7 @@ class Pairs:
                 pairs["j"] += right.start
                 found.append(pairs[pairs["value"] >= self.cutoff])
                 n_found += len(found[-1])
-                self._refuse_crowd(n_found, left, right)
+                self._refuse_crowd(n_found, left.stop - left.start)
         pairs = np.concatenate(found) if found else np.empty(0, PAIR)
         with publish(pairs_path(self.place, index)) as partial, partial.open("wb") as file:
             np.save(file, pairs[np.lexsort((pairs["j"], pairs["i"]))])
@@ -147,19 +147,18 @@ class Pairs:
     def _span(self, index: int) -> tuple[int, int]:
         return index * self.tile, min((index + 1) * self.tile, self.n_people)
 
-    def _refuse_crowd(self, n_found: int, left: Tile, right: Tile) -> None:
-        n_left = left.stop - left.start
-        if n_found > MOST_RELATIVES * n_left:
-            share = n_found / (n_left * max(right.stop, 1))
-            remedy = (
-                "give a larger cutoff= or, where the people are of several ancestries, method=king"
-                if self.method == "gcta"
-                else "give a larger cutoff=, or more max_variants= where there are few"
-            )
-            raise InputError(
-                f"cutoff={self.cutoff:g}: {n_found:,} pairs ({share:.1%} of those looked at) reach it, more than "
-                f"{MOST_RELATIVES} a person, so this is ancestry or noise, not family; {remedy}"
-            )
+    def _refuse_crowd(self, n_found: int, n_people: int) -> None:
+        if n_found <= MOST_RELATIVES * n_people:
+            return
+        remedy = (
+            "give a larger cutoff= or, where the people are of several ancestries, method=king"
+            if self.method == "gcta"
+            else "give a larger cutoff=, or genotypes that cover more of the genome"
+        )
+        raise InputError(
+            f"cutoff={self.cutoff:g}: {n_found:,} pairs or more reach it among {n_people:,} people and those before, "
+            f"over {MOST_RELATIVES} a person, so this is ancestry or noise, not family; {remedy}"
+        )
 
 
 def pairs_path(place: Path, index: int) -> Path:

@@ -44,6 +44,7 @@ class _Columns:
     ids: tuple[int, int]
     families: tuple[int, int] | None
     value: int
+    number: int  # of columns
     name: str
     factor: float
 
@@ -95,29 +96,29 @@ def _read(path: Path, samples: pd.DataFrame, match: Match, cutoff: float) -> Ite
     used: Match = "fid_iid" if by_family else "iid"
     refuse_duplicates(samples, used, "the .fam (the pairs have no family ids)" if used != match else "the .fam")
     row_of = pd.Series(np.arange(len(samples)), index=keys(samples, used).to_numpy())
-    wanted = {*columns.ids, columns.value, *(columns.families if by_family else ())}
     try:
         reader = pd.read_csv(
-            path, sep=r"\s+", header=None, skiprows=1, usecols=sorted(wanted), dtype=str, keep_default_na=False,
-            quoting=3, chunksize=LINES_AT_ONCE,
+            path, sep=r"\s+", header=None, skiprows=1, dtype=str, keep_default_na=False, quoting=3,
+            chunksize=LINES_AT_ONCE,
         )  # fmt: skip
         for part in reader:
             yield _match(path, part, columns, by_family, row_of, cutoff)
     except pd.errors.EmptyDataError:
         return
-    except (pd.errors.ParserError, UnicodeDecodeError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{path}: {error}; each line must have the columns of the header") from None
+    except (pd.errors.ParserError, UnicodeDecodeError) as error:
+        what = str(error).removeprefix("Error tokenizing data. C error: ").strip()
+        raise InputError(f"{path}: {what}; each line must have the columns of the header") from None
 
 
 def _match(
     path: Path, part: pd.DataFrame, columns: _Columns, by_family: bool, row_of: pd.Series, cutoff: float
 ) -> _Chunk:
     line = part.index.to_numpy() + 2
-    short = np.flatnonzero(part.isna().any(axis=1))
-    if len(short):
-        raise InputError(f"{path}, line {line[short[0]]}: has fewer columns than the header")
+    if part.shape[1] != columns.number:
+        raise InputError(f"{path}, line 2: has {part.shape[1]} columns, and the header has {columns.number}")
+    wrong = np.flatnonzero((part.isna() | (part == "")).any(axis=1))
+    if len(wrong):
+        raise InputError(f"{path}, line {line[wrong[0]]}: has fewer columns than the header ({columns.number})")
     first, second = part[columns.ids[0]], part[columns.ids[1]]
     if by_family:
         first, second = part[columns.families[0]] + "\t" + first, part[columns.families[1]] + "\t" + second
@@ -181,4 +182,4 @@ def _columns(path: Path) -> _Columns:
         families = (place["FID1"], place["FID2"])
     elif "FID" in place:
         families = (place["FID"], place["FID"])
-    return _Columns((first, second), families, value, header[value], 1.0 if _KINSHIP in place else 0.5)
+    return _Columns((first, second), families, value, len(header), header[value], 1.0 if _KINSHIP in place else 0.5)

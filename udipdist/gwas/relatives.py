@@ -157,8 +157,10 @@ def _warn(facts: dict[str, Any], config: GrmConfig) -> None:
     if by_chance > 1 + n / 100:
         log.warning(
             "about %s of %s pairs reach cutoff=%g by chance; cutoff=%.3f would leave about %d: give that, "
-            "or genotypes that cover more of the genome",
+            "%s",
             f"{by_chance:,.0f}", f"{n_pairs:,}", config.cutoff, -scatter * ndtri((1 + n / 100) / n_pairs), 1 + n // 100,
+            "or, among people of several ancestries, method=king" if config.method == "gcta"
+            else "or genotypes that cover more of the genome",
         )  # fmt: skip
     if facts["n_badly_called"]:
         log.warning("%d people miss more than 10 %% of the calls; look at them", facts["n_badly_called"])
@@ -179,7 +181,7 @@ def _describe(matrix: sparse.csr_array, config: GrmConfig) -> dict[str, Any]:
     words.append(f"{(value_L < upper).sum():,} further")
     log.info("%s pairs: %s; the largest family has %s people", f"{len(value_L):,}", ", ".join(words), f"{largest:,}")
     if largest > config.max_family:
-        sparse_grm.refuse_family(matrix, np.flatnonzero(label_N == size_F.argmax()), config.max_family, str(config.out))
+        sparse_grm.refuse_family(matrix, largest, config.max_family, str(config.out))
     if largest > max(50, n // 5):
         target = max(10, n // 50)
         log.warning(
