@@ -29,6 +29,7 @@ N, N_OF_Z002 = 100, 80
 NOT_TESTED, FAR, NOT_CALLED, ODD_ALLELE, ODD_CHROMOSOME = 12, 3, 5, 20, M - 1
 KEPT = np.arange(M) != NOT_TESTED
 # In an environment of its own, because it asks for pandas 1.5: pip install -r configs/peers.txt
+PLINK2 = shutil.which("plink2")
 GWAS_SSF = shutil.which("gwas-ssf") or shutil.which("gwas-ssf", path=str(Path(sys.prefix) / "peers" / "bin"))
 
 
@@ -224,6 +225,40 @@ def test_readers_that_split_at_white_space_see_the_same_columns(gwas):
         table = pd.read_csv(path, sep=r"\s+")
         p = 10**-table.LOG10P if "LOG10P" in table else table.P
         assert p.dropna().between(0, 1).all() and p.isna().sum() == (1 if "untested" in keys else 0)
+
+
+@pytest.mark.skipif(PLINK2 is None, reason="plink2 is not installed")
+def test_plink2_reads_them(gwas):
+    """A score of the effects (ids, alleles, numbers), and the variants with p below a threshold, 1e-1000 included."""
+    folder = gwas.parent
+    store = Sumstats.open(gwas)
+    variants = store.variants.assign(chrom="1", cm=0)  # nobody haploid
+    columns = ["chrom", "snp", "cm", "position", "a1", "a2"]
+    variants[columns].to_csv(folder / "c.bim", sep="\t", index=False, header=False)
+    (folder / "c.fam").write_text("".join(f"F I{i} 0 0 2 -9\n" for i in range(4)))
+    rng = np.random.default_rng(2)
+    code_MN = rng.choice([0, 2, 3], (M, 4))
+    (folder / "c.bed").write_bytes(b"\x6c\x1b\x01" + (code_MN << [0, 2, 4, 6]).sum(1).astype(np.uint8).tobytes())
+    score_N = np.nan_to_num(store.beta("z002")) @ np.array([2, 9, 1, 0])[code_MN]
+
+    def plink2(*words: str) -> None:
+        command = [PLINK2, "--bfile", str(folder / "c"), "--out", str(folder / "o"), *words]
+        result = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        assert result.returncode == 0, result.stdout + result.stderr
+
+    for name, keys, where in (
+        ("a.fastGWA", {}, "2 4 8"),
+        ("a.txt.gz", {"format": "fuma"}, "3 4 8"),
+        ("a.regenie", {"format": "regenie"}, "3 5 9"),
+    ):
+        run(gwas, name, trait="z002", **keys)
+        plink2("--score", str(folder / name), *where.split(), "header", "no-mean-imputation")
+        table = pd.read_csv(folder / "o.sscore", sep="\t")
+        np.testing.assert_allclose(table.SCORE1_AVG * table.ALLELE_CT, score_N, rtol=1e-4)
+    condition = ["--extract-col-cond", str(folder / "a.fastGWA"), "10", "2", "--extract-col-cond-max", "0.05"]
+    plink2(*condition, "--write-snplist")
+    found = set((folder / "o.snplist").read_text().split())
+    assert found == set(store.variants.snp[store.log10p("z002") >= -np.log10(0.05)]) and f"rs{FAR}" in found
 
 
 # ------------------------------------------------------------------------------------------- people, many files
