@@ -28,6 +28,7 @@ ENTRIES = 8_000_000  # carriers listed at once
 DENSE_BYTES = 48_000_000  # allele counts held at once
 CACHE_BYTES = 600_000  # of a matrix, walked while it stays in the cache
 COLUMNS = 192
+FEW = 2  # entries a run, on average, below which a variant's entries are not cut into runs
 
 HOM1, MISSING, HET, HOM2 = range(4)  # columns of counts: two copies of A1, missing, one, none
 
@@ -48,9 +49,9 @@ class Tester:
 
     def __init__(self, model: Model, min_maf: float, max_missing: float, kind: Kind):
         self.model, self.min_maf, self.max_missing = model, min_maf, max_missing
-        self._product = Product(model.right_digits, model.right_unit_C, kind)
-        self._weighted = Product(model.weighted_digits, model.weighted_unit_X, kind)
-        self._forms = Product(model.form_digits, model.form_unit_r, kind)
+        self._product = Product(model.right, kind)
+        self._weighted = Product(model.weighted, kind)
+        self._forms = Product(model.form, kind)
 
     def test(self, packed_BQ: np.ndarray, wanted_B: np.ndarray | None = None) -> Result:
         """Statistics of the variants in raw .bed rows [B, bytes], of those `wanted` and common enough."""
@@ -216,4 +217,5 @@ def _add_rows(
         return
     at_once = -(-columns // -(-columns // COLUMNS))
     run = max(1, CACHE_BYTES // (right_RC.itemsize * at_once))
-    kernels.add_rows(start_b, entry_L, value_b4, right_RC, run, at_once, out_bC)
+    few = FEW * -(-rows // run)
+    kernels.add_rows(start_b, entry_L, value_b4, right_RC, run, at_once, few, out_bC)

@@ -162,13 +162,18 @@ def translate(start_b, entry_L, other_R, start_o, entry_o):
 
 @numba.njit(nogil=True, cache=True)
 def gather_doses(dose_bR, place_O, out_Ob):
-    """Columns `place_O` of int8 rows, transposed."""
-    for low in range(0, dose_bR.shape[0], 64):
-        high = min(low + 64, dose_bR.shape[0])
-        for i in range(place_O.shape[0]):
-            place = place_O[i]
-            for b in range(low, high):
-                out_Ob[i, b] = dose_bR[b, place]
+    """Columns `place_O` of int8 rows, transposed, by tiles that stay in the nearest cache."""
+    n_b, n_o = dose_bR.shape[0], place_O.shape[0]
+    tile = np.empty((64, 64), np.int8)
+    for first in range(0, n_o, 64):
+        width = min(64, n_o - first)
+        for low in range(0, n_b, 64):
+            height = min(64, n_b - low)
+            for b in range(height):
+                for i in range(width):
+                    tile[i, b] = dose_bR[low + b, place_O[first + i]]
+            for i in range(width):
+                out_Ob[first + i, low : low + height] = tile[i, :height]
 
 
 @numba.njit(nogil=True, cache=True)
@@ -181,11 +186,11 @@ def multiply_rows(dose_Ob, first_T, second_T, out_Tb):
 
 
 @numba.njit(nogil=True, cache=True, fastmath={"contract"})
-def add_rows(start_b, entry_L, value_b4, right_RC, rows_at_once, columns_at_once, out_bC):
+def add_rows(start_b, entry_L, value_b4, right_RC, rows_at_once, columns_at_once, few, out_bC):
     """out[b] += sum over the entries of b of value[b, code] * right[place], in float64.
 
-    The rows of `right` are walked in runs that stay in the cache, for all variants, four entries at a time. The order
-    of the additions of one variant depends on its own entries only.
+    The rows of `right` are walked in runs that stay in the cache, for all variants, four entries at a time; a variant
+    of `few` entries is done at once. The order of the additions of one variant depends on its own entries only.
     """
     n_b, n_c = out_bC.shape
     cursor = np.empty(n_b, np.int64)
@@ -193,9 +198,13 @@ def add_rows(start_b, entry_L, value_b4, right_RC, rows_at_once, columns_at_once
         right = min(left + columns_at_once, n_c)
         cursor[:] = start_b[:n_b]
         for low in range(0, right_RC.shape[0], rows_at_once):
-            limit = np.int64(low + rows_at_once) << 2
             for b in range(n_b):
                 at, stop = cursor[b], start_b[b + 1]
+                if at == stop:
+                    continue
+                limit = np.int64(low + rows_at_once) << 2
+                if stop - start_b[b] <= few:
+                    limit = np.int64(right_RC.shape[0]) << 2
                 out = out_bC[b, left:right]
                 value = value_b4[b]
                 while at + 4 <= stop and entry_L[at + 3] < limit:
@@ -276,18 +285,11 @@ def spread(start_b, entry_o, value_b4, number_O, out_bL):
 
 
 @numba.njit(nogil=True, cache=True)
-def join_digits(part_bC, scale_C, out_bC):
-    """Float64 numbers from their digits to the base 256, lowest digit first: int32 [b, digits * C]."""
-    n_c = scale_C.shape[0]
-    digits = part_bC.shape[1] // n_c
-    for b in range(part_bC.shape[0]):
-        for c in range(n_c):
-            out_bC[b, c] = part_bC[b, (digits - 1) * n_c + c]
-        for digit in range(digits - 2, -1, -1):
-            for c in range(n_c):
-                out_bC[b, c] = out_bC[b, c] * 256.0 + part_bC[b, digit * n_c + c]
-        for c in range(n_c):
-            out_bC[b, c] *= scale_C[c]
+def join_digits(part_bX, column_X, weight_X, out_bC):
+    """out[b, column[x]] += weight[x] * part[b, x]: whole numbers in float64 from sums of their digits in int32."""
+    for b in range(part_bX.shape[0]):
+        for x in range(part_bX.shape[1]):
+            out_bC[b, column_X[x]] += weight_X[x] * part_bX[b, x]
 
 
 @numba.njit(nogil=True, cache=True, fastmath={"contract"})

@@ -15,7 +15,7 @@ values from its values at S nodes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Literal
 
@@ -25,15 +25,15 @@ from scipy import linalg
 from udipdist.gwas import kernels
 from udipdist.gwas.grm import Families
 from udipdist.gwas.null import Gram
-from udipdist.gwas.product import split
+from udipdist.gwas.product import Digits, finest, split
 
 SAME_TRAIT = 1e-8  # eigenvalues of the traits' correlation below this (times the largest) are linear dependence
 DENSE_FAMILY = 64  # from this size on a family is rotated as a whole instead of pair by pair
 GATHER_BELOW = 0.5  # where fewer of the people of the file are analysed, their codes are copied together first
-TRAIT_DIGITS = 5  # numerators and design
-WEIGHT_DIGITS = 4  # design times weights
-MANY_PEOPLE = 2048  # from here on a denominator needs one digit less of these, and no more than float32
-PAIR_DIGITS = 4
+TRAIT_DIGITS, DESIGN_DIGITS = 5, 4
+FORM_UNIT = 2.0**-30  # of the largest entry that a pair of relatives adds to a denominator
+WEIGHTED_UNIT = 2.0**-22  # of the largest entry that relatives add to C'W x, which a denominator needs to fewer digits
+MANY_PEOPLE = 2048  # with fewer that is divided by 256, and float64 in place of float32
 PROBES = 96  # random vectors that find and check the nodes
 NODE_ERROR = 1e-8
 TRAITS_AT_ONCE = 256
@@ -47,11 +47,11 @@ class Model:
 
     People: `n` of them; `gather_N` rows of the .fam to copy together (empty: the rows of the file are used as they
     are); `keep_Q` (udipdist.gwas.kernels). `trait_P`: columns of the output.
-    Products: `right_RC` = [numerators P | design K], with the digits and units that `Product` takes; `other_R` numbers
-    the O people with weights (-1: none), `place_O` is the inverse; `weighted_OX` = the rows of G_j C [O, r K].
+    Products: `right_RC` = [numerators P | design K], and `right` the same in digits; `other_R` numbers the O people
+    with weights (-1: none), `place_O` is the inverse; `weighted_OX`, `weighted` = the rows of G_j C [O, r K].
     G_j: `diagonal_Or`, and above the diagonal `pair_Tr` / 2 at (first_T, partner_T), those of person i from pair_O[i];
-    the same pairs seen from either side are `mate_M`, `pair_M` from mate_O[i]; `form_digits` are those of diagonal and
-    pairs. Families of DENSE_FAMILY or more instead by `dense_O` (column among the L people of such families, or -1),
+    the same pairs seen from either side are `mate_M`, `pair_M` from mate_O[i]; `form` has both in digits.
+    Families of DENSE_FAMILY or more instead by `dense_O` (column among the L people of such families, or -1),
     `dense_start_F` ... `dense_u` (as in Families), and weights in the rotated space `dense_basis_Lr`.
     Denominators: `mix_rD` (W_d = I + sum_j mix[j, d] G_j), `which_P` the column d of a trait; at the nodes `mix_rS` and
     `middle_SKK` = (C'WC)^-1 for GLS, else C'WC; `spread_DS` interpolates from the nodes.
@@ -65,13 +65,11 @@ class Model:
     keep_Q: np.ndarray
     trait_P: np.ndarray
     right_RC: np.ndarray
-    right_digits: np.ndarray
-    right_unit_C: np.ndarray
+    right: Digits
     other_R: np.ndarray
     place_O: np.ndarray
     weighted_OX: np.ndarray
-    weighted_digits: np.ndarray
-    weighted_unit_X: np.ndarray
+    weighted: Digits
     diagonal_Or: np.ndarray
     pair_O: np.ndarray
     first_T: np.ndarray
@@ -80,8 +78,7 @@ class Model:
     mate_O: np.ndarray
     mate_M: np.ndarray
     pair_M: np.ndarray
-    form_digits: np.ndarray
-    form_unit_r: np.ndarray
+    form: Digits
     dense_O: np.ndarray
     dense_start_F: np.ndarray
     dense_size_F: np.ndarray
@@ -114,16 +111,28 @@ class Model:
         """Write one .npy an array into `folder`, which is made."""
         folder.mkdir(parents=True, exist_ok=True)
         for field in fields(self):
-            np.save(folder / f"{field.name}.npy", getattr(self, field.name), allow_pickle=False)
+            value = getattr(self, field.name)
+            parts = asdict(value) if isinstance(value, Digits) else {"": value}
+            for name, array in parts.items():
+                np.save(folder / f"{field.name}{name and '.'}{name}.npy", array, allow_pickle=False)
 
     @classmethod
     def load(cls, folder: Path) -> Model:
         """Map what `save` wrote: pages are read when used, and shared by the processes of a machine."""
-        arrays = {}
+
+        def mapped(name: str) -> np.ndarray:
+            return np.asarray(np.load(folder / f"{name}.npy", mmap_mode="c", allow_pickle=False))
+
+        values = {}
         for field in fields(cls):
-            array = np.load(folder / f"{field.name}.npy", mmap_mode="c", allow_pickle=False)
-            arrays[field.name] = np.asarray(array) if array.ndim else array.item()
-        return cls(**arrays)
+            if field.type == "Digits":
+                values[field.name] = Digits(
+                    **{part.name: mapped(f"{field.name}.{part.name}") for part in fields(Digits)}
+                )
+            else:
+                array = mapped(field.name)
+                values[field.name] = array if array.ndim else array.item()
+        return cls(**values)
 
 
 class TraitInDesign(ValueError):
@@ -216,13 +225,15 @@ def prepare(
     node_S, spread_DS = _nodes(mix_rD, middle_DKK, gls)
     places = _Places.of(fam_N)
     right_RC = places.rows(np.concatenate([numerator_NP, q_NK], axis=1))
-    right_digits, right_unit_C = split(right_RC, TRAIT_DIGITS)
+    p = len(trait_P)
+    right_unit_C = np.concatenate([finest(right_RC[:, :p], TRAIT_DIGITS), finest(right_RC[:, p:], DESIGN_DIGITS)])
     # The people with weights, in the order of their places, so that lists of carriers are in the order of both.
     special = np.flatnonzero(special_N)
     special = special[np.argsort(places.place_N[special])]
     number_N = np.full(n, -1)
     number_N[special] = np.arange(len(special))
-    weighted_digits, weighted_unit_X = split(weighted_NX[special], WEIGHT_DIGITS - (n >= MANY_PEOPLE))
+    weighted_OX, many = weighted_NX[special], n >= MANY_PEOPLE
+    weighted_unit_X = _common_unit(weighted_OX, np.repeat(mix_rD, k, axis=0), k, WEIGHTED_UNIT / (1 if many else 256))
     other_R = np.full(places.size, -1, np.int32)
     other_R[places.place_N[special]] = np.arange(len(special))
     return Model(
@@ -231,14 +242,12 @@ def prepare(
         keep_Q=kernels.keep_bytes(places.place_N),
         trait_P=trait_P,
         right_RC=right_RC,
-        right_digits=right_digits,
-        right_unit_C=right_unit_C,
+        right=split(right_RC, right_unit_C),
         other_R=other_R,
         place_O=places.place_N[special],
-        weighted_OX=weighted_NX[special].astype(np.float32 if n >= MANY_PEOPLE else np.float64),
-        weighted_digits=weighted_digits,
-        weighted_unit_X=weighted_unit_X,
-        **_forms(families, basis_Nr, number_N, len(special)),
+        weighted_OX=weighted_OX.astype(np.float32 if many else np.float64),
+        weighted=split(weighted_OX, weighted_unit_X),
+        **_forms(families, basis_Nr, mix_rD, number_N, len(special)),
         mix_rD=mix_rD,
         which_P=which_P,
         mix_rS=np.ascontiguousarray(mix_rD[:, node_S]),
@@ -288,6 +297,16 @@ def whitening(residual_PP: np.ndarray) -> np.ndarray:
     value_P, vector_PP = np.linalg.eigh(residual_PP / np.outer(size_P, size_P))
     keep = value_P > SAME_TRAIT * value_P[-1]
     return vector_PP[:, keep] / np.sqrt(value_P[keep]) / size_P[:, None]
+
+
+def _common_unit(matrix_OX: np.ndarray, mix_XD: np.ndarray, k: int, share: float) -> np.ndarray:
+    """Units [X] for r groups of k columns each, of which column i of every group is multiplied by `mix` and added up:
+    such that all groups are rounded alike there, to `share` of the largest. Small groups so need few digits."""
+    size_X = np.abs(mix_XD).max(axis=1, initial=0.0)
+    added_rk = (np.abs(matrix_OX).max(axis=0, initial=0.0) * size_X).reshape(-1, k)
+    largest_k = added_rk.max(axis=0, initial=0.0)
+    unit_X = share * np.tile(np.where(largest_k > 0, largest_k, 1.0), len(added_rk)) / np.where(size_X > 0, size_X, 1.0)
+    return unit_X
 
 
 def _nodes(mix_rD: np.ndarray, middle_DKK: np.ndarray, gls: bool) -> tuple[np.ndarray, np.ndarray]:
@@ -347,7 +366,9 @@ class _Places:
         return out_RC
 
 
-def _forms(families: Families, basis_Nr: np.ndarray, number_N: np.ndarray, n_other: int) -> dict[str, np.ndarray]:
+def _forms(
+    families: Families, basis_Nr: np.ndarray, mix_rD: np.ndarray, number_N: np.ndarray, n_other: int
+) -> dict[str, np.ndarray | Digits]:
     """G_j = U diag(B_j) U' among the people with weights: diagonal, pairs of small families, and large families."""
     r = basis_Nr.shape[1]
     diagonal_Or = np.zeros((n_other, r))
@@ -372,7 +393,7 @@ def _forms(families: Families, basis_Nr: np.ndarray, number_N: np.ndarray, n_oth
     first_T, second_T, pair_Tr = first_T[order], second_T[order], 2 * np.concatenate(value)[order]
     both_M, mate_M = np.concatenate([first_T, second_T]), np.concatenate([second_T, first_T])
     by_person = np.argsort(both_M, kind="stable")
-    form_digits, form_unit_r = split(np.concatenate([diagonal_Or, pair_Tr]), PAIR_DIGITS)
+    form_Ur = np.concatenate([diagonal_Or, pair_Tr])
     large = np.flatnonzero(size_F >= DENSE_FAMILY)
     dense_size_F = families.size_F[large]
     dense_start_F = np.cumsum(dense_size_F) - dense_size_F
@@ -390,8 +411,7 @@ def _forms(families: Families, basis_Nr: np.ndarray, number_N: np.ndarray, n_oth
         "mate_O": np.searchsorted(both_M[by_person], np.arange(n_other + 1)),
         "mate_M": mate_M[by_person],
         "pair_M": by_person % max(len(first_T), 1),
-        "form_digits": form_digits,
-        "form_unit_r": form_unit_r,
+        "form": split(form_Ur, _common_unit(form_Ur, mix_rD, 1, FORM_UNIT)),
         "dense_O": dense_O,
         "dense_start_F": dense_start_F,
         "dense_size_F": dense_size_F,

@@ -5,7 +5,7 @@ X @ matrix, for X of allele counts, is as many products of 8-bit integers, summe
 processor's dot-product instructions four digits take the time of one product in float32. The sums do not depend on
 their order, so the result has the same bits whatever the block, the thread or the machine.
 
-The error is that of rounding the matrix: at most `resolution` of the largest entry of a column.
+The error is that of rounding the matrix to whole units, half a unit an entry.
 
 (Splitting a matrix into exact slices: Ozaki et al. 2012, Numer. Algorithms 59:95; with integers: Ootomo et al. 2024,
 Int. J. High Perform. Comput. Appl. 38:297.)
@@ -13,6 +13,7 @@ Int. J. High Perform. Comput. Appl. 38:297.)
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cache
 from typing import Literal
 
@@ -22,69 +23,88 @@ import torch
 from udipdist.gwas import kernels
 
 PANEL = 256  # people converted to float64 at once, where the processor has no fast 8-bit products
-_EXACT = 2.0**52  # whole numbers below twice this are exact in float64
+_EXACT = 2.0**53  # whole numbers up to this are exact in float64
 
 Kind = Literal["int8", "float64"]
 
 
-def resolution(rows: int, digits: int) -> float:
-    """The largest error of an entry of a matrix with so many rows, as a share of the largest entry of its column.
+@dataclass(frozen=True)
+class Digits:
+    """A float64 matrix [R, C] as whole numbers of a `unit_C` of each column, in digits to the base 256.
 
-    Sums over all rows of twice an entry stay exact in float64, which limits what digits above the fourth can add.
+    `digit_RX` int8: X digits, which belong to the columns `column_X` and count `weight_X` (a power of 256) each.
     """
-    return 0.5 / _top(rows, digits)
+
+    digit_RX: np.ndarray
+    column_X: np.ndarray
+    weight_X: np.ndarray
+    unit_C: np.ndarray
 
 
-def _top(rows: int, digits: int) -> float:
-    """The number that stands for the largest entry."""
-    return min(0.99 * 2.0 ** (8 * digits - 1), _EXACT / (2 * max(rows, 1)))
+def finest(matrix_RC: np.ndarray, digits: int) -> np.ndarray:
+    """The units [C] in which the largest entry of each column has so many digits.
 
-
-def split(matrix_RC: np.ndarray, digits: int) -> tuple[np.ndarray, np.ndarray]:
-    """Digits of a float64 matrix, int8 [R, digits C] (the lowest of all columns first), and each column's unit [C]."""
-    rows, columns = matrix_RC.shape
+    Sums over all rows of twice an entry must be exact in float64, which limits what a fifth digit can add.
+    """
     largest_C = np.abs(matrix_RC).max(axis=0, initial=0.0)
-    unit_C = np.where(largest_C > 0, largest_C, 1.0) / _top(rows, digits)
-    digits_RX = np.empty((rows, digits * columns), np.int8)
+    top = min(0.99 * 2.0 ** (8 * digits - 1), _EXACT / (4 * max(len(matrix_RC), 1)))
+    return np.where(largest_C > 0, largest_C, 1.0) / top
+
+
+def split(matrix_RC: np.ndarray, unit_C: np.ndarray) -> Digits:
+    """The matrix rounded to whole units, with as many digits in each column as its largest entry needs."""
+    rows = len(matrix_RC)
+    largest_C = np.rint(np.abs(matrix_RC).max(axis=0, initial=0.0) / unit_C)
+    number_C = np.zeros(len(unit_C), int)
+    while (short_C := largest_C > 127 * (256.0**number_C - 1) / 255).any():  # the largest number of balanced digits
+        number_C += short_C
+    column_X = np.concatenate([np.flatnonzero(number_C > digit) for digit in range(number_C.max(initial=0))] + [[]])
+    column_X = column_X.astype(np.int64)
+    weight_X = np.concatenate(
+        [np.full((number_C > digit).sum(), 256.0**digit) for digit in range(number_C.max(initial=0))] + [[]]
+    )
+    digit_RX = np.empty((rows, len(column_X)), np.int8)
     for start in range(0, rows, PANEL):
         rest = np.rint(matrix_RC[start : start + PANEL] / unit_C).astype(np.int64)
-        for digit in range(digits):
+        at = 0
+        for digit in range(number_C.max(initial=0)):
             low = (rest + 128 & 255) - 128
-            digits_RX[start : start + PANEL, digit * columns : (digit + 1) * columns] = low
+            here = np.flatnonzero(number_C > digit)
+            digit_RX[start : start + PANEL, at : at + len(here)] = low[:, here]
+            at += len(here)
             rest = (rest - low) >> 8
-    return digits_RX, unit_C
+    return Digits(digit_RX, column_X, weight_X, unit_C)
 
 
 class Product:
-    """X @ matrix for int8 X with entries 0, 1, 2: `matrix` given by its digits and units (`split`)."""
+    """X @ matrix for int8 X with entries 0..4, the matrix given by its digits."""
 
-    def __init__(self, digits_RX: np.ndarray, unit_C: np.ndarray, kind: Kind):
-        self.unit_C, self.kind = unit_C, kind
-        self._digits = torch.from_numpy(digits_RX) if kind == "int8" else digits_RX
+    def __init__(self, digits: Digits, kind: Kind):
+        self.digits, self.kind = digits, kind
+        self._digit = torch.from_numpy(digits.digit_RX) if kind == "int8" else digits.digit_RX
 
     def __call__(self, dose_bR: np.ndarray) -> np.ndarray:
         """Float64 [b, C]."""
-        out_bC = np.empty((len(dose_bR), len(self.unit_C)))
-        if len(dose_bR) == 0 or out_bC.shape[1] == 0:
+        out_bC = np.zeros((len(dose_bR), len(self.digits.unit_C)))
+        if len(dose_bR) == 0 or self.digits.digit_RX.size == 0:
             return out_bC
         if self.kind == "int8":
-            part = torch._int_mm(torch.from_numpy(_own_row(dose_bR)), self._digits).numpy()
+            part_bX = torch._int_mm(torch.from_numpy(_own_row(dose_bR)), self._digit).numpy()
+            kernels.join_digits(part_bX, self.digits.column_X, self.digits.weight_X, out_bC)
         else:
-            part = self._in_float64(dose_bR)
-        kernels.join_digits(part, self.unit_C, out_bC)
+            self._add_in_float64(dose_bR, out_bC)
+        out_bC *= self.digits.unit_C
         return out_bC
 
-    def _in_float64(self, dose_bR: np.ndarray) -> np.ndarray:
+    def _add_in_float64(self, dose_bR: np.ndarray, out_bC: np.ndarray) -> None:
         """The same whole numbers by float64 products, in which they are exact too."""
-        n_c = len(self.unit_C)
-        total_bC = np.zeros((len(dose_bR), n_c))
-        for start in range(0, len(self._digits), PANEL):
-            panel_IX = self._digits[start : start + PANEL]
-            whole_IC = panel_IX[:, -n_c:].astype(np.float64)
-            for digit in range(panel_IX.shape[1] // n_c - 2, -1, -1):
-                whole_IC = whole_IC * 256 + panel_IX[:, digit * n_c : (digit + 1) * n_c]
-            total_bC += dose_bR[:, start : start + PANEL].astype(np.float64) @ whole_IC
-        return total_bC
+        for start in range(0, len(self._digit), PANEL):
+            panel_IX = self._digit[start : start + PANEL]
+            whole_IC = np.zeros((len(panel_IX), out_bC.shape[1]))
+            for weight in np.unique(self.digits.weight_X):
+                here_X = self.digits.weight_X == weight
+                whole_IC[:, self.digits.column_X[here_X]] += weight * panel_IX[:, here_X]
+            out_bC += dose_bR[:, start : start + PANEL].astype(np.float64) @ whole_IC
 
 
 def _own_row(dose_bR: np.ndarray) -> np.ndarray:

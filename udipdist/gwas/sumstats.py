@@ -55,6 +55,8 @@ class SumstatsBlock:
             object.__setattr__(self, "hwe_log10p_M", np.full(len(self.n_M), np.nan, np.float32))
 
 
+# Of effects no compressor makes much less; this one takes a third of the time of zstd for the same size.
+_NUMBERS = zarr.codecs.BloscCodec(cname="lz4", clevel=5, shuffle="bitshuffle")
 _PER_VARIANT = {
     "n": ("int32", 0),
     "af1": ("float32", np.nan),
@@ -85,7 +87,7 @@ def create(path: str | Path, variants: Variants, traits: list[str], rows_per_sha
                 shards=(rows_per_shard, -(-p // width) * width),
                 dtype="float32",
                 fill_value=np.nan,
-                compressors=_blosc("shuffle"),
+                compressors=_NUMBERS,
                 dimension_names=("variant", "trait"),
             )
         for name, (dtype, fill) in _PER_VARIANT.items():
