@@ -98,11 +98,15 @@ def write_table(path: Path, ids: pd.DataFrame, values: np.ndarray, names: list[s
 
 
 def relationships(rng: np.random.Generator, n: int, families: str, singular: bool) -> np.ndarray:
-    """G [N, N]: blocks with diagonals about 1 and entries of both signs. `families`: none, one, pairs, mixed;
+    """G [N, N]: blocks with diagonals about 1 and entries of both signs. `families`: none, one, large, pairs, mixed;
     `singular`: some blocks have a negative eigenvalue."""
-    sizes = {"none": [], "one": [min(n, 60)], "pairs": [2] * (n // 3), "mixed": rng.integers(1, 9, n).tolist()}[
-        families
-    ]
+    sizes = {
+        "none": [],
+        "one": [min(n, 60)],
+        "large": [min(n, 90), 66, 3, 64, 2],  # as far as people suffice
+        "pairs": [2] * (n // 3),
+        "mixed": rng.integers(1, 9, n).tolist(),
+    }[families]
     grm_NN = np.diag(rng.uniform(0.9, 1.15, n))
     member = rng.permutation(n)
     start = 0
@@ -165,10 +169,11 @@ def build(
     share_used: float = 1.0,
     singular: bool = False,
     sets: int = 1,
+    outliers: bool = False,
 ) -> Case:
     """A case in the folder: `sets` of awkward variants; traits with a family part by h2, covariates, a variant, any
-    scale and offset, and `patterns` ways of missing values. Half the covariates follow a common variant so closely
-    that 1 % of it is left."""
+    scale and offset, and `patterns` ways of missing values; `outliers` are a thousand times as large as the rest.
+    Half the covariates follow a common variant so closely that 1 % of it is left."""
     rng = np.random.default_rng(seed)
     h2_P = np.array(h2_P)
     p = len(h2_P)
@@ -184,6 +189,9 @@ def build(
     shared_NP = vector_NN @ (np.sqrt(np.maximum(value_N, 0))[:, None] * rng.standard_normal((n, p)))
     y_NP = np.sqrt(h2_P) * shared_NP + np.sqrt(1 - h2_P) * rng.standard_normal((n, p))
     y_NP += covariates_NK @ rng.normal(0, 0.5, (k, p)) + np.outer(x_MN[common_M[-1]], rng.normal(0, 1, p))
+    if outliers:
+        y_NP[rng.integers(0, n, p), np.arange(p)] *= 1000
+        covariates_NK[rng.integers(0, n, k), np.arange(k)] *= 1000
     y_NP = y_NP * 10 ** rng.uniform(-3, 3, p) * rng.choice([-1, 1], p) + rng.uniform(-50, 50, p)
     for pattern in range(1, patterns):
         lost_N = rng.random(n) < rng.uniform(0.02, 0.2)

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hpc.stage import read_manifest
+from udipdist.gwas import product
 from udipdist.gwas.scan import gwas
 from udipdist.gwas.sumstats import Sumstats
 
@@ -94,6 +95,16 @@ def test_workers(cases, name):
     case = cases[name]
     expected = stored(case.config("one process", variants_per_part=30))
     assert_same_bits(stored(case.config("workers", workers=2, variants_per_part=30, block=11)), expected)
+
+
+@pytest.mark.parametrize("name", ["patterns", "many"])
+def test_processors(cases, name, monkeypatch):
+    """With and without fast products of 8-bit integers."""
+    found = {}
+    for kind in ("int8", "float64"):
+        monkeypatch.setattr(product, "fastest", lambda kind=kind: kind)
+        found[kind] = stored(cases[name].config(f"products of {kind}"))
+    assert_same_bits(found["int8"], found["float64"])
 
 
 def test_one_file_a_chromosome(run, plink_writer):
