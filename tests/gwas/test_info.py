@@ -71,7 +71,7 @@ def test_alternate_ids_of_uk_biobank(tmp_path):
 def test_two_columns(tmp_path, text, caplog):
     (tmp_path / "two").write_text(text)
     np.testing.assert_array_equal(read(tmp_path / "two"), [0.9, 0.25, 0.25, 0.25, np.nan])
-    several = "1 variants stand there with several values of INFO (first rs2); the smallest counts"
+    several = "2 variants stand there with several values of INFO (first rs2); the smallest counts"
     assert (several in caplog.text) == text.startswith("rs1")
 
 
@@ -109,12 +109,14 @@ def test_unknown_and_low_variants_are_counted_apart(tmp_path):
         (b"rs1 0.5 0.6\n", "its first line is 'rs1 0.5 0.6'"),
         (
             b"a 0.5\nb 0.4\n",
-            r"has none of the 5 variants of the genotypes by id \(there b, a; in the .bim rs1, rs2, rs2\)",
+            r"has none of the 5 variants of the genotypes by id \(there a, b; in the .bim rs1, rs2, rs2\)",
         ),
         (b"id a1 a2 info\nrs1 A G 0.5\n", "by id and alleles"),
         (b"rs1 0.5\nrs2 high\n", "high"),
         (b"rs1\t0.5\nrs2\t0.5\tx\n", "line 2: has 3 columns, not 2; info= takes"),
         (b"rs1  0.5\nrs2 high\n", "high"),
+        (b"id\tinfo\n", "has a header and nothing below it"),
+        (b"id  info\n", "has a header and nothing below it"),
         (None, r"no such file \(info\)"),
     ],
 )

@@ -164,8 +164,8 @@ def look_over(variants: pd.DataFrame, where: str | Path) -> dict[str, int]:
     runs = np.bincount(chrom_M[begins_M])
     place_M = chrom_M * 2**32 + position_M
     rows = _repeated(place_M)
-    hash_M = _hashes(variants["snp"])
-    named = np.sort(hash_M[hash_M != _hashes(pd.Series(["."], dtype="str"))[0]])
+    hash_M = hashes(variants["snp"])
+    named = np.sort(hash_M[hash_M != hashes(pa.chunked_array([["."]]))[0]])
     found = {
         "out_of_order": len(falls),
         "split_chromosomes": int((runs > 1).sum()),
@@ -204,15 +204,28 @@ def _warn(found: dict[str, int], falls: np.ndarray, variants: pd.DataFrame, wher
         )  # fmt: skip
 
 
-def _hashes(text: pd.Series) -> np.ndarray:
-    """A 64-bit number for each text, equal for equal ones: of ten million others two agree with probability 3e-6."""
-    column = pa.chunked_array(pa.array(text)).cast(pa.large_string())
+def hashes(text: pd.Series | pa.ChunkedArray) -> np.ndarray:
+    """A number for each text, uint64, equal for equal ones: ten million texts of one table and ten million of another
+    have any two that agree by chance with probability 5e-6."""
+    if isinstance(text, pd.Series):
+        text = pa.chunked_array(pa.array(text))
+    column = text.cast(pa.large_string())
     pieces = [np.zeros(0, np.uint64)]
     for chunk in filter(len, column.chunks):
         _, offsets, data = chunk.buffers()
         offset_M = np.frombuffer(offsets, np.int64)[chunk.offset : chunk.offset + len(chunk) + 1]
         pieces.append(_hash(offset_M, np.frombuffer(data, np.uint8)))
     return np.concatenate(pieces)
+
+
+def find(key_M: np.ndarray, sorted_K: np.ndarray) -> np.ndarray:
+    """For each key its first place in `sorted_K`, int64 [M]; -1 where it is not there."""
+    order_M = np.argsort(key_M)  # keys in order are found many times faster than in any other
+    place_M = np.empty(len(key_M), np.int64)
+    place_M[order_M] = np.searchsorted(sorted_K, key_M[order_M])
+    there_M = place_M < len(sorted_K)
+    there_M[there_M] = sorted_K[place_M[there_M]] == key_M[there_M]
+    return np.where(there_M, place_M, -1)
 
 
 @numba.njit(nogil=True, cache=True)

@@ -12,17 +12,18 @@ import gzip
 import itertools
 import logging
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
 from pyarrow import csv
 
 from hpc.errors import InputError, some
 from udipdist.gwas import chromosomes
+from udipdist.gwas.bim import find, hashes
 
 log = logging.getLogger(__name__)
 
@@ -75,53 +76,40 @@ def read(pattern: str, variants: pd.DataFrame, code_M: np.ndarray) -> np.ndarray
 
 def _match(path: Path, variants: pd.DataFrame) -> np.ndarray:
     layout = _Layout.of(path)
-    table = layout.table()
-    ours = {name: _text(variants[name]) for name in ("snp", "a1", "a2")}
-    best, best_row = -1, None
-    for column in layout.ids:  # UK Biobank's list has two: that which knows more variants
-        theirs = _keys(table[column], *(table[name] for name in layout.alleles))
-        mine = _keys(ours["snp"], *((ours["a1"], ours["a2"]) if layout.alleles else ()))
-        row = pc.index_in(mine, value_set=theirs)
-        known = len(row) - row.null_count
-        if known > best:
-            best, best_row, best_key = known, row, theirs
+    info, examples, by_id = layout.read()
+    mine = _keys(variants["snp"], *((variants["a1"], variants["a2"]) if layout.alleles else ()))
+    best, best_row, best_order = 0, np.empty(0, np.int64), np.empty(0, np.int64)
+    for theirs in by_id:  # UK Biobank's list has two ids: the one that knows more variants
+        order = np.lexsort((info, theirs))  # of a key that repeats the smallest INFO comes first, NaN last
+        row = find(mine, theirs[order])
+        if (row >= 0).sum() > best:
+            best, best_row, best_order, best_keys = (row >= 0).sum(), row, order, theirs
     if best == 0:
         raise InputError(
             f"{path}: has none of the {len(variants):,} variants of the genotypes by id"
-            f"{' and alleles' if layout.alleles else ''} (there {some(table[layout.ids[0]][:3].to_pylist())}; "
+            f"{' and alleles' if layout.alleles else ''} (there {some(examples)}; "
             f"in the .bim {some(variants['snp'].iloc[:3])}); info= needs the same ids"
         )
-    info = table["info"].to_numpy(zero_copy_only=False)
-    _tell_conflicts(path, best_key, info, best_row)
-    row = pc.fill_null(best_row, -1).to_numpy(zero_copy_only=False)
-    return np.where(row >= 0, info[row], np.nan)
-
-
-def _tell_conflicts(path: Path, key: pa.ChunkedArray, info: np.ndarray, row: pa.ChunkedArray) -> None:
-    """The table is in order of INFO, so a match is the smallest value; say where there were others."""
-    first = pc.index_in(key, value_set=key).to_numpy(zero_copy_only=False)
-    other = first != np.arange(len(first))
-    other &= (info != info[first]) & ~np.isnan(info)
-    wanted = np.zeros(len(first), bool)
-    wanted[row.drop_null().to_numpy()] = True
-    ids = np.unique(first[other & wanted[first]])
-    if len(ids):
+    known = np.flatnonzero(best_row >= 0)
+    here, after = best_order[best_row[known]], best_order[np.minimum(best_row[known] + 1, len(best_order) - 1)]
+    several = known[(best_keys[after] == best_keys[here]) & (info[after] > info[here])]
+    if len(several):
         log.warning(
             "%s: %d variants stand there with several values of INFO (first %s); the smallest counts",
-            path, len(ids), key[int(ids[0])].as_py().replace("\t", " "),
+            path, len(several), variants["snp"].iloc[several[0]],
         )  # fmt: skip
+    return np.where(best_row >= 0, info[best_order[best_row]], np.nan)
 
 
-def _keys(snp: pa.ChunkedArray, one: pa.ChunkedArray | None = None, two: pa.ChunkedArray | None = None):
-    """The id, and after it the alleles in alphabetical order."""
-    if one is None:
-        return snp
-    first, second = pc.min_element_wise(one, two), pc.max_element_wise(one, two)
-    return pc.binary_join_element_wise(snp, first, second, pa.scalar("\t", pa.large_string()))
+def _keys(snp, one=None, two=None) -> np.ndarray:
+    """A number for id and alleles, in whichever order these are."""
+    key = hashes(snp)
+    return key if one is None else key + _turned(hashes(one)) + _turned(hashes(two))
 
 
-def _text(column: pd.Series) -> pa.ChunkedArray:
-    return pa.chunked_array(pa.array(column)).cast(pa.large_string())
+def _turned(key: np.ndarray) -> np.ndarray:
+    """Other numbers, so that an allele is none of the ids."""
+    return (key << np.uint64(17) | key >> np.uint64(47)) * np.uint64(0xD6E8FEB86659FD93)
 
 
 @dataclass(frozen=True)
@@ -165,40 +153,45 @@ class _Layout:
         alleles = tuple(names[plain.index(name)] for name in pair)
         return cls(path, names, [names[at_id]], names[at_info], alleles, skip + 1, delimiter)
 
-    def table(self) -> pa.Table:
-        """Ids and alleles as text and `info` as a number (NaN where missing), in ascending order of `info`."""
-        text = [*self.ids, *self.alleles]
-        columns = self._fast(text) if self.delimiter is not None else self._slow(text)
-        table = pa.table({name: columns[name] for name in text} | {"info": columns[self.info]})
-        info = table["info"]
-        order = pc.sort_indices(info)
-        return table.take(order) if len(table) else table
+    def read(self) -> tuple[np.ndarray, list[str], list[np.ndarray]]:
+        """INFO of all lines (NaN where missing), the first three ids, and `_keys` by each column of ids."""
+        infos, keys, examples = [], [], []
+        for table in self._fast() if self.delimiter is not None else self._slow():
+            examples = examples or table[self.ids[0]][:3].to_pylist()
+            alleles = [table[name] for name in self.alleles]
+            keys.append([_keys(table[name], *alleles) for name in self.ids])
+            infos.append(table[self.info].to_numpy())
+        if not sum(map(len, infos)):
+            raise InputError(f"{self.path}: has a header and nothing below it; {_WANTED}")
+        return np.concatenate(infos), examples, [np.concatenate(column) for column in zip(*keys, strict=True)]
 
-    def _fast(self, text: list[str]) -> pa.Table:
-        types = {name: pa.large_string() for name in text} | {self.info: pa.float64()}
+    def _fast(self) -> Iterator[pa.Table]:
+        types = {name: pa.large_string() for name in (*self.ids, *self.alleles)} | {self.info: pa.float64()}
         try:
-            return csv.read_csv(
+            with csv.open_csv(
                 self.path,
                 read_options=csv.ReadOptions(column_names=self.names, skip_rows=self.skip, block_size=1 << 24),
                 parse_options=csv.ParseOptions(delimiter=self.delimiter, quote_char=False),
                 convert_options=csv.ConvertOptions(
                     column_types=types, include_columns=list(types), null_values=_NONE, strings_can_be_null=False
                 ),
-            )
+            ) as reader:
+                for batch in reader:
+                    yield pa.Table.from_batches([batch])
         except pa.ArrowInvalid as error:
             raise self._broken(error) from None
 
-    def _slow(self, text: list[str]) -> pa.Table:
+    def _slow(self) -> Iterator[pa.Table]:
+        text = [*self.ids, *self.alleles]
         try:
-            frame = pd.read_csv(
-                self.path, sep=r"\s+", header=None, names=self.names, skiprows=self.skip, quoting=3, na_values=_NONE,
-                keep_default_na=False, dtype={name: "str" for name in text} | {self.info: "float64"},
-                usecols=[*text, self.info], skip_blank_lines=True,
-            )  # fmt: skip
-        except (ValueError, pd.errors.ParserError) as error:
+            for frame in pd.read_csv(
+                self.path, sep=r"\s+", header=None, names=self.names, skiprows=self.skip, quoting=3,
+                keep_default_na=False, na_values={self.info: _NONE}, usecols=[*text, self.info], chunksize=500_000,
+                dtype={name: "str" for name in text} | {self.info: "float64"},
+            ):  # fmt: skip
+                yield pa.Table.from_pandas(frame, preserve_index=False)
+        except ValueError as error:  # a number, or pandas' ParserError
             raise self._broken(error) from None
-        columns = {name: _text(frame[name].fillna(".")) for name in text}
-        return pa.table(columns | {self.info: pa.array(frame[self.info], from_pandas=True)})
 
     def _broken(self, error: Exception) -> InputError:
         return InputError(f"{self.path}: {str(error).splitlines()[0]}; {_WANTED}")

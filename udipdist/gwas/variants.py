@@ -15,12 +15,11 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from hpc.errors import InputError, some
 from udipdist.config import GwasConfig
 from udipdist.gwas import chromosomes, info
+from udipdist.gwas.bim import find, hashes
 
 log = logging.getLogger(__name__)
 
@@ -63,11 +62,10 @@ def choose(variants: pd.DataFrame, config: GwasConfig) -> Chosen:
         )
     if config.region:
         leave_out("region", ~in_regions(read_regions(config.region), code_M, variants["position"].to_numpy()))
-    snp = _text(variants["snp"])
     if config.extract is not None:
-        leave_out("extract", ~_listed(snp, config.extract, "extract"))
+        leave_out("extract", ~_listed(variants["snp"], config.extract, "extract"))
     if config.exclude is not None:
-        leave_out("exclude", _listed(snp, config.exclude, "exclude"))
+        leave_out("exclude", _listed(variants["snp"], config.exclude, "exclude"))
     if config.info is not None and keep_M.any():
         rows = np.flatnonzero(keep_M)
         info_M = np.full(len(variants), np.nan)
@@ -196,36 +194,30 @@ def _read_bed(path: Path) -> list[Region]:
     return regions
 
 
-def _listed(snp: pa.ChunkedArray, path: Path, key: str) -> np.ndarray:
+def _listed(snp: pd.Series, path: Path, key: str) -> np.ndarray:
     """Whether the variants' ids stand in a file, bool [M]. Raises InputError where none of the file's is known."""
     try:
-        ids = pd.read_csv(path, sep=r"\s+", header=None, dtype="str", keep_default_na=False, quoting=3)
+        table = pd.read_csv(path, sep=r"\s+", header=None, dtype="str", keep_default_na=False, quoting=3)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file ({key})") from None
     except pd.errors.EmptyDataError:
         raise InputError(f"{path}: is empty; {key}= takes a file with one variant id a line") from None
     except (UnicodeDecodeError, pd.errors.ParserError, gzip.BadGzipFile, EOFError):
         raise InputError(f"{path}: is no list; {key}= takes a file with one variant id a line") from None
-    if ids.shape[1] != 1:
-        raise InputError(f"{path}: has {ids.shape[1]} columns; {key}= takes a file with one variant id a line")
-    listed = pc.unique(_text(ids[0]))
-    unknown = listed.filter(pc.invert(pc.is_in(listed, value_set=snp)))
+    if table.shape[1] != 1:
+        raise InputError(f"{path}: has {table.shape[1]} columns; {key}= takes a file with one variant id a line")
+    listed, ours_M = hashes(table[0]), hashes(snp)
+    unknown = table[0][find(listed, np.sort(ours_M)) < 0].unique()
+    listed = np.unique(listed)
     if len(unknown) == len(listed):
         raise InputError(
-            f"{path}: none of its {len(listed):,} ids is in the .bim ({some(listed[:3].to_pylist())}; there "
-            f"{some(snp[:3].to_pylist())}); {key}= needs the same ids"
+            f"{path}: none of its {len(listed):,} ids is in the .bim ({some(unknown[:3])}; there "
+            f"{some(snp.iloc[:3])}); {key}= needs the same ids"
         )
     if len(unknown):
         level = logging.WARNING if key == "extract" else logging.INFO
-        log.log(
-            level, "%s: %d of %d ids are not in the .bim (%s)",
-            path, len(unknown), len(listed), some(unknown[:3].to_pylist()),
-        )  # fmt: skip
-    return pc.is_in(snp, value_set=listed).to_numpy()
-
-
-def _text(column: pd.Series) -> pa.ChunkedArray:
-    return pa.chunked_array(pa.array(column)).cast(pa.large_string())
+        log.log(level, "%s: %d of %d ids are not in the .bim (%s)", path, len(unknown), len(listed), some(unknown[:3]))
+    return find(ours_M, listed) >= 0
 
 
 # ------------------------------------------------------------------------------------------------------ limits
