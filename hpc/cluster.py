@@ -203,7 +203,7 @@ def _of_import(reason: str) -> str:
 @contextmanager
 def _probe(place: Path) -> Iterator[Probe]:
     text = uuid.uuid4().hex
-    path = Path(place).absolute() / f".seen-{text[:8]}"
+    path = Path(place).absolute() / f".seen.partial-{text[:8]}"  # swept by parts.finish where the caller is killed
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")
     try:

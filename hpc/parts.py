@@ -198,6 +198,8 @@ def finish(job: Job, contents: bool = True) -> list[dict[str, Any]]:
     for path in list(Path(job.place).rglob("*")):
         if _LEFTOVER.search(path.name):
             remove(path)
+    for path in Path(job.place).glob("parts/*.log"):  # of workers that died
+        path.unlink(missing_ok=True)
     return [_read(job, i)["facts"] for i in range(job.n_parts)]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 
 import zarr
@@ -17,9 +18,8 @@ class RecordedScan(Scan):
     def files_of_part(self, index: int) -> Iterator[Path]:
         """Its shards."""
         for store in self._stores():
-            for name, array in zarr.open_group(store=str(store), mode="r").arrays():
-                if name not in COLUMNS and "variant" in (array.metadata.dimension_names or ()):
-                    yield store.joinpath(name, "c", str(index), *["0"] * (array.ndim - 1))
+            for name, rank in _results(store, self.planned):
+                yield store.joinpath(name, "c", str(index), *["0"] * (rank - 1))
 
     def files_of_plan(self) -> Iterator[Path]:
         """Tables, and of the stores all metadata and the columns of the .bim."""
@@ -31,3 +31,11 @@ class RecordedScan(Scan):
 
     def _stores(self) -> list[Path]:
         return sorted([*self.place.glob(STORE), *self.place.glob(f"*/{STORE}")])
+
+
+@lru_cache(maxsize=64)
+def _results(store: Path, stamp: str) -> list[tuple[str, int]]:
+    """The arrays of results in the store of the plan with this stamp, and how many dimensions each has."""
+    arrays = zarr.open_group(store=str(store), mode="r").arrays()
+    along = [(name, array) for name, array in arrays if "variant" in (array.metadata.dimension_names or ())]
+    return [(name, array.ndim) for name, array in along if name not in COLUMNS]
