@@ -12,8 +12,8 @@ are OUT/NAME. The plan (planned.json) lists them under `tables`, in the order of
 What does the work of a part fills a `Block`: all P columns, and for each of the T tables what a run of that table alone
 would find: smallest p among its own traits, joint test of its own traits (so the whitening is made a table, from the
 rows and columns of that table in the correlation of the traits' residuals), and calls, frequency and the test of
-Hardy-Weinberg equilibrium among its own people. A table
-whose traits fall in several groups (they differ in who is missing) has no joint test: its column stays NaN.
+Hardy-Weinberg equilibrium among its own people. A table whose traits fall in several groups (they differ in who is
+missing) has no joint test: its column stays NaN.
 
 Shapes: M variants, P traits of all tables, T tables.
 """
@@ -30,6 +30,7 @@ import numpy as np
 
 from hpc.errors import InputError, some
 from hpc.files import remove
+from hpc.stage import read_manifest
 from udipdist.gwas import sumstats
 
 COMPRESSED = (".gz", ".bz2", ".zst")
@@ -87,7 +88,7 @@ def write(place: Path, tables: Sequence[Mapping[str, Any]], start: int, block: B
     for t, table in enumerate(tables):
         sumstats.write(place / table["folder"] / sumstats.STORE, start, block.of_table(t, table["columns"]))
     tested_MT = block.minp_trait_MT >= 0
-    return {"tested": int(tested_MT.any(axis=1).sum()), "tested_by_table": tested_MT.sum(axis=0).tolist()}
+    return {"tested": int(tested_MT.any(axis=1).sum()), }
 
 
 def names(paths: Sequence[Path]) -> list[str]:
@@ -114,9 +115,11 @@ def names(paths: Sequence[Path]) -> list[str]:
 
 
 def discard(out: Path) -> None:
-    """Remove the empty stores of a plan that was given up, of whatever tables."""
-    for store in [*out.glob(sumstats.STORE), *out.glob(f"*/{sumstats.STORE}")]:
-        remove(store if store.parent == out else store.parent)
+    """Remove the empty stores of a plan that was given up, of whatever tables; what is complete is left."""
+    remove(out / sumstats.STORE)
+    for store in out.glob(f"*/{sumstats.STORE}"):
+        if read_manifest(store.parent) is None:
+            remove(store.parent)
 
 
 def _stem(path: Path) -> str:
