@@ -60,8 +60,9 @@ def choose(bed: Bed, most: int, min_maf: float, max_missing: float) -> tuple[np.
 
 def _autosomal(variants: pd.DataFrame) -> pd.DataFrame:
     """Chromosome (number) and position of the autosomal variants in the order of the genome; the index is the row."""
-    text = variants.chrom.str.lower().str.removeprefix("chr")
-    number = pd.to_numeric(text, errors="coerce")
+    name = {text: str(text).lower().removeprefix("chr") for text in variants.chrom.unique()}
+    value = {text: int(bare) if bare.isdecimal() else 0 for text, bare in name.items()}
+    number = variants.chrom.map(value).astype(np.int64)
     place = pd.DataFrame({"chrom": number, "position": variants.position})[number.between(1, 22)]
     return place.sort_values(["chrom", "position"], kind="stable")
 
