@@ -195,6 +195,13 @@ def test_x_is_found_among_the_files(set_of_two, caplog):
         Bed.open(set_of_two[0])
 
 
+def test_other_people_on_x_are_told(set_of_two):
+    fam = set_of_two[0].with_name("sX.fam")
+    fam.write_text("".join(fam.read_text().splitlines(keepends=True)[:5]))
+    with pytest.raises(InputError, match="sX.fam: has 5 people, .*s3.fam has 7; .* as X often, goes to another folder"):
+        Bed.open(set_of_two[0])
+
+
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 1.0])
 def test_selected_rows(tmp_path, set_of_two, share):
     rng = np.random.default_rng(3)

@@ -284,14 +284,20 @@ def _check_bed(prefix: str, n_samples: int, n_variants: int) -> None:
         )
 
 
+_AGREE = (
+    "all chromosomes must list the same people in the same order (plink2 --keep, --indiv-sort); one that cannot, as X "
+    "often, goes to another folder and is tested by itself"
+)
+
+
 def _same_people(first: str, samples: pd.DataFrame, other: str) -> None:
     theirs = read_fam(other)
     if len(theirs) != len(samples):
-        raise InputError(f"{other}.fam: has {len(theirs):,} people, {first}.fam has {len(samples):,}; they must agree")
+        raise InputError(f"{other}.fam: has {len(theirs):,} people, {first}.fam has {len(samples):,}; {_AGREE}")
     differ = np.flatnonzero((theirs[["FID", "IID"]] != samples[["FID", "IID"]]).any(axis=1))
     if len(differ):
         i = differ[0]
         raise InputError(
             f"{other}.fam, line {i + 1}: is {theirs.FID[i]} {theirs.IID[i]}, but {samples.FID[i]} {samples.IID[i]} in "
-            f"{first}.fam; all chromosomes must list the same people in the same order"
+            f"{first}.fam; {_AGREE}"
         )
