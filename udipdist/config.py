@@ -347,7 +347,7 @@ class GwasConfig(VerbConfig):
     min_info: Share | None = Field(None, description="variants below this INFO, or not in the list, are left out")
     max_family: Positive = Field(8000, description="largest group of relatives that is decomposed")
     weight_tolerance: float = Field(1e-9, gt=0, description="largest relative error of the weights' factorisation")
-    block: Positive = Field(1024, description="variants decoded at once; does not change the result")
+    block: Positive = Field(2048, description="variants decoded at once at most; does not change the result")
     variants_per_part: Positive = Field(8192, description="variants of one part, one shard of the output")
     workers: NonNegative = Field(0, description="Dask worker processes on this machine; 0 works in this one")
     cluster: ClusterConfig = ClusterConfig()

@@ -14,6 +14,7 @@ intercept. chi2 comes within 1e-6 (relative) of dense float64 least squares: tes
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,40 +37,36 @@ HOM1, MISSING, HET, HOM2 = range(4)  # columns of counts: two copies of A1, miss
 @dataclass(frozen=True)
 class Result:
     """Statistics of a block: effects of A1 and their standard errors float32 [B, P], z = beta / se float64 [B, P]; NaN
-    where not tested. `count_B4`: people with two copies of A1, missing, one copy, none."""
+    where not tested."""
 
     beta_BP: np.ndarray
     se_BP: np.ndarray
     z_BP: np.ndarray
-    count_B4: np.ndarray
 
 
 class Tester:
     """Tests blocks of variants against one model. One thread at a time may use it."""
 
-    def __init__(self, model: Model, min_maf: float, max_missing: float, kind: Kind):
-        self.model, self.min_maf, self.max_missing = model, min_maf, max_missing
+    def __init__(self, model: Model, kind: Kind):
+        self.model = model
         self._product = Product(model.right, kind)
         self._weighted = Product(model.weighted, kind)
         self._forms = Product(model.form, kind)
 
-    def test(self, packed_BQ: np.ndarray, wanted_B: np.ndarray | None = None) -> Result:
-        """Statistics of the variants in raw .bed rows [B, bytes], of those `wanted` and common enough."""
-        model, b, p = self.model, len(packed_BQ), len(self.model.trait_P)
-        packed_BQ = self._rows(packed_BQ)
-        count_B4 = np.empty((b, 4), np.int64)
-        kernels.count_codes(packed_BQ, model.keep_Q, model.n, count_B4)
-        chosen_B = self._common(count_B4)
-        if wanted_B is not None:
-            chosen_B &= wanted_B
+    def test(self, packed_BQ: np.ndarray, count_B4: np.ndarray, wanted_B: np.ndarray) -> Result:
+        """Statistics of the variants in raw .bed rows [B, bytes] that are `wanted`.
+
+        `count_B4`: of the people of the model, those with two copies of A1, missing, one copy, none.
+        """
+        b, p = len(packed_BQ), len(self.model.trait_P)
         beta_BP, se_BP = np.full((b, p), np.nan, np.float32), np.full((b, p), np.nan, np.float32)
         z_BP = np.full((b, p), np.nan)
-        many_B = model.n - np.maximum(count_B4[:, HOM1], count_B4[:, HOM2]) > DENSE_SHARE * model.n
-        for rows_b, sums in self._runs(np.flatnonzero(chosen_B), count_B4, many_B):
+        packed_BQ = self._rows(packed_BQ)
+        for rows_b, sums in self._runs(np.flatnonzero(wanted_B), count_B4):
             minor = _Minor(count_B4[rows_b], rows_b)
             sums_b = sums(packed_BQ, minor)
             beta_BP[rows_b], se_BP[rows_b], z_BP[rows_b] = self._statistics(minor, *sums_b)
-        return Result(beta_BP, se_BP, z_BP, count_B4)
+        return Result(beta_BP, se_BP, z_BP)
 
     def _rows(self, packed_BQ: np.ndarray) -> np.ndarray:
         """Rows of the places of the model, from those of the file."""
@@ -79,23 +76,15 @@ class Tester:
         kernels.gather_rows(packed_BQ, self.model.gather_N, out_BQ)
         return out_BQ
 
-    def _common(self, count_B4: np.ndarray) -> np.ndarray:
-        """Variants that vary, are frequent enough and called often enough."""
-        called_B = self.model.n - count_B4[:, MISSING]
-        copies_B = 2 * count_B4[:, HOM1] + count_B4[:, HET]
-        minor_B = np.minimum(copies_B, 2 * called_B - copies_B)
-        frequent_B = minor_B >= self.min_maf * 2 * called_B * (1 - 1e-12)
-        return (minor_B > 0) & frequent_B & (count_B4[:, MISSING] <= self.max_missing * self.model.n)
-
-    def _runs(self, rows: np.ndarray, count_B4: np.ndarray, many_B: np.ndarray):
+    def _runs(self, rows: np.ndarray, count_B4: np.ndarray) -> Iterator[tuple[np.ndarray, Callable]]:
         """Rows to be done together, and the method that does it."""
-        dense = rows[many_B[rows]]
+        carriers = self.model.n - np.maximum(count_B4[rows, HOM1], count_B4[rows, HOM2])
+        many = carriers > DENSE_SHARE * self.model.n
+        dense = rows[many]
         at_once = max(1, DENSE_BYTES // len(self.model.other_R))
         for low in range(0, len(dense), at_once):
             yield dense[low : low + at_once], self._dense
-        sparse = rows[~many_B[rows]]
-        carriers = self.model.n - np.maximum(count_B4[sparse, HOM1], count_B4[sparse, HOM2])
-        run = np.cumsum(carriers) // ENTRIES
+        sparse, run = rows[~many], np.cumsum(carriers[~many]) // ENTRIES
         for which in np.unique(run):
             yield sparse[run == which], self._sparse
 

@@ -45,8 +45,8 @@ Test = Literal["mixed", "linear"]
 class Model:
     """Plain arrays, each saved as one .npy file, so that processes of one machine share the pages.
 
-    People: `n` of them; `gather_N` rows of the .fam to copy together (empty: the rows of the file are used as they
-    are); `keep_Q` (udipdist.gwas.kernels). `trait_P`: columns of the output.
+    People: `fam_N` their rows in the .fam; `gather_N` the same where codes are to be copied together (else empty);
+    `keep_Q` (udipdist.gwas.kernels). `trait_P`: columns of the output.
     Products: `right_RC` = [numerators P | design K], and `right` the same in digits; `other_R` numbers the O people
     with weights (-1: none), `place_O` is the inverse; `weighted_OX`, `weighted` = the rows of G_j C [O, r K].
     G_j: `diagonal_Or`, and above the diagonal `pair_Tr` / 2 at (first_T, partner_T), those of person i from pair_O[i];
@@ -60,7 +60,7 @@ class Model:
     of freedom; `chi2`: the squared statistic is chi2_1 (mixed, and GCTA's linear regression), else it is t.
     """
 
-    n: int
+    fam_N: np.ndarray
     gather_N: np.ndarray
     keep_Q: np.ndarray
     trait_P: np.ndarray
@@ -101,6 +101,11 @@ class Model:
     linear: bool
     chi2: bool
     weight_error: float
+
+    @property
+    def n(self) -> int:
+        """Number of people."""
+        return len(self.fam_N)
 
     @property
     def weight_rank(self) -> int:
@@ -237,7 +242,7 @@ def prepare(
     other_R = np.full(places.size, -1, np.int32)
     other_R[places.place_N[special]] = np.arange(len(special))
     return Model(
-        n=n,
+        fam_N=np.sort(fam_N).astype(np.int64),
         gather_N=places.gather_N,
         keep_Q=kernels.keep_bytes(places.place_N),
         trait_P=trait_P,

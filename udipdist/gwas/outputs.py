@@ -82,13 +82,12 @@ class Block:
 def write(place: Path, tables: Sequence[Mapping[str, Any]], start: int, block: Block) -> dict[str, Any]:
     """Write the variants `start`, `start` + 1, ... to the store of every table (whole shards, as `sumstats.write`).
 
-    `tables` is the list of the plan. Returns facts of the part: how many variants are tested for any trait (`tested`),
-    and for each table (`tested_by_table`).
+    `tables` is the list of the plan. Returns facts of the part: how many variants are tested for any trait (`tested`).
     """
     for t, table in enumerate(tables):
         sumstats.write(place / table["folder"] / sumstats.STORE, start, block.of_table(t, table["columns"]))
     tested_MT = block.minp_trait_MT >= 0
-    return {"tested": int(tested_MT.any(axis=1).sum()), }
+    return {"tested": int(tested_MT.any(axis=1).sum())}
 
 
 def names(paths: Sequence[Path]) -> list[str]:

@@ -56,29 +56,33 @@ def finish(config: GwasConfig, job: shard.Scan, done: list[dict[str, Any]], runn
 
     Called inside `stage("gwas", config.out, config, inputs=input_files(config))`, which writes the manifest.
     """
+    tallies = [variants.total(tally) for tally in zip(*(part["tally_by_table"] for part in done), strict=True)]
     tested = sum(part["tested"] for part in done)
-    if tested == 0:
-        log.warning(
-            "none of %d variants is tested: none passes min_maf=%g and max_missing=%g and varies",
-            job.n_variants, config.min_maf, config.max_missing,
+    for name, tally in zip(outputs.names(config.phenotypes), tallies, strict=True):
+        log.log(
+            logging.INFO if tally["tested"] else logging.WARNING,
+            "%s%s", f"{name}: " if len(tallies) > 1 else "", variants.describe(tally),
         )  # fmt: skip
     running.note(**job.facts, n_tested=tested)
+    if len(tallies) == 1:
+        running.note(variants=tallies[0])
     if len(config.phenotypes) > 1:
-        _finish_tables(config, done, running)
+        _finish_tables(config, tallies, running)
     remove(shard.model_dir(config.out))
 
 
-def _finish_tables(config: GwasConfig, done: list[dict[str, Any]], running: Stage) -> None:
+def _finish_tables(config: GwasConfig, tallies: list[dict[str, int]], running: Stage) -> None:
     """Write the manifest of each table's folder: the one that a run of this table alone would have."""
     entries = json.loads(shard.planned_path(config.out).read_text(encoding="utf-8"))["tables"]
     common = {key: seen for key, seen in running.inputs.items() if key not in _phenotype_files(config)}
-    for t, (entry, label, path) in enumerate(zip(entries, _phenotype_files(config), config.phenotypes, strict=True)):
+    labels = _phenotype_files(config)
+    for entry, label, path, tally in zip(entries, labels, config.phenotypes, tallies, strict=True):
         folder = config.out / entry["folder"]
         alone = config.model_copy(update={"phenotypes": (path,), "out": folder})
         inputs = common | {"phenotypes": running.inputs[label]}
-        facts = entry["facts"] | {"n_tested": sum(part["tested_by_table"][t] for part in done)}
+        facts = entry["facts"] | {"n_tested": tally["tested"], "variants": tally}
         running.complete(folder, alone, inputs, facts)
-        log.info("%s: %d of %d variants tested -> %s", entry["name"], facts["n_tested"], facts["n_variants"], folder)
+        log.info("%s -> %s", entry["name"], folder)
 
 
 def check(config: GwasConfig) -> None:
@@ -314,8 +318,7 @@ def planned(config: GwasConfig) -> recorded.RecordedScan:
         variants_per_part=min(config.variants_per_part, contents["n_variants"]),
         block=config.block,
         threads=_threads(config),
-        min_maf=config.min_maf,
-        max_missing=config.max_missing,
+        limits=variants.Limits(config.min_maf, config.max_missing, config.min_hwe),
         facts=contents["facts"],
         planned=shard.stamp_of(path),
     )

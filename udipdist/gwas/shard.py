@@ -19,10 +19,11 @@ import numpy as np
 import torch
 from threadpoolctl import threadpool_limits
 
-from udipdist.gwas import assoc, genotypes, kernels, outputs, product, sumstats
-from udipdist.gwas.assoc import HET, HOM1, MISSING
+from udipdist.gwas import assoc, genotypes, outputs, product, sumstats, variants
 from udipdist.gwas.joint import JointTest
 from udipdist.gwas.model import Model
+from udipdist.gwas.quality import Quality
+from udipdist.gwas.variants import Limits
 
 
 @dataclass(frozen=True)
@@ -34,8 +35,7 @@ class Scan:
     variants_per_part: int
     block: int
     threads: int
-    min_maf: float
-    max_missing: float
+    limits: Limits
     facts: dict[str, Any]
     planned: str
     unit: str = "variants"
@@ -55,19 +55,23 @@ class Scan:
         start = index * self.variants_per_part
         stop = start + self.size_of_part(index)
         out = outputs.Block.empty(stop - start, plan.n_traits, len(plan.tables))
-        lows = range(start, stop, self.block)
+        verdict_MT = np.zeros((stop - start, len(plan.tables)), np.uint8)
+        block = min(self.block, -(-(stop - start) // self.threads))
+        lows = iter(range(start, stop, block))
 
-        def work(thread: int) -> None:
+        def work(_: int) -> None:
             torch.set_num_threads(1)
-            tests = _Tests(plan, self.min_maf, self.max_missing)
-            for low in lows[thread :: self.threads]:
-                high = min(low + self.block, stop)
-                tests.run(plan.rows.packed(low, high), slice(low - start, high - start), out)
+            tests = _Tests(plan, self.limits)
+            for low in lows:
+                high = min(low + block, stop)
+                where = slice(low - start, high - start)
+                verdict_MT[where] = tests.run(plan.rows.packed(low, high), low, where, out)
 
         # One block, one thread: no waiting for each other inside a product.
         with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(self.threads) as pool:
             list(pool.map(work, range(self.threads)))
-        return {"start": start, "stop": stop} | outputs.write(self.place, plan.tables, start, out)
+        facts = outputs.write(self.place, plan.tables, start, out)
+        return {"start": start, "stop": stop, "tally_by_table": [variants.tally(v_M) for v_M in verdict_MT.T]} | facts
 
 
 def model_dir(out: Path) -> Path:
@@ -91,6 +95,8 @@ class _Plan:
     models: list[Model]
     tables: list[dict[str, Any]]
     people: list[np.ndarray]
+    sex_N: np.ndarray
+    x_runs: list[list[int]]
 
     @property
     def n_traits(self) -> int:
@@ -101,19 +107,26 @@ class _Plan:
 def _load(place: Path, stamp: str) -> _Plan:
     """What the plan with this stamp left for its parts."""
     planned = json.loads(planned_path(place).read_text(encoding="utf-8"))
-    models = [Model.load(model_dir(place) / f"group-{i:05d}") for i in range(planned["groups"])]
-    people = [np.array(fam_N, np.int64) for fam_N in planned["people"]]
-    return _Plan(genotypes.PackedRows(**planned["rows"]), models, planned["tables"], people)
+    return _Plan(
+        rows=genotypes.PackedRows(**planned["rows"]),
+        models=[Model.load(model_dir(place) / f"group-{i:05d}") for i in range(planned["groups"])],
+        tables=planned["tables"],
+        people=[np.array(fam_N, np.int64) for fam_N in planned["people"]],
+        sex_N=np.array(planned["sex"], np.uint8),
+        x_runs=planned["x_runs"],
+    )
 
 
 class _Tests:
     """All tests of a plan, for one thread."""
 
-    def __init__(self, plan: _Plan, min_maf: float, max_missing: float):
-        self._plan = plan
-        kind = product.fastest()
-        self._testers = [assoc.Tester(model, min_maf, max_missing, kind) for model in plan.models]
-        self._keep = [kernels.keep_bytes(fam_N) for fam_N in plan.people]
+    def __init__(self, plan: _Plan, limits: Limits):
+        self._plan, self._limits = plan, limits
+        self._testers = [assoc.Tester(model, product.fastest()) for model in plan.models]
+        self._people: list[np.ndarray] = []
+        self._of_group = [self._add(model.fam_N) for model in plan.models]
+        self._of_table = [self._add(plan.people[table["people"]]) for table in plan.tables]
+        self._quality = Quality(self._people, plan.sex_N, plan.x_runs)
         self._columns: dict[tuple[int, int], np.ndarray] = {}  # (group, table) -> columns of the group in the table
         self._joint: dict[tuple[int, int], JointTest] = {}
         for t, table in enumerate(plan.tables):
@@ -125,13 +138,16 @@ class _Tests:
                 if len(column_P) == high - low:
                     self._joint[g, t] = JointTest(model, column_P)
 
-    def run(self, packed_BQ: np.ndarray, where: slice, out: outputs.Block) -> None:
-        """Test one block with every group of traits, and put the results at the rows `where` of the part."""
-        self._count(packed_BQ, where, out)
+    def run(self, packed_BQ: np.ndarray, start: int, where: slice, out: outputs.Block) -> np.ndarray:
+        """Test the block of variants from `start` on with every group of traits, and put the results at the rows
+        `where` of the part. Returns what came of each variant for each table (gwas.variants), uint8 [B, T]."""
+        packed_BQ, _ = self._quality.mask(packed_BQ, start)
+        numbers = [self._quality.numbers(packed_BQ, start, i) for i in range(len(self._people))]
+        verdict = [self._limits.verdict(each.n, each.called_B, each.af1_B, each.hwe_log10p_B) for each in numbers]
         best_BT = np.full((len(packed_BQ), len(self._plan.tables)), -np.inf)
         trait_BT = np.full(best_BT.shape, -1)
-        for g, tester in enumerate(self._testers):
-            result = tester.test(packed_BQ)
+        for g, (tester, i) in enumerate(zip(self._testers, self._of_group, strict=True)):
+            result = tester.test(packed_BQ, numbers[i].count_B4, verdict[i] == variants.TESTED)
             out.beta_MP[where, tester.model.trait_P] = result.beta_BP
             out.se_MP[where, tester.model.trait_P] = result.se_BP
             for t, table in enumerate(self._plan.tables):
@@ -146,20 +162,22 @@ class _Tests:
                     out.multivariate_log10p_MT[where, t] = self._joint[g, t].log10p(result.z_BP)
         out.minp_log10p_MT[where] = np.where(trait_BT >= 0, best_BT, np.nan)
         out.minp_trait_MT[where] = trait_BT
+        for t, i in enumerate(self._of_table):
+            out.n_MT[where, t] = numbers[i].called_B
+            out.af1_MT[where, t] = numbers[i].af1_B
+            out.hwe_log10p_MT[where, t] = numbers[i].hwe_log10p_B
+        verdict_BT = np.stack([verdict[i] for i in self._of_table], axis=1)
+        verdict_BT[(verdict_BT == variants.TESTED) & (trait_BT < 0)] = variants.COVARIATES
+        verdict_BT[trait_BT >= 0] = variants.TESTED  # of traits with other people, where they differ
+        return verdict_BT
 
-    def _count(self, packed_BQ: np.ndarray, where: slice, out: outputs.Block) -> None:
-        """Calls and frequency of A1 among the people of each table."""
-        count_pB4 = np.empty((len(self._plan.people), len(packed_BQ), 4), np.int64)
-        for fam_N, keep_Q, count_B4 in zip(self._plan.people, self._keep, count_pB4, strict=True):
-            kernels.count_codes(packed_BQ, keep_Q, len(fam_N), count_B4)
-        for t, table in enumerate(self._plan.tables):
-            count_B4 = count_pB4[table["people"]]
-            called_B = len(self._plan.people[table["people"]]) - count_B4[:, MISSING]
-            copies_B = 2 * count_B4[:, HOM1] + count_B4[:, HET]
-            out.n_MT[where, t] = called_B
-            out.af1_MT[where, t] = np.divide(
-                copies_B, 2 * called_B, out=np.full(len(called_B), np.nan), where=called_B > 0
-            )
+    def _add(self, fam_N: np.ndarray) -> int:
+        """The number of these people among those whose genotypes are counted."""
+        for i, known_N in enumerate(self._people):
+            if np.array_equal(known_N, fam_N):
+                return i
+        self._people.append(fam_N)
+        return len(self._people) - 1
 
 
 def _smallest_p(model: Model, z_BP: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
