@@ -84,7 +84,7 @@ def measure(folder: Path, n: int, m: int, workers: int) -> dict[str, float | str
         "workers": workers,
         "product": product.fastest() if product.fastest() == "int8" else "float32",
         "seconds": round(king.seconds, 3),
-        "floor_seconds": round(floor.seconds, 3),
+        "floor_seconds": round(floor.seconds, 6),
         "floor_ratio": round(king.seconds / floor.seconds, 3),
         "floor_ratio_cpu": round(king.cpu / floor.cpu, 3),
         "pairs_variants_per_s": round(work / king.seconds),
