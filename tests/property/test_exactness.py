@@ -318,7 +318,7 @@ def test_heritabilities_of_almost_nothing(make_case, impute, tmp_path, h2):
 @pytest.mark.parametrize("n", [30, 101, 150, 203])
 def test_everybody_is_heterozygous(make_case, impute, tmp_path, n):
     """The allele is common, and yet nothing varies: among all, among those who are called, or but for one."""
-    case = make_case(tmp_path, 26, n, "mixed", (0.0, 0.3, 0.5, 0.8), 2, missing_calls=0.0)
+    case = make_case(tmp_path, 26, n, "mixed", np.linspace(0, 0.95, 40), 4, missing_calls=0.0)
     case.counts_MN = np.ones((4, n), np.int64)
     case.counts_MN[1, 5:7] = -1
     case.counts_MN[2, 7] = 0
