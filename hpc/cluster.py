@@ -6,20 +6,14 @@ The only importer of dask.distributed. Whatever happens to workers, a part is do
 
 from __future__ import annotations
 
-import faulthandler
 import logging
-import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
-from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -27,14 +21,14 @@ from typing import Annotated, Any, Self
 from pydantic import Field, model_validator
 
 import hpc
-from hpc import parts
+from hpc import parts, worker
 from hpc.config import Config
 from hpc.errors import ConfigError, Incomplete, InputError, some
 
 log = logging.getLogger(__name__)
 _MUST_AGREE = ("python", "distributed", "dask", "numpy")
 _LOOK_EVERY_SECONDS = 2.0
-_SUBMIT_EVERY_SECONDS = 30.0  # longer than Dask takes to give a lost worker up
+_SAY_EVERY_SECONDS = 30.0
 
 
 class SlurmConfig(Config):
@@ -96,28 +90,6 @@ def threads(workers: int, config: ClusterConfig | None = None) -> int:
     return max(1, cpu_count() // max(1, workers))
 
 
-@dataclass(frozen=True)
-class Probe:
-    """What a worker must see: the file that the caller has put into the folder, and the same software."""
-
-    path: Path
-    text: str
-    software: str
-
-    def judge(self, who: str, software: str, text: str | None) -> None:
-        """Raises InputError where worker `who` has another version, or does not see the folder."""
-        if software != self.software:
-            raise InputError(
-                f"the Dask worker {who} has udipdist {software}, and this is {self.software}; install the same version "
-                "on both"
-            )
-        if text != self.text:
-            raise InputError(
-                f"the Dask worker {who} does not see the folder {self.path.parent}; out= and all input must lie on a "
-                "file system that every worker mounts at the same path"
-            )
-
-
 # ---------------------------------------------------------------------------------------------- the caller's side
 
 Watch = Callable[[int], None]  # called again and again with the parts done; Incomplete where no worker will come
@@ -143,10 +115,16 @@ def _spread(
         "distributed.comm.timeouts.connect": f"{config.wait}s",
     }
     try:
-        with dask.config.set(settings), connect(job.place, len(indices)) as (client, watch), _probe(job.place) as probe:
+        with (
+            dask.config.set(settings),
+            connect(job.place, len(indices)) as (client, watch),
+            worker.probing(job.place) as probe,
+        ):
             _require_same_software(client, job, probe)
-            shared = client.submit(_same, job, pure=False)  # a task, not scattered data: made again where a worker dies
-            futures = {client.submit(_on_worker, shared, i, probe, pure=False): i for i in indices}
+            shared = client.submit(
+                worker.same, job, pure=False
+            )  # a task, not scattered data: made again where a worker dies
+            futures = {client.submit(worker.do_part, shared, i, probe, pure=False): i for i in indices}
             completed, done = as_completed(futures), 0
             try:
                 while not completed.is_empty():
@@ -200,19 +178,7 @@ def _of_import(reason: str) -> str:
     )
 
 
-@contextmanager
-def _probe(place: Path) -> Iterator[Probe]:
-    text = uuid.uuid4().hex
-    path = Path(place).absolute() / f".seen.partial-{text[:8]}"  # swept by parts.finish where the caller is killed
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")
-    try:
-        yield Probe(path, text, hpc.__version__)
-    finally:
-        path.unlink(missing_ok=True)
-
-
-def _require_same_software(client: Any, job: parts.Job, probe: Probe) -> None:
+def _require_same_software(client: Any, job: parts.Job, probe: worker.Probe) -> None:
     """Ask the workers that are there before they get work. Raises InputError."""
     found = client.get_versions()
     ours = _versions(found["client"])
@@ -223,22 +189,7 @@ def _require_same_software(client: Any, job: parts.Job, probe: Probe) -> None:
         differ = [f"{name} {theirs[name]}, here {ours[name]}" for name in names if theirs[name] != ours[name]]
         if differ:
             raise InputError(f"{who} has other software ({some(differ)}); start it from the same environment as this")
-    module, path = type(job).__module__, str(probe.path)
-
-    def look():  # travels by value, so that it can say that hpc is missing
-        import importlib
-        import pathlib
-
-        try:
-            seen = importlib.import_module("hpc").__version__
-            if module != "__main__":
-                importlib.import_module(module)
-        except ImportError as error:
-            return "import", str(error)
-        probe = pathlib.Path(path)
-        return "seen", seen, probe.read_text() if probe.exists() else None
-
-    for name, answer in client.run(look, on_error="return").items():
+    for name, answer in client.run(worker.eyes(job, probe), on_error="return").items():
         if isinstance(answer, BaseException):
             raise InputError(f"the Dask worker {name} cannot be asked what it sees ({answer!r})")
         if answer[0] == "import":
@@ -315,21 +266,25 @@ def _slurm(config: ClusterConfig, place: Path, n_parts: int) -> Iterator[tuple[A
     logs = Path(place).absolute() / "parts" / "slurm"
     scheduler = {"dashboard_address": ":0"} | ({"host": slurm.host} if slurm.host else {})
     jobs = min(slurm.jobs, n_parts)
-    with SLURMCluster(
-        cores=1,  # one part at a time
-        processes=1,
-        job_cpu=slurm.cores,
-        memory=slurm.memory,
-        queue=slurm.queue,
-        account=slurm.account,
-        walltime=slurm.walltime,
-        interface=slurm.interface,
-        python=slurm.python or sys.executable,
-        scheduler_options=scheduler,
-        log_directory=str(logs),
-        job_extra_directives=list(slurm.options),
-        job_script_prologue=list(slurm.prologue),
-    ) as cluster:
+    try:
+        cluster = SLURMCluster(
+            cores=1,  # one part at a time
+            processes=1,
+            job_cpu=slurm.cores,
+            memory=slurm.memory,
+            queue=slurm.queue,
+            account=slurm.account,
+            walltime=slurm.walltime,
+            interface=slurm.interface,
+            python=slurm.python or sys.executable,
+            scheduler_options=scheduler,
+            log_directory=str(logs),
+            job_extra_directives=list(slurm.options),
+            job_script_prologue=list(slurm.prologue),
+        )
+    except (ValueError, RuntimeError, OSError) as error:
+        raise ConfigError(f"cluster.slurm: dask-jobqueue refuses these keys: {error}") from None
+    with cluster:
         _require_accepted(cluster.job_script())
         cluster.scale(jobs=jobs)
         with Client(cluster) as client:
@@ -381,18 +336,19 @@ class _SlurmPatience(_Patience):
     def __init__(self, client: Any, config: ClusterConfig, cluster: Any, jobs: int, logs: Path):
         super().__init__(client, config)
         self.cluster, self.jobs, self.logs = cluster, jobs, logs
-        self.done, self.submitted, self.said = 0, self.looked, self.looked
+        self.done, self.said = 0, self.looked
 
     def judge(self, n_workers: int, seconds: float, done: int) -> None:
         """Raises Incomplete where all jobs have ended and none did a part."""
         now = self.looked
-        if n_workers < self.jobs and done > self.done and now - self.submitted > _SUBMIT_EVERY_SECONDS:
-            self.done, self.submitted = done, now
+        if n_workers < len(self.cluster.worker_spec) > len(self.cluster.workers) and done > self.done:
+            self.done = done  # Dask has given a job up
+            log.info("%d of %d Slurm jobs have ended; as many are submitted again", self.jobs - n_workers, self.jobs)
             self.cluster.scale(jobs=self.jobs)
         if n_workers:
             return
         states = self._states()
-        if states and now - self.said > _SUBMIT_EVERY_SECONDS:
+        if states and now - self.said > _SAY_EVERY_SECONDS:
             self.said = now
             log.info("waiting for Slurm: %d jobs, %s", len(states), ", ".join(sorted(set(states))).lower())
         if not states and seconds > self.config.wait:
@@ -410,41 +366,3 @@ class _SlurmPatience(_Patience):
             text=True, capture_output=True, check=False,
         )  # fmt: skip
         return asked.stdout.split()
-
-
-# ---------------------------------------------------------------------------------------------- the worker's side
-
-
-def _same(job: parts.Job) -> parts.Job:
-    return job
-
-
-def _on_worker(job: parts.Job, index: int, probe: Probe) -> dict[str, Any]:
-    """Do a part on a worker. What it says, and where it was when it crashed, stays in its log if the worker dies."""
-    seen = probe.path.read_text(encoding="utf-8") if probe.path.exists() else None
-    probe.judge(f"on {socket.gethostname()}", hpc.__version__, seen)  # this worker may have come later than the others
-    path = parts.log_of_part(job.place, index)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as file:
-        handler = logging.StreamHandler(file)
-        logging.getLogger().addHandler(handler)
-        faulthandler.enable(file)
-        try:
-            file.write(f"{datetime.now():%Y-%m-%d %H:%M:%S} part {index} begins: {_who()}\n")
-            file.flush()
-            return parts.run_part(job, index)
-        finally:
-            faulthandler.disable()
-            logging.getLogger().removeHandler(handler)
-            path.unlink(missing_ok=True)
-
-
-def _who() -> str:
-    """Host, process and free memory, for the log of a part."""
-    import psutil
-
-    memory = psutil.virtual_memory()
-    return (
-        f"{socket.gethostname()}, process {os.getpid()}, {memory.available / 1e9:.1f} of {memory.total / 1e9:.1f} GB "
-        "of memory free"
-    )

@@ -6,6 +6,9 @@ import hashlib
 import json
 import os
 import shutil
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -301,3 +304,31 @@ def test_all_missing_parts_leave_no_shard_but_are_no_damage(own):
     gwas(config)
     assert np.isnan(Sumstats.open(config.out).beta("y0")).all()
     assert not (config.out / "sumstats.zarr/beta/c").exists()
+
+
+# ---------------------------------------------------------------------------------------------------------- Slurm
+
+
+def test_a_slurm_array(cohort, phases, undisturbed):
+    """Two parts a task, by launch/gwas.sbatch."""
+    if shutil.which("sbatch") is None:
+        pytest.skip("there is no sbatch here")
+    asked = subprocess.run(["sinfo", "--noheader", "--states=idle,mixed"], capture_output=True, text=True, timeout=30)
+    if asked.returncode or not asked.stdout.strip():
+        pytest.skip(f"Slurm has no idle node here ({asked.stderr.strip() or 'sinfo lists none'})")
+    phases.plan()
+    path = cohort.folder / "array.yaml"
+    path.write_text(phases.config(GwasPlanConfig).yaml())
+    root = Path(__file__).parents[2]
+    words = ["--array=0-2", "--cpus-per-task=1", "--mem=500M", "--time=5", f"--chdir={root}", "--export=ALL,PARTS=2"]
+    words.append(f"--output={cohort.folder}/array-%a.log")
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
+    subprocess.run(
+        ["sbatch", *words, root / "launch" / "gwas.sbatch", path], env=environment, check=True, capture_output=True
+    )
+    limit = time.monotonic() + 120
+    while len(list(phases.out.glob("parts/*.json"))) < 5 and time.monotonic() < limit:
+        time.sleep(0.1)
+    assert len(list(phases.out.glob("parts/*.json"))) == 5, [p.read_text() for p in cohort.folder.glob("array-*.log")]
+    phases.finish()
+    assert written(phases.out) == undisturbed

@@ -106,9 +106,9 @@ def test_an_error_on_a_worker_reaches_the_caller(address, tmp_path):
 def test_a_worker_that_does_not_see_the_folder(address, tmp_path, monkeypatch):
     @contextmanager
     def elsewhere(place: Path):
-        yield cluster.Probe(tmp_path / "not_mounted" / ".seen-1", "1", cluster.hpc.__version__)
+        yield cluster.worker.Probe(tmp_path / "not_mounted" / ".seen-1", "1", cluster.hpc.__version__)
 
-    monkeypatch.setattr(cluster, "_probe", elsewhere)
+    monkeypatch.setattr(cluster.worker, "probing", elsewhere)
     with pytest.raises(InputError, match=r"worker tcp://\S+ does not see the folder \S+not_mounted; .* same path"):
         parts.run(Squares(tmp_path), "squares", cluster.runner(0, config(address=address)))
     assert parts.pending(Squares(tmp_path)) == [*range(6)]
