@@ -345,3 +345,17 @@ def test_tiny_p_values(make_case, impute, tmp_path, test, n, largest):
     check(case, config, impute)
     log10p = np.array([Sumstats.open(config.out).log10p(trait)[m] for trait in case.traits])
     assert ((log10p > 200) & (log10p < 320)).any() and (np.diff(log10p) > 0).all() and log10p.min() < 30
+
+
+@pytest.mark.parametrize("noise", [0.0, 1e-9, 1e-6])
+def test_a_trait_that_is_a_variant(make_case, impute, tmp_path, noise):
+    """A residual below rounding is not known, but the strongest hit of all is not lost: -log10 p stays a number."""
+    case = make_case(tmp_path, 27, 100, "none", (0.0, 0.0), 1, missing_calls=0.0)
+    m = int(np.argmax(impute(case.counts_MN).std(axis=1) * (case.counts_MN.min(axis=1) >= 0)))
+    case.y_NP[:, 0] = 3 + 2 * case.counts_MN[m] + noise * np.random.default_rng(0).standard_normal(100)
+    config = case.write().config(test="linear")
+    gwas(config)
+    found = Sumstats.open(config.out)
+    assert found.beta("y0")[m] == pytest.approx(2, rel=1e-5)
+    assert 400 < found.log10p("y0")[m] < 1e4 and 400 < found.log10p("multivariate")[m] < 1e4
+    assert found.log10p("minp")[m] == pytest.approx(found.log10p("y0")[m], rel=1e-5) and found.minp_trait()[m] == 0
