@@ -118,9 +118,9 @@ def _spread(
         with (
             dask.config.set(settings),
             connect(job.place, len(indices)) as (client, watch),
-            worker.probing(job.place) as probe,
+            worker.probing(job) as probe,
         ):
-            _require_same_software(client, job, probe)
+            _require_same_software(client, probe)
             shared = client.submit(
                 worker.same, job, pure=False
             )  # a task, not scattered data: made again where a worker dies
@@ -156,7 +156,7 @@ def _result(job: parts.Job, index: int, future: Any) -> dict[str, Any]:
     except KilledWorker as error:
         raise Incomplete(_of_killed(job, index, error)) from None
     except ImportError as error:
-        raise InputError(_of_import(str(error))) from None
+        raise InputError(_of_import(f"worker of part {index}", str(error))) from None
 
 
 def _of_killed(job: parts.Job, index: int, error: Any) -> str:
@@ -171,30 +171,36 @@ def _of_killed(job: parts.Job, index: int, error: Any) -> str:
     )
 
 
-def _of_import(reason: str) -> str:
+def _of_import(who: str, reason: str) -> str:
     return (
-        f"a Dask worker cannot import what it needs ({reason}); install udipdist {hpc.__version__} for the Python of "
-        "the workers, or start them where it is installed"
+        f"the Dask {who} cannot import what it needs ({reason}); install udipdist {hpc.__version__} for its Python, or "
+        "start it where that is installed"
     )
 
 
-def _require_same_software(client: Any, job: parts.Job, probe: worker.Probe) -> None:
-    """Ask the workers that are there before they get work. Raises InputError."""
+def _require_same_software(client: Any, probe: worker.Probe) -> None:
+    """Ask the scheduler and the workers that are there before they get work. Raises InputError."""
     found = client.get_versions()
     ours = _versions(found["client"])
-    others = {"the scheduler": found["scheduler"], **{f"worker {name}": w for name, w in found["workers"].items()}}
+    others = {"scheduler": found["scheduler"], **{f"worker {name}": w for name, w in found["workers"].items()}}
     for who, theirs in others.items():
         theirs = _versions(theirs)
-        names = _MUST_AGREE if who != "the scheduler" else _MUST_AGREE[:3]
+        names = _MUST_AGREE if who != "scheduler" else _MUST_AGREE[:3]
         differ = [f"{name} {theirs[name]}, here {ours[name]}" for name in names if theirs[name] != ours[name]]
         if differ:
-            raise InputError(f"{who} has other software ({some(differ)}); start it from the same environment as this")
-    for name, answer in client.run(worker.eyes(job, probe), on_error="return").items():
+            raise InputError(f"the Dask {who} has other software ({some(differ)}); start it with the same Python")
+    look = worker.eyes(probe)
+    kind, seen, _ = client.run_on_scheduler(look)  # it reads tasks before it hands them out
+    if kind == "import":
+        raise InputError(_of_import("scheduler", seen))
+    probe.judge_software("scheduler", seen)
+    for name, answer in client.run(look, on_error="return").items():
         if isinstance(answer, BaseException):
             raise InputError(f"the Dask worker {name} cannot be asked what it sees ({answer!r})")
-        if answer[0] == "import":
-            raise InputError(_of_import(f"{name}: {answer[1]}"))
-        probe.judge(name, answer[1], answer[2])
+        kind, seen, text = answer
+        if kind == "import":
+            raise InputError(_of_import(f"worker {name}", seen))
+        probe.judge(name, seen, text)
 
 
 def _versions(answer: dict[str, Any]) -> dict[str, Any]:

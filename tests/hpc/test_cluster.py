@@ -105,8 +105,10 @@ def test_an_error_on_a_worker_reaches_the_caller(address, tmp_path):
 
 def test_a_worker_that_does_not_see_the_folder(address, tmp_path, monkeypatch):
     @contextmanager
-    def elsewhere(place: Path):
-        yield cluster.worker.Probe(tmp_path / "not_mounted" / ".seen-1", "1", cluster.hpc.__version__)
+    def elsewhere(job: Squares):
+        module = type(job).__module__
+        path = tmp_path / "not_mounted" / ".seen"
+        yield cluster.worker.Probe(path, "1", module, cluster.worker.software(module))
 
     monkeypatch.setattr(cluster.worker, "probing", elsewhere)
     with pytest.raises(InputError, match=r"worker tcp://\S+ does not see the folder \S+not_mounted; .* same path"):
@@ -114,10 +116,24 @@ def test_a_worker_that_does_not_see_the_folder(address, tmp_path, monkeypatch):
     assert parts.pending(Squares(tmp_path)) == [*range(6)]
 
 
-def test_a_worker_with_another_version(address, tmp_path, monkeypatch):
-    monkeypatch.setattr(cluster.hpc, "__version__", "9.9")
-    with pytest.raises(InputError, match=r"worker tcp://\S+ has udipdist 0\S+, and this is 9.9; install the same"):
+def test_a_scheduler_with_another_version(address, tmp_path, monkeypatch):
+    monkeypatch.setattr(cluster.worker, "software", lambda module: "9.9 (0123abcd)")
+    with pytest.raises(
+        InputError, match=r"scheduler has udipdist 0\S+ \(\w{8}\), and this is 9.9 \(0123abcd\); install"
+    ):
         parts.run(Squares(tmp_path), "squares", cluster.runner(0, config(address=address)))
+
+
+def test_the_same_version_with_other_sources(tmp_path, monkeypatch):
+    folder = tmp_path / "package_of_a_job"
+    folder.mkdir()
+    monkeypatch.syspath_prepend(tmp_path)
+    (folder / "__init__.py").write_text("A = 1\n")
+    first = cluster.worker.software("package_of_a_job.module")
+    assert cluster.worker.software("package_of_a_job.module") == first
+    (folder / "__init__.py").write_text("A = 2\n")
+    cluster.worker.software.cache_clear()
+    assert cluster.worker.software("package_of_a_job.module") != first
 
 
 def test_a_worker_with_other_software(address, tmp_path, monkeypatch):
@@ -131,17 +147,23 @@ def test_a_worker_with_other_software(address, tmp_path, monkeypatch):
 
     monkeypatch.setattr(Client, "get_versions", other_numpy_here)
     with pytest.raises(
-        InputError, match=r"worker tcp://\S+ has other software \(numpy 2\S+, here 1.0\); start it from"
+        InputError, match=r"worker tcp://\S+ has other software \(numpy 2\S+, here 1.0\); start it with"
     ):
         parts.run(Squares(tmp_path), "squares", cluster.runner(0, config(address=address)))
 
 
-def test_a_worker_that_lacks_the_package(address, tmp_path):
+def test_a_worker_that_lacks_the_package(address, tmp_path, monkeypatch):
+    package = tmp_path / "here" / "a_package_of_ours"
+    publish_text(package / "__init__.py", "")
+    monkeypatch.syspath_prepend(package.parent)
+
     class Elsewhere(Squares):
         pass
 
-    Elsewhere.__module__ = "a_package_that_is_not_there"
-    with pytest.raises(InputError, match=r"cannot import what it needs \(tcp://\S+ No module named 'a_package"):
+    Elsewhere.__module__ = "a_package_of_ours"
+    with pytest.raises(
+        InputError, match=r"scheduler cannot import what it needs \(No module named 'a_package_of_ours'"
+    ):
         parts.run(Elsewhere(tmp_path), "squares", cluster.runner(0, config(address=address)))
 
 
