@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from threadpoolctl import threadpool_limits
 
 from benchmarks.clock import clock
 
@@ -130,14 +131,15 @@ def statsmodels(people: int, n: int = 22_867, variants: int = 20, covariates: in
     v_NN[pair, pair + 1] = v_NN[pair + 1, pair] = 0.25
     design_NK = np.column_stack([np.ones(people), rng.standard_normal((people, covariates))])
     y_N = rng.standard_normal(people)
-    with clock() as factor:
-        whitener = GLS(y_N, design_NK, sigma=v_NN)
     x_MN = rng.integers(0, 3, (variants, people)).astype(float)
-    with clock() as whiten:
-        white_MN = [whitener.whiten(x_N) for x_N in x_MN]
-    with clock() as fit:
-        for x_N in white_MN:
-            _ = OLS(whitener.wendog, np.column_stack([x_N, whitener.wexog])).fit().bse
+    with threadpool_limits(1):  # threads that wait for each other would count
+        with clock() as factor:
+            whitener = GLS(y_N, design_NK, sigma=v_NN)
+        with clock() as whiten:
+            white_MN = [whitener.whiten(x_N) for x_N in x_MN]
+        with clock() as fit:
+            for x_N in white_MN:
+                _ = OLS(whitener.wendog, np.column_stack([x_N, whitener.wexog])).fit().bse
     grow, each = n / people, VARIANTS / variants
     seconds = TRAITS * (factor.cpu * grow**3 + each * (whiten.cpu * grow**2 + fit.cpu * grow))
     return Peer(seconds, f"exact; measured with {people:,} people, 1 trait, {variants} variants, scaled as N^3, N^2, N")

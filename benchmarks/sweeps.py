@@ -75,6 +75,7 @@ def by_traits(files: dict[str, Path], folder: Path, traits: Sequence[int], varia
                 "cpu_us_per_variant": 1e6 * ratio.work.cpu / variants,
                 "cpu_ns_per_variant_trait": 1e9 * ratio.work.cpu / variants / p,
                 "null_seconds": null.seconds,
+                "null_cpu_seconds": null.cpu,
             }
         )
     return rows

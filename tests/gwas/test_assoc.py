@@ -198,7 +198,9 @@ def thousands(make_cohort, tmp_path_factory):
     return cohort
 
 
-def test_precision_of_the_shorter_digits_of_many_people(thousands):
+def test_precision_of_the_shorter_digits_of_many_people(thousands, monkeypatch):
+    """Their error falls with the square root of people: what is 2e-6 here is below 1e-6 where they are used."""
+    monkeypatch.setattr(model, "MANY_PEOPLE", 0)
     config = thousands.config(min_maf=0)
     gwas(config)
     found = Sumstats.open(config.out)
@@ -213,7 +215,7 @@ def test_precision_of_the_shorter_digits_of_many_people(thousands):
         left_KX = np.linalg.solve(c_NK.T @ vc_NK, np.column_stack([vc_NK.T @ x_NM, vc_NK.T @ y_N]))
         numerator_M = x_NM.T @ vy_N - (c_NK.T @ vx_NM).T @ left_KX[:, -1]
         denominator_M = (x_NM * vx_NM).sum(axis=0) - ((c_NK.T @ vx_NM) * left_KX[:, :-1]).sum(axis=0)
-        np.testing.assert_allclose((beta[:, p] / se[:, p]) ** 2, numerator_M**2 / denominator_M, rtol=1e-6)
+        np.testing.assert_allclose((beta[:, p] / se[:, p]) ** 2, numerator_M**2 / denominator_M, rtol=2e-6)
 
 
 def test_lists_of_carriers_and_rows_of_counts_agree(thousands, monkeypatch):
@@ -224,7 +226,7 @@ def test_lists_of_carriers_and_rows_of_counts_agree(thousands, monkeypatch):
         config = thousands.config(f"share{share}", min_maf=0)
         gwas(config)
         found.append(all_of(Sumstats.open(config.out)))
-    np.testing.assert_allclose(found[0], found[1], rtol=5e-7)
+    np.testing.assert_allclose(found[0], found[1], rtol=2e-7)
 
 
 def test_products_in_float64_give_the_same_bits(thousands, monkeypatch):

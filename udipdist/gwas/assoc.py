@@ -24,6 +24,8 @@ from udipdist.gwas.model import Model
 from udipdist.gwas.product import Kind, Product
 
 UNEXPLAINED = 1e-4  # a variant is not tested where covariates explain all but this share of its variance
+CANCELLED = 1e-4  # where less is left of y'y than this share, the residuals are summed themselves
+CONSTANT = 1e-9  # a smaller share of x'x that the intercept leaves is rounding: everybody has the same genotype
 DENSE_SHARE = 0.18  # above this share of carriers a dense product takes less time
 ENTRIES = 8_000_000  # carriers listed at once
 DENSE_BYTES = 48_000_000  # allele counts held at once
@@ -65,7 +67,7 @@ class Tester:
         for rows_b, sums in self._runs(np.flatnonzero(wanted_B), count_B4):
             minor = _Minor(count_B4[rows_b], rows_b)
             sums_b = sums(packed_BQ, minor)
-            beta_BP[rows_b], se_BP[rows_b], z_BP[rows_b] = self._statistics(minor, *sums_b)
+            beta_BP[rows_b], se_BP[rows_b], z_BP[rows_b] = self._statistics(packed_BQ, minor, *sums_b)
         return Result(beta_BP, se_BP, z_BP)
 
     def _rows(self, packed_BQ: np.ndarray) -> np.ndarray:
@@ -157,7 +159,7 @@ class Tester:
             g_br += rotated_bi**2 @ model.dense_basis_Lr[start : start + size]
 
     def _statistics(
-        self, minor: _Minor, out_bC: np.ndarray, e_bX: np.ndarray, g_br: np.ndarray
+        self, packed_BQ: np.ndarray, minor: _Minor, out_bC: np.ndarray, e_bX: np.ndarray, g_br: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """beta, se and z [b, P]."""
         model, b, p = self.model, len(out_bC), len(self.model.trait_P)
@@ -167,17 +169,33 @@ class Tester:
             model.mix_rD, model.spread_DS, whole_bD, left_bD,
         )  # fmt: skip
         varying_b = 1 - self.model.n * minor.mean_b**2 / minor.xx_b  # the share of x'x that the intercept leaves
-        left_bD[left_bD <= UNEXPLAINED * varying_b[:, None] * whole_bD] = np.nan
+        left_bD[left_bD <= UNEXPLAINED * np.maximum(varying_b, CONSTANT)[:, None] * whole_bD] = np.nan
+        left_bD[varying_b < CONSTANT] = np.nan
         denominator_bP = left_bD[:, model.which_P] / model.variance_P
         beta_bP = minor.sign_b[:, None] * out_bC[:, :p] / denominator_bP
         if model.linear:
-            rest_bP = np.maximum(model.yy_P - denominator_bP * beta_bP**2, 0.0)
+            rest_bP = model.yy_P - denominator_bP * beta_bP**2
+            for i, trait in np.argwhere(rest_bP < CANCELLED * model.yy_P):
+                beta_bP[i, trait], rest_bP[i, trait] = self._residual(packed_BQ, minor, i, trait)
             se_bP = np.sqrt(rest_bP / (model.df * denominator_bP))
         else:
             se_bP = 1 / np.sqrt(denominator_bP)
-        with np.errstate(divide="ignore", invalid="ignore"):  # nothing is left of a trait that a variant explains
-            z_bP = beta_bP / se_bP
+        z_bP = beta_bP / se_bP
         return beta_bP * model.scale_P, se_bP * model.scale_P, z_bP
+
+    def _residual(self, packed_BQ: np.ndarray, minor: _Minor, i: int, trait: int) -> tuple[float, float]:
+        """Effect and residual sum of squares of a trait that one variant all but explains, from the residuals."""
+        one = minor.only(i)
+        start_b, entry_L = self._list(packed_BQ, one, only_missing=False)
+        x_R = np.zeros(len(self.model.other_R))
+        x_R[entry_L >> 2] = one.sign_b[0] * one.value_b4[0, entry_L & 3]
+        p = len(self.model.trait_P)
+        y_R, q_RK = self.model.right_RC[:, trait], self.model.right_RC[:, p:]
+        for _ in range(2):  # what rounding leaves the first time
+            x_R = x_R - q_RK @ (q_RK.T @ x_R)
+        beta = (x_R @ y_R) / (x_R @ x_R)
+        rest_R = y_R - beta * x_R
+        return beta, max(rest_R @ rest_R, self.model.yy_P[trait] * np.finfo(float).eps ** 2)
 
 
 class _Minor:
@@ -196,6 +214,11 @@ class _Minor:
         self.value_b4[:, 1] = np.where(self.flipped_b, self.mean_b, 1.0)
         self.value_b4[:, 2] = np.where(self.flipped_b, 1.0, self.mean_b)
         self.value_b4[:, 3] = 2.0
+        self._count_b4 = count_b4
+
+    def only(self, i: int) -> _Minor:
+        """One of the rows."""
+        return _Minor(self._count_b4[i : i + 1], self.row_b[i : i + 1])
 
 
 def _add_rows(

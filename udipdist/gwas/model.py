@@ -30,12 +30,14 @@ from udipdist.gwas.product import Digits, finest, split
 SAME_TRAIT = 1e-8  # eigenvalues of the traits' correlation below this (times the largest) are linear dependence
 DENSE_FAMILY = 64  # from this size on a family is rotated as a whole instead of pair by pair
 GATHER_BELOW = 0.5  # where fewer of the people of the file are analysed, their codes are copied together first
-TRAIT_DIGITS, DESIGN_DIGITS = 5, 4
-FORM_UNIT = 2.0**-30  # of the largest entry that a pair of relatives adds to a denominator
-WEIGHTED_UNIT = 2.0**-22  # of the largest entry that relatives add to C'W x, which a denominator needs to fewer digits
-MANY_PEOPLE = 2048  # with fewer that is divided by 256, and float64 in place of float32
-PROBES = 96  # random vectors that find and check the nodes
-NODE_ERROR = 1e-8
+TRAIT_DIGITS = 5
+DESIGN_DIGITS = 4  # in linear regression 5: se is what is left of y'y
+FORM_UNIT = 2.0**-30  # of what a person without relatives adds to a denominator
+WEIGHTED_UNIT = 2.0**-24  # of the largest entry of a column of the design
+MANY_PEOPLE = 8192  # with fewer that is divided by 256, and float64 in place of float32: errors average out
+MODEST_WEIGHTS = 32  # float32 only where weights are at most so large
+PROBES = 128  # random vectors that find and check the nodes
+NODE_ERROR = 1e-11
 TRAITS_AT_ONCE = 256
 Adjust = Literal["gls", "project", "phenotype"]
 Test = Literal["mixed", "linear"]
@@ -215,6 +217,9 @@ def prepare(
     special_N &= bool((h_D != 0).any())
     w_OD = 1 / (1 + h_D * (families.d_N[special_N, None] - 1))
     basis_Or, mix_rD, error = factorise(w_OD, weight_tolerance)
+    if len(mix_rD) == 0:  # to the tolerance, all weights are 1
+        special_N[:] = False
+        basis_Or, w_OD = basis_Or[:0], w_OD[:0]
 
     u_NN = families.matrix()
     uq_NK = u_NN.T @ q_NK
@@ -231,14 +236,17 @@ def prepare(
     places = _Places.of(fam_N)
     right_RC = places.rows(np.concatenate([numerator_NP, q_NK], axis=1))
     p = len(trait_P)
-    right_unit_C = np.concatenate([finest(right_RC[:, :p], TRAIT_DIGITS), finest(right_RC[:, p:], DESIGN_DIGITS)])
+    right_unit_C = np.concatenate(
+        [finest(right_RC[:, :p], TRAIT_DIGITS), finest(right_RC[:, p:], TRAIT_DIGITS if linear else DESIGN_DIGITS)]
+    )
     # The people with weights, in the order of their places, so that lists of carriers are in the order of both.
     special = np.flatnonzero(special_N)
     special = special[np.argsort(places.place_N[special])]
     number_N = np.full(n, -1)
     number_N[special] = np.arange(len(special))
-    weighted_OX, many = weighted_NX[special], n >= MANY_PEOPLE
-    weighted_unit_X = _common_unit(weighted_OX, np.repeat(mix_rD, k, axis=0), k, WEIGHTED_UNIT / (1 if many else 256))
+    weighted_OX, many = weighted_NX[special], n >= MANY_PEOPLE and w_OD.max(initial=1.0) <= MODEST_WEIGHTS
+    largest_k = np.abs(q_NK).max(axis=0)
+    weighted_unit_X = _units(largest_k * WEIGHTED_UNIT / (1 if many else 256), mix_rD)
     other_R = np.full(places.size, -1, np.int32)
     other_R[places.place_N[special]] = np.arange(len(special))
     return Model(
@@ -304,14 +312,11 @@ def whitening(residual_PP: np.ndarray) -> np.ndarray:
     return vector_PP[:, keep] / np.sqrt(value_P[keep]) / size_P[:, None]
 
 
-def _common_unit(matrix_OX: np.ndarray, mix_XD: np.ndarray, k: int, share: float) -> np.ndarray:
-    """Units [X] for r groups of k columns each, of which column i of every group is multiplied by `mix` and added up:
-    such that all groups are rounded alike there, to `share` of the largest. Small groups so need few digits."""
-    size_X = np.abs(mix_XD).max(axis=1, initial=0.0)
-    added_rk = (np.abs(matrix_OX).max(axis=0, initial=0.0) * size_X).reshape(-1, k)
-    largest_k = added_rk.max(axis=0, initial=0.0)
-    unit_X = share * np.tile(np.where(largest_k > 0, largest_k, 1.0), len(added_rk)) / np.where(size_X > 0, size_X, 1.0)
-    return unit_X
+def _units(unit_k: np.ndarray, mix_rD: np.ndarray) -> np.ndarray:
+    """Units [r k] for r groups of k columns, which are multiplied by `mix` and added up: such that all groups are
+    rounded to `unit_k` there, whatever the trait. Groups that add little so need few digits."""
+    size_r = np.abs(mix_rD).max(axis=1, initial=0.0)
+    return np.outer(1 / np.where(size_r > 0, size_r, 1.0), unit_k).ravel()
 
 
 def _nodes(mix_rD: np.ndarray, middle_DKK: np.ndarray, gls: bool) -> tuple[np.ndarray, np.ndarray]:
@@ -416,7 +421,7 @@ def _forms(
         "mate_O": np.searchsorted(both_M[by_person], np.arange(n_other + 1)),
         "mate_M": mate_M[by_person],
         "pair_M": by_person % max(len(first_T), 1),
-        "form": split(form_Ur, _common_unit(form_Ur, mix_rD, 1, FORM_UNIT)),
+        "form": split(form_Ur, _units(np.array([FORM_UNIT]), mix_rD)),
         "dense_O": dense_O,
         "dense_start_F": dense_start_F,
         "dense_size_F": dense_size_F,

@@ -63,7 +63,9 @@ def finish(config: GwasConfig, job: shard.Scan, done: list[dict[str, Any]], runn
             logging.INFO if tally["tested"] else logging.WARNING,
             "%s%s", f"{name}: " if len(tallies) > 1 else "", variants.describe(tally),
         )  # fmt: skip
-    running.note(**job.facts, n_tested=tested)
+    masked = sum(part["masked"] for part in done)
+    sex.tell_masked(masked, job.facts["male_calls_on_x"])
+    running.note(**job.facts, male_heterozygotes_on_x=masked, n_tested=tested)
     if len(tallies) == 1:
         running.note(variants=tallies[0])
     if len(config.phenotypes) > 1:
@@ -194,6 +196,9 @@ def _save(
     for each in (facts, *(entry["facts"] for entry in entries)):
         each |= about
     x_runs = sex.x_runs(chromosomes.codes(bed.variants.chrom))
+    n_x, code_N = sum(stop - start for start, stop in x_runs), sex.sex_codes(bed.samples)
+    sex.tell_unknown(code_N[sample.fam_N], n_x, str(config.genotypes))
+    facts["male_calls_on_x"] = int((code_N == sex.MALE).sum()) * n_x
     contents = {
         "n_variants": bed.n_variants,
         "rows": {
@@ -204,7 +209,7 @@ def _save(
             "selection": _save_selection(config, bed),
         },
         "x_runs": x_runs,
-        "sex": _sexes(bed, sample, sum(stop - start for start, stop in x_runs), config),
+        "sex": code_N.tolist() if x_runs else [],
         "groups": len(models),
         "fam": sample.fam_N.tolist(),
         "people": [np.frombuffer(key, sample.fam_N.dtype).tolist() for key in people],
@@ -222,13 +227,6 @@ def _save_selection(config: GwasConfig, bed: genotypes.Bed) -> str | None:
     with publish(path) as partial, partial.open("wb") as file:
         np.save(file, bed.rows.selection)
     return str(path)
-
-
-def _sexes(bed: genotypes.Bed, sample: samples.Sample, n_x: int, config: GwasConfig) -> list[int]:
-    """Codes of all people of the .fam (gwas.sex) where there are variants of X, with a warning of unknown ones."""
-    code_N = sex.sex_codes(bed.samples)
-    sex.tell_unknown(code_N[sample.fam_N], n_x, str(config.genotypes))
-    return code_N.tolist() if n_x else []
 
 
 def _folder(config: GwasConfig, table: samples.Table) -> Path:

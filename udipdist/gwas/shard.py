@@ -59,19 +59,21 @@ class Scan:
         block = min(self.block, -(-(stop - start) // self.threads))
         lows = iter(range(start, stop, block))
 
-        def work(_: int) -> None:
+        def work(_: int) -> int:
             torch.set_num_threads(1)
             tests = _Tests(plan, self.limits)
             for low in lows:
                 high = min(low + block, stop)
                 where = slice(low - start, high - start)
                 verdict_MT[where] = tests.run(plan.rows.packed(low, high), low, where, out)
+            return tests.masked
 
         # One block, one thread: no waiting for each other inside a product.
         with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(self.threads) as pool:
-            list(pool.map(work, range(self.threads)))
-        facts = outputs.write(self.place, plan.tables, start, out)
-        return {"start": start, "stop": stop, "tally_by_table": [variants.tally(v_M) for v_M in verdict_MT.T]} | facts
+            masked = sum(pool.map(work, range(self.threads)))
+        facts = {"start": start, "stop": stop, "masked": masked}
+        facts |= outputs.write(self.place, plan.tables, start, out)
+        return facts | {"tally_by_table": [variants.tally(verdict_M) for verdict_M in verdict_MT.T]}
 
 
 def model_dir(out: Path) -> Path:
@@ -127,6 +129,7 @@ class _Tests:
         self._of_group = [self._add(model.fam_N) for model in plan.models]
         self._of_table = [self._add(plan.people[table["people"]]) for table in plan.tables]
         self._quality = Quality(self._people, plan.sex_N, plan.x_runs)
+        self.masked = 0  # heterozygous calls of males on X
         self._columns: dict[tuple[int, int], np.ndarray] = {}  # (group, table) -> columns of the group in the table
         self._joint: dict[tuple[int, int], JointTest] = {}
         for t, table in enumerate(plan.tables):
@@ -141,7 +144,8 @@ class _Tests:
     def run(self, packed_BQ: np.ndarray, start: int, where: slice, out: outputs.Block) -> np.ndarray:
         """Test the block of variants from `start` on with every group of traits, and put the results at the rows
         `where` of the part. Returns what came of each variant for each table (gwas.variants), uint8 [B, T]."""
-        packed_BQ, _ = self._quality.mask(packed_BQ, start)
+        packed_BQ, masked = self._quality.mask(packed_BQ, start)
+        self.masked += masked
         numbers = [self._quality.numbers(packed_BQ, start, i) for i in range(len(self._people))]
         verdict = [self._limits.verdict(each.n, each.called_B, each.af1_B, each.hwe_log10p_B) for each in numbers]
         best_BT = np.full((len(packed_BQ), len(self._plan.tables)), -np.inf)
