@@ -31,7 +31,6 @@ ENTRIES = 8_000_000  # carriers listed at once
 DENSE_BYTES = 48_000_000  # allele counts held at once
 CACHE_BYTES = 600_000  # of a matrix, walked while it stays in the cache
 COLUMNS = 192
-FEW = 2  # entries a run, on average, below which a variant's entries are not cut into runs
 
 HOM1, MISSING, HET, HOM2 = range(4)  # columns of counts: two copies of A1, missing, one, none
 
@@ -54,6 +53,7 @@ class Tester:
         self._product = Product(model.right, kind)
         self._weighted = Product(model.weighted, kind)
         self._forms = Product(model.form, kind)
+        self._kept: dict[str, np.ndarray] = {}
 
     def test(self, packed_BQ: np.ndarray, count_B4: np.ndarray, wanted_B: np.ndarray) -> Result:
         """Statistics of the variants in raw .bed rows [B, bytes] that are `wanted`.
@@ -109,17 +109,17 @@ class Tester:
     def _dense(self, packed_BQ: np.ndarray, minor: _Minor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The same from rows of allele counts, and the lists of missing calls."""
         model, b = self.model, len(minor.row_b)
-        dose_bR = np.empty((b, len(model.other_R)), np.int8)
+        dose_bR = self._buffer("dose", (b, len(model.other_R)))
         kernels.decode_doses(packed_BQ, minor.row_b, minor.flipped_b, model.keep_Q, dose_bR.view(np.uint32))
         start_b, entry_L = self._list(packed_BQ, minor, only_missing=True)
         out_bC = self._product(dose_bR)
         _add_rows(start_b, entry_L, minor.value_b4, model.right_RC, out_bC)
-        dose_Ob = np.empty((len(model.place_O), b), np.int8)
+        dose_Ob = self._buffer("other", (len(model.place_O), b))
         kernels.gather_doses(dose_bR, model.place_O, dose_Ob)
         other = self._translate(start_b, entry_L)
         e_bX = self._weighted(dose_Ob.T)
         _add_rows(*other, minor.value_b4, model.weighted_OX, e_bX)
-        both_Tb = np.empty((len(dose_Ob) + len(model.first_T), b), np.int8)
+        both_Tb = self._buffer("both", (len(dose_Ob) + len(model.first_T), b))
         np.multiply(dose_Ob, dose_Ob, out=both_Tb[: len(dose_Ob)])
         kernels.multiply_rows(dose_Ob, model.first_T, model.partner_T, both_Tb[len(dose_Ob) :])
         g_br = self._forms(both_Tb.T)
@@ -131,6 +131,13 @@ class Tester:
         x_bL[:, model.dense_O[model.dense_O >= 0]] = dose_Ob[model.dense_O >= 0].T
         self._large_families(x_bL, other, minor, g_br)
         return out_bC, e_bX, g_br
+
+    def _buffer(self, name: str, shape: tuple[int, int]) -> np.ndarray:
+        """An int8 array for one block, in memory that the last block used: fresh pages cost more than the work."""
+        size = shape[0] * shape[1]
+        if name not in self._kept or self._kept[name].size < size:
+            self._kept[name] = np.empty(size, np.int8)
+        return self._kept[name][:size].reshape(shape)
 
     def _list(self, packed_BQ: np.ndarray, minor: _Minor, only_missing: bool) -> tuple[np.ndarray, np.ndarray]:
         """Where each variant's entries begin, and the entries."""
@@ -224,10 +231,9 @@ class _Minor:
 def _add_rows(
     start_b: np.ndarray, entry_L: np.ndarray, value_b4: np.ndarray, right_RC: np.ndarray, out_bC: np.ndarray
 ) -> None:
-    rows, columns = right_RC.shape
+    columns = right_RC.shape[1]
     if columns == 0 or start_b[-1] == 0:
         return
     at_once = -(-columns // -(-columns // COLUMNS))
     run = max(1, CACHE_BYTES // (right_RC.itemsize * at_once))
-    few = FEW * -(-rows // run)
-    kernels.add_rows(start_b, entry_L, value_b4, right_RC, run, at_once, few, out_bC)
+    kernels.add_rows(start_b, entry_L, value_b4, right_RC, run, at_once, out_bC)

@@ -162,18 +162,13 @@ def translate(start_b, entry_L, other_R, start_o, entry_o):
 
 @numba.njit(nogil=True, cache=True)
 def gather_doses(dose_bR, place_O, out_Ob):
-    """Columns `place_O` of int8 rows, transposed, by tiles that stay in the nearest cache."""
-    n_b, n_o = dose_bR.shape[0], place_O.shape[0]
-    tile = np.empty((64, 64), np.int8)
-    for first in range(0, n_o, 64):
-        width = min(64, n_o - first)
-        for low in range(0, n_b, 64):
-            height = min(64, n_b - low)
-            for b in range(height):
-                for i in range(width):
-                    tile[i, b] = dose_bR[low + b, place_O[first + i]]
-            for i in range(width):
-                out_Ob[first + i, low : low + height] = tile[i, :height]
+    """Columns `place_O` of int8 rows, transposed."""
+    for low in range(0, dose_bR.shape[0], 64):
+        high = min(low + 64, dose_bR.shape[0])
+        for i in range(place_O.shape[0]):
+            place = place_O[i]
+            for b in range(low, high):
+                out_Ob[i, b] = dose_bR[b, place]
 
 
 @numba.njit(nogil=True, cache=True)
@@ -186,11 +181,11 @@ def multiply_rows(dose_Ob, first_T, second_T, out_Tb):
 
 
 @numba.njit(nogil=True, cache=True, fastmath={"contract"})
-def add_rows(start_b, entry_L, value_b4, right_RC, rows_at_once, columns_at_once, few, out_bC):
+def add_rows(start_b, entry_L, value_b4, right_RC, rows_at_once, columns_at_once, out_bC):
     """out[b] += sum over the entries of b of value[b, code] * right[place], in float64.
 
-    The rows of `right` are walked in runs that stay in the cache, for all variants, four entries at a time; a variant
-    of `few` entries is done at once. The order of the additions of one variant depends on its own entries only.
+    The rows of `right` are walked in runs that stay in the cache, for all variants, four entries at a time. The order
+    of the additions of one variant depends on its own entries only.
     """
     n_b, n_c = out_bC.shape
     cursor = np.empty(n_b, np.int64)
@@ -198,13 +193,11 @@ def add_rows(start_b, entry_L, value_b4, right_RC, rows_at_once, columns_at_once
         right = min(left + columns_at_once, n_c)
         cursor[:] = start_b[:n_b]
         for low in range(0, right_RC.shape[0], rows_at_once):
+            limit = np.int64(low + rows_at_once) << 2
             for b in range(n_b):
                 at, stop = cursor[b], start_b[b + 1]
-                if at == stop:
+                if at == stop or entry_L[at] >= limit:
                     continue
-                limit = np.int64(low + rows_at_once) << 2
-                if stop - start_b[b] <= few:
-                    limit = np.int64(right_RC.shape[0]) << 2
                 out = out_bC[b, left:right]
                 value = value_b4[b]
                 while at + 4 <= stop and entry_L[at + 3] < limit:
@@ -292,7 +285,7 @@ def join_digits(part_bX, column_X, weight_X, out_bC):
             out_bC[b, column_X[x]] += weight_X[x] * part_bX[b, x]
 
 
-@numba.njit(nogil=True, cache=True, fastmath={"contract"})
+@numba.njit(nogil=True, cache=True, fastmath={"contract", "reassoc"})
 def variance_left(u_bK, e_bX, xx_b, g_br, mix_rS, middle_SKK, gls, mix_rD, spread_DS, whole_bD, left_bD):
     """What covariates leave of each variant: whole[b, d] = x'W_d x and left[b, d] = whole minus the part explained.
 
@@ -302,7 +295,7 @@ def variance_left(u_bK, e_bX, xx_b, g_br, mix_rS, middle_SKK, gls, mix_rD, sprea
     n_b, n_k = u_bK.shape
     n_r, n_s = mix_rS.shape
     n_d = mix_rD.shape[1]
-    v_K, t_K, loss_S = np.empty(n_k), np.empty(n_k), np.empty(n_s)
+    v_K, loss_S = np.empty(n_k), np.empty(n_s)
     for b in range(n_b):
         for s in range(n_s):
             for k in range(n_k):
@@ -311,19 +304,16 @@ def variance_left(u_bK, e_bX, xx_b, g_br, mix_rS, middle_SKK, gls, mix_rD, sprea
                 mix = mix_rS[j, s]
                 for k in range(n_k):
                     v_K[k] += mix * e_bX[b, j * n_k + k]
-            t_K[:] = 0.0
-            loss = 0.0
+            x_K = v_K if gls else u_bK[b]
+            form, cross = 0.0, 0.0
             for i in range(n_k):
-                x = v_K[i] if gls else u_bK[b, i]
-                for k in range(n_k):
-                    t_K[k] += x * middle_SKK[s, i, k]
-            if gls:
-                for k in range(n_k):
-                    loss += v_K[k] * t_K[k]
-            else:
-                for k in range(n_k):
-                    loss += u_bK[b, k] * (2.0 * v_K[k] - t_K[k])
-            loss_S[s] = loss
+                row_K = middle_SKK[s, i]
+                below = 0.0
+                for k in range(i):
+                    below += row_K[k] * x_K[k]
+                form += x_K[i] * (2.0 * below + row_K[i] * x_K[i])
+                cross += x_K[i] * v_K[i]
+            loss_S[s] = form if gls else 2.0 * cross - form
         for d in range(n_d):
             whole = xx_b[b]
             for j in range(n_r):
