@@ -25,7 +25,7 @@ from udipdist.gwas.phases import gwas_part, gwas_plan
 from udipdist.gwas.scan import gwas
 
 ROOT = Path(__file__).parents[2]
-PARTS = 40
+PARTS = 24
 
 
 @pytest.fixture(scope="module")

@@ -17,6 +17,7 @@ import pytest
 from hpc import parts
 from hpc.errors import ConfigError, Incomplete, InputError, OutputExists
 from hpc.stage import read_manifest
+from udipdist.cli import VERBS, resolve
 from udipdist.config import GwasFinishConfig, GwasPartConfig, GwasPlanConfig
 from udipdist.gwas import shard
 from udipdist.gwas.phases import gwas_finish, gwas_part, gwas_plan, numbers, preview
@@ -315,7 +316,7 @@ def test_a_slurm_array(cohort, phases, undisturbed):
         pytest.skip("there is no sbatch here")
     asked = subprocess.run(["sinfo", "--noheader", "--states=idle,mixed"], capture_output=True, text=True, timeout=30)
     if asked.returncode or not asked.stdout.strip():
-        pytest.skip(f"Slurm has no idle node here ({asked.stderr.strip() or 'sinfo lists none'})")
+        pytest.skip(f"Slurm has no idle node here ({[*asked.stderr.splitlines(), 'sinfo lists none'][0]})")
     phases.plan()
     path = cohort.folder / "array.yaml"
     path.write_text(phases.config(GwasPlanConfig).yaml())
@@ -332,3 +333,15 @@ def test_a_slurm_array(cohort, phases, undisturbed):
     assert len(list(phases.out.glob("parts/*.json"))) == 5, [p.read_text() for p in cohort.folder.glob("array-*.log")]
     phases.finish()
     assert written(phases.out) == undisturbed
+
+
+def test_the_number_of_a_part_stands_first_or_as_a_key():
+    verb = next(verb for verb in VERBS if verb.name == "gwas-part")
+    rest = ("genotypes=g", "phenotypes=p", "test=linear", "out=o")
+    assert resolve(verb, ("7", *rest)).part == resolve(verb, ("part=7", *rest)).part == "7"
+    assert resolve(verb, ("0-9", *rest)).part == resolve(verb, (*rest, "part=0-9")).part == "0-9"
+    assert resolve(verb, ("010", *rest)).part == "010"  # not 8, as YAML would have it
+    with pytest.raises(ConfigError, match="part: is required"):
+        resolve(verb, rest)
+    with pytest.raises(ConfigError, match=r"the order is udipdist gwas-part PART \[CONFIG.yaml\] \[key=value ...\]"):
+        resolve(verb, (*rest, "7"))

@@ -272,7 +272,7 @@ def slurm() -> None:
         pytest.skip("there is no sbatch here")
     asked = subprocess.run(["sinfo", "--noheader", "--states=idle,mixed"], capture_output=True, text=True, timeout=30)
     if asked.returncode or not asked.stdout.strip():
-        pytest.skip(f"Slurm has no idle node here ({asked.stderr.strip() or 'sinfo lists none'})")
+        pytest.skip(f"Slurm has no idle node here ({[*asked.stderr.splitlines(), 'sinfo lists none'][0]})")
 
 
 def test_parts_in_slurm_jobs(slurm, tmp_path):
