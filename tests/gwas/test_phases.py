@@ -314,7 +314,8 @@ def test_a_slurm_array(cohort, phases, undisturbed):
     """Two parts a task, by launch/gwas.sbatch."""
     if shutil.which("sbatch") is None:
         pytest.skip("there is no sbatch here")
-    asked = subprocess.run(["sinfo", "--noheader", "--states=idle,mixed"], capture_output=True, text=True, timeout=30)
+    words = ["timeout", "20", "sinfo", "--noheader", "--states=idle,mixed"]
+    asked = subprocess.run(words, capture_output=True, text=True)
     if asked.returncode or not asked.stdout.strip():
         pytest.skip(f"Slurm has no idle node here ({[*asked.stderr.splitlines(), 'sinfo lists none'][0]})")
     phases.plan()

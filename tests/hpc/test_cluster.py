@@ -270,7 +270,8 @@ def slurm() -> None:
     pytest.importorskip("dask_jobqueue", reason="dask-jobqueue is not installed (pip install 'udipdist[slurm]')")
     if shutil.which("sbatch") is None:
         pytest.skip("there is no sbatch here")
-    asked = subprocess.run(["sinfo", "--noheader", "--states=idle,mixed"], capture_output=True, text=True, timeout=30)
+    words = ["timeout", "20", "sinfo", "--noheader", "--states=idle,mixed"]
+    asked = subprocess.run(words, capture_output=True, text=True)
     if asked.returncode or not asked.stdout.strip():
         pytest.skip(f"Slurm has no idle node here ({[*asked.stderr.splitlines(), 'sinfo lists none'][0]})")
 
