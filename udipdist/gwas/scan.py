@@ -69,11 +69,11 @@ def finish(config: GwasConfig, job: shard.Scan, done: list[dict[str, Any]], runn
     if len(tallies) == 1:
         running.note(variants=tallies[0])
     if len(config.phenotypes) > 1:
-        _finish_tables(config, tallies, running)
+        _finish_tables(config, tallies, masked, running)
     remove(shard.model_dir(config.out))
 
 
-def _finish_tables(config: GwasConfig, tallies: list[dict[str, int]], running: Stage) -> None:
+def _finish_tables(config: GwasConfig, tallies: list[dict[str, int]], masked: int, running: Stage) -> None:
     """Write the manifest of each table's folder: the one that a run of this table alone would have."""
     entries = json.loads(shard.planned_path(config.out).read_text(encoding="utf-8"))["tables"]
     common = {key: seen for key, seen in running.inputs.items() if key not in _phenotype_files(config)}
@@ -82,7 +82,7 @@ def _finish_tables(config: GwasConfig, tallies: list[dict[str, int]], running: S
         folder = config.out / entry["folder"]
         alone = config.model_copy(update={"phenotypes": (path,), "out": folder})
         inputs = common | {"phenotypes": running.inputs[label]}
-        facts = entry["facts"] | {"n_tested": tally["tested"], "variants": tally}
+        facts = entry["facts"] | {"male_heterozygotes_on_x": masked, "n_tested": tally["tested"], "variants": tally}
         running.complete(folder, alone, inputs, facts)
         log.info("%s -> %s", entry["name"], folder)
 
@@ -193,12 +193,12 @@ def _save(
             bed, sample.n, sample.n_dropped, models, frame, max(entry["facts"]["n_covariates"] for entry in entries)
         )
         facts |= {"tables": [table.name for table in sample.tables]}
-    for each in (facts, *(entry["facts"] for entry in entries)):
-        each |= about
     x_runs = sex.x_runs(chromosomes.codes(bed.variants.chrom))
     n_x, code_N = sum(stop - start for start, stop in x_runs), sex.sex_codes(bed.samples)
     sex.tell_unknown(code_N[sample.fam_N], n_x, str(config.genotypes))
-    facts["male_calls_on_x"] = int((code_N == sex.MALE).sum()) * n_x
+    about = about | {"male_calls_on_x": int((code_N == sex.MALE).sum()) * n_x}
+    for each in (facts, *(entry["facts"] for entry in entries)):
+        each |= about
     contents = {
         "n_variants": bed.n_variants,
         "rows": {

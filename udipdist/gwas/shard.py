@@ -91,32 +91,47 @@ def stamp_of(path: Path) -> str:
     return str(path.stat().st_mtime_ns)
 
 
-@dataclass(frozen=True)
 class _Plan:
-    rows: genotypes.PackedRows
-    models: list[Model]
-    tables: list[dict[str, Any]]
-    people: list[np.ndarray]
-    sex_N: np.ndarray
-    x_runs: list[list[int]]
+    """What the plan left for its parts; threads share it."""
+
+    def __init__(self, place: Path):
+        planned = json.loads(planned_path(place).read_text(encoding="utf-8"))
+        self.rows = genotypes.PackedRows(**planned["rows"])
+        self.tables = planned["tables"]
+        self.models = [Model.load(model_dir(place) / f"group-{i:05d}") for i in range(planned["groups"])]
+        self.people: list[np.ndarray] = []
+        self.of_group = [self._number(model.fam_N) for model in self.models]
+        of_table = [np.array(fam_N, np.int64) for fam_N in planned["people"]]
+        self.of_table = [self._number(of_table[table["people"]]) for table in self.tables]
+        self.quality = Quality(self.people, planned["sex"], planned["x_runs"])
+        self.columns: dict[tuple[int, int], np.ndarray] = {}  # (group, table) -> columns of the group in the table
+        self.joint: dict[tuple[int, int], JointTest] = {}
+        for t, table in enumerate(self.tables):
+            low, high = table["columns"]
+            for g, model in enumerate(self.models):
+                column_P = np.flatnonzero((model.trait_P >= low) & (model.trait_P < high))
+                if len(column_P):
+                    self.columns[g, t] = column_P
+                if len(column_P) == high - low:
+                    self.joint[g, t] = JointTest(model, column_P)
 
     @property
     def n_traits(self) -> int:
         return self.tables[-1]["columns"][1]
 
+    def _number(self, fam_N: np.ndarray) -> int:
+        """The number of these people among those whose genotypes are counted."""
+        for i, known_N in enumerate(self.people):
+            if np.array_equal(known_N, fam_N):
+                return i
+        self.people.append(fam_N)
+        return len(self.people) - 1
+
 
 @lru_cache(maxsize=1)
 def _load(place: Path, stamp: str) -> _Plan:
-    """What the plan with this stamp left for its parts."""
-    planned = json.loads(planned_path(place).read_text(encoding="utf-8"))
-    return _Plan(
-        rows=genotypes.PackedRows(**planned["rows"]),
-        models=[Model.load(model_dir(place) / f"group-{i:05d}") for i in range(planned["groups"])],
-        tables=planned["tables"],
-        people=[np.array(fam_N, np.int64) for fam_N in planned["people"]],
-        sex_N=np.array(planned["sex"], np.uint8),
-        x_runs=planned["x_runs"],
-    )
+    """The plan with this stamp."""
+    return _Plan(place)
 
 
 class _Tests:
@@ -125,63 +140,42 @@ class _Tests:
     def __init__(self, plan: _Plan, limits: Limits):
         self._plan, self._limits = plan, limits
         self._testers = [assoc.Tester(model, product.fastest()) for model in plan.models]
-        self._people: list[np.ndarray] = []
-        self._of_group = [self._add(model.fam_N) for model in plan.models]
-        self._of_table = [self._add(plan.people[table["people"]]) for table in plan.tables]
-        self._quality = Quality(self._people, plan.sex_N, plan.x_runs)
         self.masked = 0  # heterozygous calls of males on X
-        self._columns: dict[tuple[int, int], np.ndarray] = {}  # (group, table) -> columns of the group in the table
-        self._joint: dict[tuple[int, int], JointTest] = {}
-        for t, table in enumerate(plan.tables):
-            low, high = table["columns"]
-            for g, model in enumerate(plan.models):
-                column_P = np.flatnonzero((model.trait_P >= low) & (model.trait_P < high))
-                if len(column_P):
-                    self._columns[g, t] = column_P
-                if len(column_P) == high - low:
-                    self._joint[g, t] = JointTest(model, column_P)
 
     def run(self, packed_BQ: np.ndarray, start: int, where: slice, out: outputs.Block) -> np.ndarray:
         """Test the block of variants from `start` on with every group of traits, and put the results at the rows
         `where` of the part. Returns what came of each variant for each table (gwas.variants), uint8 [B, T]."""
-        packed_BQ, masked = self._quality.mask(packed_BQ, start)
+        plan = self._plan
+        packed_BQ, masked = plan.quality.mask(packed_BQ, start)
         self.masked += masked
-        numbers = [self._quality.numbers(packed_BQ, start, i) for i in range(len(self._people))]
+        numbers = [plan.quality.numbers(packed_BQ, start, i) for i in range(len(plan.people))]
         verdict = [self._limits.verdict(each.n, each.called_B, each.af1_B, each.hwe_log10p_B) for each in numbers]
-        best_BT = np.full((len(packed_BQ), len(self._plan.tables)), -np.inf)
+        best_BT = np.full((len(packed_BQ), len(plan.tables)), -np.inf)
         trait_BT = np.full(best_BT.shape, -1)
-        for g, (tester, i) in enumerate(zip(self._testers, self._of_group, strict=True)):
+        for g, (tester, i) in enumerate(zip(self._testers, plan.of_group, strict=True)):
             result = tester.test(packed_BQ, numbers[i].count_B4, verdict[i] == variants.TESTED)
             out.beta_MP[where, tester.model.trait_P] = result.beta_BP
             out.se_MP[where, tester.model.trait_P] = result.se_BP
-            for t, table in enumerate(self._plan.tables):
-                if (g, t) not in self._columns:
+            for t, table in enumerate(plan.tables):
+                if (g, t) not in plan.columns:
                     continue
-                column_P = self._columns[g, t]
+                column_P = plan.columns[g, t]
                 log10p_B, column_B = _smallest_p(tester.model, result.z_BP[:, column_P])
                 better_B = log10p_B > best_BT[:, t]
                 best_BT[better_B, t] = log10p_B[better_B]
                 trait_BT[better_B, t] = tester.model.trait_P[column_P[column_B[better_B]]] - table["columns"][0]
-                if (g, t) in self._joint:
-                    out.multivariate_log10p_MT[where, t] = self._joint[g, t].log10p(result.z_BP)
+                if (g, t) in plan.joint:
+                    out.multivariate_log10p_MT[where, t] = plan.joint[g, t].log10p(result.z_BP)
         out.minp_log10p_MT[where] = np.where(trait_BT >= 0, best_BT, np.nan)
         out.minp_trait_MT[where] = trait_BT
-        for t, i in enumerate(self._of_table):
+        for t, i in enumerate(plan.of_table):
             out.n_MT[where, t] = numbers[i].called_B
             out.af1_MT[where, t] = numbers[i].af1_B
             out.hwe_log10p_MT[where, t] = numbers[i].hwe_log10p_B
-        verdict_BT = np.stack([verdict[i] for i in self._of_table], axis=1)
+        verdict_BT = np.stack([verdict[i] for i in plan.of_table], axis=1)
         verdict_BT[(verdict_BT == variants.TESTED) & (trait_BT < 0)] = variants.COVARIATES
         verdict_BT[trait_BT >= 0] = variants.TESTED  # of traits with other people, where they differ
         return verdict_BT
-
-    def _add(self, fam_N: np.ndarray) -> int:
-        """The number of these people among those whose genotypes are counted."""
-        for i, known_N in enumerate(self._people):
-            if np.array_equal(known_N, fam_N):
-                return i
-        self._people.append(fam_N)
-        return len(self._people) - 1
 
 
 def _smallest_p(model: Model, z_BP: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
