@@ -130,8 +130,9 @@ class _Plan:
 
 @lru_cache(maxsize=1)
 def _load(place: Path, stamp: str) -> _Plan:
-    """The plan with this stamp."""
-    return _Plan(place)
+    """The plan with this stamp. On one thread, so that a decomposition has the same bits in every process."""
+    with threadpool_limits(1, user_api="blas"):
+        return _Plan(place)
 
 
 class _Tests:
