@@ -140,6 +140,18 @@ def damaged(job: Job, contents: bool = True) -> dict[int, list[str]]:
     return found
 
 
+def lost(place: str | Path, folder: str | Path) -> list[str]:
+    """Of the files in `folder` that the records of `place` name, those that are gone or have another size: a look that
+    costs no reading, for whoever opens a finished output."""
+    wrong: list[str] = []
+    inside = Path(folder).resolve().relative_to(Path(place).resolve()).as_posix() + "/"
+    for path in sorted((Path(place) / "parts").glob("*.json")):
+        files = json.loads(path.read_text(encoding="utf-8"))["files"]
+        here = {name: seen for name, seen in files.items() if name.startswith(inside)}
+        wrong += _wrong(Path(place), {"files": here}, contents=False)
+    return wrong
+
+
 def run_part(job: Job, index: int) -> dict[str, Any]:
     """Do one part unless it is done and its files are whole, and record it. Returns its facts. Raises NoSpace."""
     path = marker(job.place, index)

@@ -127,8 +127,7 @@ def resolve(verb: Verb, words: tuple[str, ...]) -> Config:
     stray = [word for word in words if "=" not in word]
     if stray:
         raise ConfigError(
-            f"{stray[0]!r}: is not of the form key=value; "
-            f"the order is udipdist {verb.name} {verb.grammar}"
+            f"{stray[0]!r}: is not of the form key=value; the order is udipdist {verb.name} {verb.grammar}"
         )
     return verb.config.load(path, (*given, *words))
 

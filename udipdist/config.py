@@ -262,7 +262,7 @@ class EmbedConfig(VerbConfig):
 class GrmConfig(VerbConfig):
     """The sparse GRM: pairs of relatives from genotypes, or from a table of kinships made elsewhere."""
 
-    genotypes: Path = Field(description="prefix of PLINK .bed/.bim/.fam; {chr} in it stands for 1..22")
+    genotypes: Path = Field(description="prefix of PLINK .bed/.bim/.fam; {chr} in it stands for 1..22, X, XY")
     kinship: Path | tuple[Path, ...] | None = Field(
         None,
         description="table of KING (.kin0, .kin, .seg), plink2 (--make-king-table) or UK Biobank (ukb_rel.dat), or a "
@@ -448,7 +448,7 @@ class LociConfig(VerbConfig):
     """Summary statistics -> genomic risk loci, by the rules of FUMA SNP2GENE."""
 
     sumstats: Path = Field(description="folder that gwas wrote")
-    genotypes: Path = Field(description="prefix of .bed/.bim/.fam for LD; {chr} in it stands for 1..22")
+    genotypes: Path = Field(description="prefix of .bed/.bim/.fam for LD; {chr} in it stands for 1..22, X, XY")
     out: Path = Field(description="folder to write: GenomicRiskLoci.txt, leadSNPs.txt, IndSigSNPs.txt, loci.parquet")
     trait: str = Field("minp", description="minp, multivariate, or the name of a trait")
     p: Probability = Field(5e-8, description="threshold of lead SNPs, before division by traits")
@@ -499,7 +499,7 @@ class RunConfig(VerbConfig):
     out: Path = Field(description="folder of the run; each stage has a folder below it")
     volumes: Path = Field(description="scans of the people to test: a folder or CSV, as in ingest")
     train_volumes: Path | None = Field(None, description="scans of the people to train on; default the same")
-    genotypes: Path = Field(description="prefix of PLINK .bed/.bim/.fam; {chr} in it stands for 1..22")
+    genotypes: Path = Field(description="prefix of PLINK .bed/.bim/.fam; {chr} in it stands for 1..22, X, XY")
     covariates: Path | None = Field(None, description="table with FID IID and covariates")
     sparse_grm: Path | None = Field(None, description="prefix of GCTA .grm.sp/.grm.id; without it the test is linear")
     workers: NonNegative = Field(2, description="worker processes of ingest and gwas; 0 works in this one")

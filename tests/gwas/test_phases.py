@@ -346,3 +346,21 @@ def test_the_number_of_a_part_stands_first_or_as_a_key():
         resolve(verb, rest)
     with pytest.raises(ConfigError, match=r"the order is udipdist gwas-part PART \[CONFIG.yaml\] \[key=value ...\]"):
         resolve(verb, (*rest, "7"))
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_a_reader_misses_a_shard_that_is_gone(cohort, several):
+    """Zarr itself reads what is not there as never written: the variants would look untested."""
+    keys = {"variants_per_part": 20}
+    if several:
+        shutil.copy(cohort.folder / "c.pheno", cohort.folder / "other.pheno")
+        keys["phenotypes"] = [cohort.folder / "c.pheno", cohort.folder / "other.pheno"]
+    config = cohort.config(f"gone{several}", **keys)
+    gwas(config)
+    folder = config.out / "other" if several else config.out
+    Sumstats.open(folder)
+    (folder / "sumstats.zarr" / "beta" / "c" / "1" / "0").unlink()
+    with pytest.raises(InputError, match=r"1 of its files are not as they were written: .*beta/c/1/0 \(is gone\)"):
+        Sumstats.open(folder)
+    if several:
+        Sumstats.open(config.out / "c")

@@ -19,6 +19,7 @@ import pandas as pd
 import zarr
 from scipy import special
 
+from hpc import parts
 from hpc.errors import InputError, some
 from hpc.files import publish
 from hpc.stage import read_manifest
@@ -138,6 +139,12 @@ class Sumstats:
                 raise InputError(f"{path}: holds no {STORE}; give sumstats= the folder that `udipdist gwas` wrote")
             if read_manifest(path) is None:
                 raise InputError(f"{path}: is unfinished (no manifest.json); run the same gwas command again to go on")
+        wrong = [file for place in (store.parent, store.parent.parent) for file in parts.lost(place, store)]
+        if wrong:
+            raise InputError(
+                f"{store}: {len(wrong)} of its files are not as they were written: {some(wrong)}; copy the folder "
+                "again, or run gwas again with overwrite=true"
+            )
         try:
             group = zarr.open_group(store=str(store), mode="r")
         except (OSError, ValueError, KeyError) as error:
