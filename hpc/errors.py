@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 
 
 class Error(ValueError):
@@ -39,12 +40,17 @@ class Incomplete(Error):
 
 _OF_THE_DISK = (
     errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG,
-    errno.ENOSPC, errno.EDQUOT,
+    errno.ENOSPC, errno.EDQUOT, errno.EFBIG,
 )  # fmt: skip
+_CUT_OFF_BY_NUMPY = re.compile(r"\d+ requested and \d+ written")  # all that ndarray.tofile says of a full disk
 
 
 def of_the_disk(error: OSError) -> Error | None:
     """The user's error behind a refusal of the operating system (no permission, disk full, ...), or None."""
+    if error.errno is None and _CUT_OFF_BY_NUMPY.fullmatch(str(error)):
+        return NoSpace(
+            "the disk is full, or a limit of file sizes is reached; free some space, then run the same command again"
+        )
     if error.errno not in _OF_THE_DISK:
         return None
     place = f"{os.fspath(error.filename)}: " if error.filename else ""
