@@ -256,6 +256,15 @@ def test_constant_and_empty_traits_are_refused(cohort, values, message):
         sample_of(cohort)
 
 
+@pytest.mark.parametrize("factor", [1e-40, 1e40, 1e300])
+def test_a_trait_whose_effects_float32_cannot_hold_is_refused(cohort, factor):
+    rewrite(cohort, "pheno", lambda t: t.assign(y1=t.y1 * factor))
+    with pytest.raises(InputError, match=r"y1 varies by \d.*float32, which needs 1e-30 to 1e\+30: write the trait in"):
+        sample_of(cohort)
+    rewrite(cohort, "pheno", lambda t: t.assign(y1=t.y1 / factor * 1e20))
+    assert sample_of(cohort).n == 60
+
+
 def test_missing_covariates_are_refused_or_dropped(cohort):
     def change(table):
         table.loc[[3, 9], "c1"] = np.nan

@@ -21,6 +21,8 @@ from udipdist.gwas.tables import Match, describe_keys, keys
 
 log = logging.getLogger(__name__)
 
+_SPREADS = (1e-30, 1e30)  # of a trait: its effects, and a thousandth of one, are normal numbers of float32
+
 
 @dataclass(frozen=True)
 class Group:
@@ -235,7 +237,7 @@ class Covariates:
 
 
 def _check_traits(path: Path, traits: list[str], y_NP: np.ndarray) -> None:
-    """Raises InputError for traits without values, or with one value only."""
+    """Raises InputError for traits without values, with one value only, or whose effects float32 cannot hold."""
     seen_NP = np.isfinite(y_NP)
     empty = [traits[p] for p in np.flatnonzero(~seen_NP.any(axis=0))]
     if empty:
@@ -250,6 +252,13 @@ def _check_traits(path: Path, traits: list[str], y_NP: np.ndarray) -> None:
         raise InputError(
             f"{path}: {some(traits[p] for p in np.flatnonzero(constant))} is constant "
             f"({np.nanmax(y_NP[:, first])!s}) over the people analysed; leave the column out"
+        )
+    spread_P = np.nanmax(y_NP, axis=0) / 2 - np.nanmin(y_NP, axis=0) / 2
+    odd = np.flatnonzero((spread_P < _SPREADS[0]) | (spread_P > _SPREADS[1]))
+    if odd.size:
+        raise InputError(
+            f"{path}: {some(traits[p] for p in odd)} varies by {spread_P[odd[0]]:.1e} around its middle; effects are "
+            f"stored as float32, which needs {_SPREADS[0]:g} to {_SPREADS[1]:g}: write the trait in another unit"
         )
 
 
