@@ -230,6 +230,8 @@ def run(job: Job, label: str, runner: Runner = here) -> list[dict[str, Any]]:
     Returns the facts of all parts. Raises Incomplete where parts that a runner has done are not to be seen here.
     """
     todo = sorted({*pending(job), *damaged(job)})
+    if 0 < len(todo) < job.n_parts:
+        log.info("%s: %d of %d parts are left to do", label, len(todo), job.n_parts)
     do(job, todo, label, runner)
     return finish(job, contents=False)
 
@@ -238,8 +240,6 @@ def do(job: Job, todo: list[int], label: str, runner: Runner = here) -> None:
     """Run the parts `todo` with a progress line."""
     total = sum(job.size_of_part(i) for i in range(job.n_parts))
     done = total - sum(job.size_of_part(i) for i in todo)
-    if done and todo:
-        log.info("%s: %d of %d parts are left to do", label, len(todo), job.n_parts)
     with Progress(label, total, job.unit, done=done) as progress:
         for index, _ in runner(job, todo):
             progress.advance(job.size_of_part(index))

@@ -66,7 +66,9 @@ def numbers(text: str, n_parts: int) -> list[int]:
     for piece in text.split(","):
         first, _, last = piece.partition("-")
         low, high = int(first), int(last or first)
-        if low >= n_parts or low > high:
+        if low > high:
+            raise ConfigError(f"part={piece}: ends before it begins; write part={high}-{low}")
+        if low >= n_parts:
             raise ConfigError(f"part={piece}: there are {n_parts} parts, 0..{n_parts - 1}")
         found.update(range(low, min(high, n_parts - 1) + 1))
     return sorted(found)
