@@ -261,6 +261,7 @@ def test_a_trait_whose_effects_float32_cannot_hold_is_refused(cohort, factor):
     rewrite(cohort, "pheno", lambda t: t.assign(y1=t.y1 * factor))
     with pytest.raises(InputError, match=r"y1 varies by \d.*float32, which needs 1e-30 to 1e\+30: write the trait in"):
         sample_of(cohort)
+    assert sample_of(cohort, normalise="rank").n == 60  # which have a unit of their own
     rewrite(cohort, "pheno", lambda t: t.assign(y1=t.y1 / factor * 1e20))
     assert sample_of(cohort).n == 60
 

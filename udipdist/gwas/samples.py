@@ -153,6 +153,7 @@ def _match(config: GwasConfig, fam: pd.DataFrame, path: Path, source: Covariates
     _check_traits(path, traits, y_NP)
     if config.normalise == "rank":
         y_NP = normal_scores(y_NP)
+    _check_spread(path, traits, y_NP)
     return _Matched(fam_N, traits, y_NP, pd.concat(dropped, ignore_index=True))
 
 
@@ -237,7 +238,7 @@ class Covariates:
 
 
 def _check_traits(path: Path, traits: list[str], y_NP: np.ndarray) -> None:
-    """Raises InputError for traits without values, with one value only, or whose effects float32 cannot hold."""
+    """Raises InputError for traits without values, or with one value only."""
     seen_NP = np.isfinite(y_NP)
     empty = [traits[p] for p in np.flatnonzero(~seen_NP.any(axis=0))]
     if empty:
@@ -253,6 +254,10 @@ def _check_traits(path: Path, traits: list[str], y_NP: np.ndarray) -> None:
             f"{path}: {some(traits[p] for p in np.flatnonzero(constant))} is constant "
             f"({np.nanmax(y_NP[:, first])!s}) over the people analysed; leave the column out"
         )
+
+
+def _check_spread(path: Path, traits: list[str], y_NP: np.ndarray) -> None:
+    """Raises InputError for traits whose effects float32 cannot hold."""
     spread_P = np.nanmax(y_NP, axis=0) / 2 - np.nanmin(y_NP, axis=0) / 2
     odd = np.flatnonzero((spread_P < _SPREADS[0]) | (spread_P > _SPREADS[1]))
     if odd.size:
