@@ -125,7 +125,7 @@ def _spread(
                 worker.same, job, pure=False
             )  # a task, not scattered data: made again where a worker dies
             futures = {client.submit(worker.do_part, shared, i, probe, pure=False): i for i in indices}
-            completed, done = as_completed(futures), 0
+            completed, done = as_completed(futures, loop=client.loop), 0
             try:
                 while not completed.is_empty():
                     batch = completed.next_batch(block=False)
@@ -221,7 +221,7 @@ def _local(config: ClusterConfig, workers: int, place: Path, n_parts: int) -> It
         LocalCluster(
             n_workers=min(workers, n_parts), threads_per_worker=1, processes=True, dashboard_address=":0"
         ) as cluster,
-        Client(cluster) as client,
+        Client(cluster, set_as_default=False) as client,
     ):
         yield client, lambda done: None  # the nannies start a worker again
 
@@ -241,7 +241,7 @@ def _existing(config: ClusterConfig, place: Path, n_parts: int) -> Iterator[tupl
             "`dask scheduler --scheduler-file FILE`"
         )
     try:
-        client = Client(**where, timeout=config.wait)
+        client = Client(**where, timeout=config.wait, set_as_default=False)
     except (OSError, ValueError, KeyError, TimeoutError) as error:
         raise InputError(
             f"cluster.address={address}: no Dask scheduler answers there within {config.wait:g} s "
@@ -293,7 +293,7 @@ def _slurm(config: ClusterConfig, place: Path, n_parts: int) -> Iterator[tuple[A
     with cluster:
         _require_accepted(cluster.job_script())
         cluster.scale(jobs=jobs)
-        with Client(cluster) as client:
+        with Client(cluster, set_as_default=False) as client:
             log.info("%d Slurm jobs are submitted; what they say: %s; %s", jobs, logs, client.dashboard_link)
             yield client, _SlurmPatience(client, config, cluster, jobs, logs).look
 

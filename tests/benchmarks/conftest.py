@@ -2,7 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from pathlib import Path
 
+import pytest
+
 sys.path.insert(0, str(Path(__file__).parents[2]))
+
+
+@pytest.fixture(autouse=True)
+def levels():
+    """A benchmark silences the loggers of its process; other tests want to hear them."""
+    loggers = [logging.getLogger(name) for name in ("udipdist", "hpc")]
+    before = [logger.level for logger in loggers]
+    yield
+    for logger, level in zip(loggers, before, strict=True):
+        logger.setLevel(level)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from statsmodels.multivariate.manova import MANOVA
 
-from udipdist.gwas import assoc, model, product, tails
+from udipdist.gwas import assoc, model, product, tails, weights
 from udipdist.gwas.scan import gwas
 from udipdist.gwas.sumstats import Sumstats
 
@@ -155,7 +155,7 @@ def test_weights_are_factorised_to_the_tolerance(tolerance):
     rng = np.random.default_rng(0)
     d_N, h_D = np.maximum(rng.normal(1, 0.4, 500), 0), np.append(np.linspace(0, 0.95, 100), 0.9999)
     w_ND = 1 / (1 + h_D * (d_N[:, None] - 1))
-    basis, mix, error = model.factorise(w_ND, tolerance)
+    basis, mix, error = weights.factorise(w_ND, tolerance)
     measured = np.max(abs(1 + basis @ mix - w_ND) / w_ND)
     assert measured == pytest.approx(error, rel=1e-3, abs=1e-15) and measured <= tolerance
     assert basis.shape[1] < 30
@@ -166,7 +166,7 @@ def test_weights_are_factorised_to_the_tolerance(tolerance):
 
 
 def test_weights_that_are_all_one_need_no_column():
-    basis, mix, error = model.factorise(np.ones((7, 3)), 1e-9)
+    basis, mix, error = weights.factorise(np.ones((7, 3)), 1e-9)
     assert basis.shape == (7, 0) and mix.shape == (0, 3) and error == 0
 
 
@@ -174,13 +174,13 @@ def test_weights_of_many_traits_are_spanned_by_some():
     rng = np.random.default_rng(1)
     d_N, h_D = np.maximum(rng.normal(1, 0.4, 300), 0), np.linspace(0, 0.95, 700)
     w_ND = 1 / (1 + h_D * (d_N[:, None] - 1))
-    basis, mix, error = model.factorise(w_ND, 1e-9)
+    basis, mix, error = weights.factorise(w_ND, 1e-9)
     assert basis.shape[1] < 20 and np.max(abs(1 + basis @ mix - w_ND) / w_ND) == pytest.approx(error, rel=1e-3)
 
 
 def test_a_tolerance_below_rounding_is_refused():
     with pytest.raises(ArithmeticError, match="weight_tolerance=1.0e-30"):
-        model.factorise(1 / (1 + np.outer(np.linspace(-0.9, 2, 50), np.linspace(0, 0.9, 9))), 1e-30)
+        weights.factorise(1 / (1 + np.outer(np.linspace(-0.9, 2, 50), np.linspace(0, 0.9, 9))), 1e-30)
 
 
 @pytest.fixture(scope="module")
@@ -241,8 +241,8 @@ def test_products_in_float64_give_the_same_bits(thousands, monkeypatch):
 
 def test_a_family_rotated_as_a_whole_is_the_same(thousands, monkeypatch):
     found = []
-    for size in (2, model.DENSE_FAMILY):
-        monkeypatch.setattr(model, "DENSE_FAMILY", size)
+    for size in (2, weights.DENSE_FAMILY):
+        monkeypatch.setattr(weights, "DENSE_FAMILY", size)
         config = thousands.config(f"dense{size}", min_maf=0)
         gwas(config)
         found.append(all_of(Sumstats.open(config.out)))

@@ -13,7 +13,7 @@ from udipdist.config import GwasConfig
 from udipdist.gwas.scan import gwas
 from udipdist.gwas.sumstats import Sumstats
 
-N, P, K = 6003, 64, 20
+N, P, K = 9003, 64, 20
 HELD = (0, 13, 31, 50, 63)  # the traits that are held against the oracle
 
 
@@ -22,8 +22,8 @@ def data(plink_writer, impute, tmp_path_factory) -> dict:
     """Variants of all frequencies, four of which covariates explain to 99 %; traits of all heritabilities."""
     rng = np.random.default_rng(8)
     folder = tmp_path_factory.mktemp("many")
-    pairs_F2 = rng.permutation(N)[: N // 4 * 2].reshape(-1, 2)
-    related_F = rng.uniform(-0.3, 0.9, len(pairs_F2))
+    pairs_F2 = rng.permutation(N)[: N * 9 // 20 * 2].reshape(-1, 2)
+    related_F = np.full(len(pairs_F2), 0.5)
     rare = 10 ** rng.uniform(-3.3, -1, 30)
     frequency_M = np.concatenate([rng.uniform(0.05, 0.95, 20), rare[:20], 1 - rare[20:]])
     counts_MN = rng.binomial(2, frequency_M[:, None], (50, N))

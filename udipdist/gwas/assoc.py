@@ -23,12 +23,14 @@ from udipdist.gwas import kernels
 from udipdist.gwas.model import Model
 from udipdist.gwas.product import Kind, Product
 
-UNEXPLAINED = 1e-4  # a variant is not tested where covariates explain all but this share of its variance
+UNEXPLAINED = (
+    1e-3  # a variant is not tested where covariates explain all but this share of its variance: no longer exact
+)
 CANCELLED = 1e-4  # where less is left of y'y than this share, the residuals are summed themselves
 CONSTANT = 1e-9  # a smaller share of x'x that the intercept leaves is rounding: everybody has the same genotype
 DENSE_SHARE = 0.18  # above this share of carriers a dense product takes less time
 ENTRIES = 8_000_000  # carriers listed at once
-DENSE_BYTES = 48_000_000  # allele counts held at once
+DENSE_BYTES = 100_000_000  # allele counts held at once
 CACHE_BYTES = 600_000  # of a matrix, walked while it stays in the cache
 COLUMNS = 192
 
@@ -46,14 +48,14 @@ class Result:
 
 
 class Tester:
-    """Tests blocks of variants against one model. One thread at a time may use it."""
+    """Tests blocks of variants against one model. One thread at a time may use it, and its `buffers`."""
 
-    def __init__(self, model: Model, kind: Kind):
+    def __init__(self, model: Model, kind: Kind, buffers: dict[str, np.ndarray]):
         self.model = model
         self._product = Product(model.right, kind)
         self._weighted = Product(model.weighted, kind)
         self._forms = Product(model.form, kind)
-        self._kept: dict[str, np.ndarray] = {}
+        self._kept = buffers
 
     def test(self, packed_BQ: np.ndarray, count_B4: np.ndarray, wanted_B: np.ndarray) -> Result:
         """Statistics of the variants in raw .bed rows [B, bytes] that are `wanted`.
@@ -83,7 +85,8 @@ class Tester:
         carriers = self.model.n - np.maximum(count_B4[rows, HOM1], count_B4[rows, HOM2])
         many = carriers > DENSE_SHARE * self.model.n
         dense = rows[many]
-        at_once = max(1, DENSE_BYTES // len(self.model.other_R))
+        row_bytes = len(self.model.other_R) + 2 * len(self.model.place_O) + len(self.model.first_T)
+        at_once = max(1, DENSE_BYTES // row_bytes)
         for low in range(0, len(dense), at_once):
             yield dense[low : low + at_once], self._dense
         sparse, run = rows[~many], np.cumsum(carriers[~many]) // ENTRIES
@@ -103,7 +106,7 @@ class Tester:
         kernels.quadratic_lists(
             *other, minor.value_b4, model.diagonal_Or, model.pair_O, model.partner_T, model.pair_Tr, g_br
         )
-        self._large_families(np.zeros((b, len(model.dense_basis_Lr))), other, minor, g_br)
+        self._large_families(None, other, minor, g_br)
         return out_bC, e_bX, g_br
 
     def _dense(self, packed_BQ: np.ndarray, minor: _Minor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -127,9 +130,7 @@ class Tester:
             dose_Ob, *other, minor.value_b4, model.diagonal_Or, model.mate_O, model.mate_M, model.pair_M,
             model.pair_Tr, g_br,
         )  # fmt: skip
-        x_bL = np.empty((b, len(model.dense_basis_Lr)))
-        x_bL[:, model.dense_O[model.dense_O >= 0]] = dose_Ob[model.dense_O >= 0].T
-        self._large_families(x_bL, other, minor, g_br)
+        self._large_families(dose_Ob, other, minor, g_br)
         return out_bC, e_bX, g_br
 
     def _buffer(self, name: str, shape: tuple[int, int]) -> np.ndarray:
@@ -155,15 +156,27 @@ class Tester:
         return start_o, entry_o
 
     def _large_families(
-        self, x_bL: np.ndarray, other: tuple[np.ndarray, np.ndarray], minor: _Minor, g_br: np.ndarray
+        self, dose_Ob: np.ndarray | None, other: tuple[np.ndarray, np.ndarray], minor: _Minor, g_br: np.ndarray
     ) -> None:
-        """Add the part of families that are rotated as a whole to `g_br`; x_bL lacks the listed entries."""
-        model = self.model
-        kernels.spread(*other, minor.value_b4, model.dense_O, x_bL)
-        for start, size, offset in zip(model.dense_start_F, model.dense_size_F, model.dense_offset_F, strict=True):
-            u = model.dense_u[offset : offset + size * size].reshape(size, size)
-            rotated_bi = x_bL[:, start : start + size] @ u
-            g_br += rotated_bi**2 @ model.dense_basis_Lr[start : start + size]
+        """Add the part of families that are rotated as a whole to `g_br`; `dose_Ob` lacks the listed entries, and is
+        None where all else is 0."""
+        model, (start_b, entry_o) = self.model, other
+        size_l = len(model.dense_basis_Lr)
+        if size_l == 0:
+            return
+        member_O = model.dense_O >= 0
+        at_once = max(1, DENSE_BYTES // (8 * size_l))
+        for low in range(0, len(g_br), at_once):
+            rows = slice(low, min(low + at_once, len(g_br)))
+            x_bL = np.zeros((rows.stop - low, size_l))
+            if dose_Ob is not None:
+                x_bL[:, model.dense_O[member_O]] = dose_Ob[member_O, rows].T
+            kernels.spread(start_b[low : rows.stop + 1], entry_o, minor.value_b4[rows], model.dense_O, x_bL)
+            for start, size, offset in zip(model.dense_start_F, model.dense_size_F, model.dense_offset_F, strict=True):
+                x_bi = x_bL[:, start : start + size]
+                there = np.flatnonzero(x_bi.any(axis=1))
+                u = model.dense_u[offset : offset + size * size].reshape(size, size)
+                g_br[low + there] += (x_bi[there] @ u) ** 2 @ model.dense_basis_Lr[start : start + size]
 
     def _statistics(
         self, packed_BQ: np.ndarray, minor: _Minor, out_bC: np.ndarray, e_bX: np.ndarray, g_br: np.ndarray

@@ -15,6 +15,7 @@ from udipdist.gwas.model import Model, TraitInDesign, prepare, residualise
 
 log = logging.getLogger(__name__)
 
+SINGULAR = 1e-6  # the smallest eigenvalue of a covariance, of Vg + Ve, that can be worked with
 FEWEST_LEFT = 2  # residual degrees of freedom that every trait must have
 
 
@@ -79,6 +80,8 @@ def fit_group(
     except ArithmeticError as error:
         raise ConfigError(f"weight_tolerance={config.weight_tolerance}: {error}; type a larger one") from None
     frame = models.frame(names).assign(n=n, k=q_NK.shape[1], test=config.test)
+    if config.test == "linear":  # nothing of the kind was estimated
+        frame[["vg", "h2"]] = np.nan
     return model, frame[["trait", "n", "k", "vg", "ve", "h2", "h2_se", "boundary", "test", "vg_se", "ve_se"]]
 
 
@@ -96,9 +99,9 @@ def _null_models(
         return null.given(np.zeros(len(names)), (y_NP**2).sum(axis=0) / (n - k) * scale_P**2)
     if config.null.variance is not None:
         vg_P, ve_P = null.read_components(config.null.variance, names)
-        lowest_P = vg_P * families.d_N.min() + ve_P
-        if (lowest_P <= 0).any():
-            name = names[int(np.argmax(lowest_P <= 0))]
+        lowest_P = (vg_P * families.d_N.min() + ve_P) / (vg_P + ve_P)
+        if (lowest_P < SINGULAR).any():
+            name = names[int(np.argmax(lowest_P < SINGULAR))]
             raise InputError(f"{config.null.variance}: Vg and Ve of {name} give no valid covariance; Ve is too small")
         return null.given(vg_P, ve_P)
     u_NN = families.matrix()

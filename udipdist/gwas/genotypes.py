@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 
 _MAGIC = b"\x6c\x1b\x01"
 _RESTORE = "put it back as it was and run the same command, or start afresh with overwrite=true"
+_LOOK_AT = 100  # rows whose padding is looked at
 _FAM = ["FID", "IID", "father", "mother", "sex", "phenotype"]
 
 
@@ -275,13 +276,23 @@ def _check_bed(prefix: str, n_samples: int, n_variants: int) -> None:
         raise InputError(f"{path}: is in the old person-major order; write it anew with plink --make-bed")
     if magic != _MAGIC:
         raise InputError(f"{path}: is no PLINK 1 .bed (it begins with {magic.hex(' ')}, not {_MAGIC.hex(' ')})")
-    expected = len(_MAGIC) + n_variants * ((n_samples + 3) // 4)
+    row_bytes = (n_samples + 3) // 4
+    expected = len(_MAGIC) + n_variants * row_bytes
     size = path.stat().st_size
     if size != expected:
         raise InputError(
             f"{path}: has {size:,} bytes, but {n_samples:,} people (.fam) and {n_variants:,} variants (.bim) need "
             f"{expected:,}; the file is cut off, or .bim and .fam belong to another .bed"
         )
+    unused = -n_samples % 4
+    with path.open("rb") as file:
+        file.seek(len(_MAGIC))
+        rows = np.frombuffer(file.read(_LOOK_AT * row_bytes), np.uint8).reshape(-1, row_bytes)
+    if unused and (rows[:, -1] >> (8 - 2 * unused)).any():
+        log.warning(
+            "%s: holds genotypes after those of the %d people of the .fam: does the .fam lack lines? Then all is wrong",
+            path, n_samples,
+        )  # fmt: skip
 
 
 _AGREE = (

@@ -10,6 +10,8 @@ import numpy as np
 from udipdist.gwas import tails
 from udipdist.gwas.model import Model, whitening
 
+FEWEST_ROWS = 16
+
 
 class JointTest:
     """Linear: Pillai's trace, whose F is exact. Mixed: z' R^-1 z as chi2_q, R the correlation of the residuals."""
@@ -24,7 +26,7 @@ class JointTest:
         model, q = self._model, self._whiten_Pq.shape[1]
         z_BP = z_BP[:, self._column_P]
         if not model.linear:
-            return tails.log10p_from_chi2(((z_BP @ self._whiten_Pq) ** 2).sum(axis=1), q)
+            return tails.log10p_from_chi2(self._squares(z_BP), q)
         df2 = model.df + 1 - q
         if df2 <= 0:
             return np.full(len(z_BP), np.nan)
@@ -32,5 +34,11 @@ class JointTest:
         with np.errstate(divide="ignore"):
             share_BP = 1 / (1 + model.df / z_BP**2)
         score_BP = np.sign(z_BP) * np.sqrt(share_BP * model.yy_P[self._column_P])
-        share_B = np.minimum(((score_BP @ self._whiten_Pq) ** 2).sum(axis=1), 1 - 1e-15)
+        share_B = np.minimum(self._squares(score_BP), 1 - 1e-15)
         return tails.log10p_from_f((share_B / q) / ((1 - share_B) / df2), q, df2)
+
+    def _squares(self, score_BP: np.ndarray) -> np.ndarray:
+        """Sum of squares of the whitened scores [B]. A few rows are filled up: BLAS would add them in another order."""
+        padded_BP = np.zeros((max(len(score_BP), FEWEST_ROWS), score_BP.shape[1]))
+        padded_BP[: len(score_BP)] = score_BP
+        return ((padded_BP @ self._whiten_Pq) ** 2).sum(axis=1)[: len(score_BP)]

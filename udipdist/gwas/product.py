@@ -3,7 +3,8 @@
 A column of the matrix becomes whole numbers, and those a few digits to the base 256 between -128 and 127. Then
 X @ matrix, for X of allele counts, is as many products of 8-bit integers, summed in 32 bits without rounding: with the
 processor's dot-product instructions four digits take the time of one product in float32. The sums do not depend on
-their order, so the result has the same bits whatever the block, the thread or the machine.
+their order, so the result has the same bits whatever the block or the thread, and, as long as it stays below 2^53
+units, with either kind of product.
 
 The error is that of rounding the matrix to whole units, half a unit an entry.
 
@@ -23,6 +24,7 @@ import torch
 from udipdist.gwas import kernels
 
 PANEL = 256  # people converted to float64 at once, where the processor has no fast 8-bit products
+_LARGEST_TERM = 4 * 128
 _EXACT = 2.0**53  # whole numbers up to this are exact in float64
 
 Kind = Literal["int8", "float64"]
@@ -80,6 +82,8 @@ class Product:
     """X @ matrix for int8 X with entries 0..4, the matrix given by its digits."""
 
     def __init__(self, digits: Digits, kind: Kind):
+        if _LARGEST_TERM * len(digits.digit_RX) >= 2**31:  # a sum could leave int32
+            kind = "float64"
         self.digits, self.kind = digits, kind
         self._digit = torch.from_numpy(digits.digit_RX) if kind == "int8" else digits.digit_RX
 

@@ -70,6 +70,7 @@ def finish(config: GwasConfig, job: shard.Scan, done: list[dict[str, Any]], runn
         running.note(variants=tallies[0])
     if len(config.phenotypes) > 1:
         _finish_tables(config, tallies, masked, running)
+    shard.forget()
     remove(shard.model_dir(config.out))
 
 
@@ -104,7 +105,8 @@ def preview(config: GwasConfig) -> list[str]:
     traits = [len(tables.column_names(path)) for path in config.phenotypes]
     p = sum(traits)
     n_parts = -(-m // config.variants_per_part)
-    block = min(config.block, config.variants_per_part) * _threads(config)
+    row_bytes = -(-n // 4)
+    block = min(config.block, config.variants_per_part, max(1, shard.BLOCK_BYTES // row_bytes)) * _threads(config)
     several = [
         f"{count:,} traits of {path} -> {config.out / name}"
         for name, path, count in zip(names, config.phenotypes, traits, strict=True)
@@ -113,7 +115,7 @@ def preview(config: GwasConfig) -> list[str]:
     return [
         f"{n:,} people with genotypes, {m:,} variants, {p:,} traits, test={config.test}, adjust={config.adjust}",
         f"{n_parts:,} parts of {config.variants_per_part:,} variants, {config.workers} workers (0: this process)",
-        f"memory about {(block * (n * 4 + p * 64) + n * p * 40) / 1e9:.2f} GB a process, "
+        f"memory about {0.5 + (block * (row_bytes + n * 1.5 + p * 30) + n * p * 40) / 1e9:.1f} GB a process, "
         f"disk at most {_output_bytes(m, p) / 1e9:.2f} GB",
         *several,
     ]
@@ -147,12 +149,19 @@ def _make_plan(config: GwasConfig) -> None:
     matrix = relatedness(config, sample)
     require_space(config.out, _output_bytes(bed.n_variants, len(sample.traits)))
     models, frames = [], []
-    for group in sample.groups():
-        model, frame = fit_group(config, sample, group, matrix)
-        models.append(model)
-        frames.append(frame)
-        if len(models) % 50 == 0:
-            log.info("null models of %d groups of traits with the same people are fitted", len(models))
+    remove(shard.model_dir(config.out))
+    try:
+        for i, group in enumerate(sample.groups()):
+            model, frame = fit_group(config, sample, group, matrix)
+            folder = shard.model_dir(config.out) / f"group-{i:05d}"
+            model.save(folder)
+            models.append(Model.load(folder))  # mapped: hundreds of groups need no memory for their models
+            frames.append(frame)
+            if len(models) % 50 == 0:
+                log.info("null models of %d groups of traits with the same people are fitted", len(models))
+    except BaseException:
+        remove(shard.model_dir(config.out))
+        raise
     order = np.argsort(np.concatenate([model.trait_P for model in models]))
     _save(config, bed, sample, models, pd.concat(frames, ignore_index=True).iloc[order], about)
 
@@ -165,12 +174,8 @@ def _save(
     frame: pd.DataFrame,
     about: dict,
 ) -> None:
-    """Write models, and for each table its folder with null.tsv, samples.tsv, dropped.tsv and the empty store; the
-    plan's marker last. `frame` has a row a trait, in order; `about` are facts of the variants."""
-    remove(shard.model_dir(config.out))
-    for i, model in enumerate(models):
-        with publish(shard.model_dir(config.out) / f"group-{i:05d}") as partial:
-            model.save(partial)
+    """Write for each table its folder with null.tsv, samples.tsv, dropped.tsv and the empty store; the plan's marker
+    last. `frame` has a row a trait, in order; `about` are facts of the variants."""
     people: dict[bytes, int] = {}
     entries = []
     for table in sample.tables:

@@ -25,6 +25,8 @@ from udipdist.gwas.model import Model
 from udipdist.gwas.quality import Quality
 from udipdist.gwas.variants import Limits
 
+BLOCK_BYTES = 64_000_000  # of packed rows
+
 
 @dataclass(frozen=True)
 class Scan:
@@ -56,7 +58,7 @@ class Scan:
         stop = start + self.size_of_part(index)
         out = outputs.Block.empty(stop - start, plan.n_traits, len(plan.tables))
         verdict_MT = np.zeros((stop - start, len(plan.tables)), np.uint8)
-        block = min(self.block, -(-(stop - start) // self.threads))
+        block = min(self.block, -(-(stop - start) // self.threads), max(1, BLOCK_BYTES // plan.rows.row_bytes))
         lows = iter(range(start, stop, block))
 
         def work(_: int) -> int:
@@ -128,6 +130,11 @@ class _Plan:
         return len(self.people) - 1
 
 
+def forget() -> None:
+    """Let go of the files of a plan before they are removed."""
+    _load.cache_clear()
+
+
 @lru_cache(maxsize=1)
 def _load(place: Path, stamp: str) -> _Plan:
     """The plan with this stamp. On one thread, so that a decomposition has the same bits in every process."""
@@ -140,7 +147,8 @@ class _Tests:
 
     def __init__(self, plan: _Plan, limits: Limits):
         self._plan, self._limits = plan, limits
-        self._testers = [assoc.Tester(model, product.fastest()) for model in plan.models]
+        buffers: dict[str, np.ndarray] = {}
+        self._testers = [assoc.Tester(model, product.fastest(), buffers) for model in plan.models]
         self.masked = 0  # heterozygous calls of males on X
 
     def run(self, packed_BQ: np.ndarray, start: int, where: slice, out: outputs.Block) -> np.ndarray:
@@ -173,9 +181,13 @@ class _Tests:
             out.n_MT[where, t] = numbers[i].called_B
             out.af1_MT[where, t] = numbers[i].af1_B
             out.hwe_log10p_MT[where, t] = numbers[i].hwe_log10p_B
-        verdict_BT = np.stack([verdict[i] for i in plan.of_table], axis=1)
-        verdict_BT[(verdict_BT == variants.TESTED) & (trait_BT < 0)] = variants.COVARIATES
-        verdict_BT[trait_BT >= 0] = variants.TESTED  # of traits with other people, where they differ
+        verdict_BT = np.full(trait_BT.shape, variants.COVARIATES, np.uint8)
+        for g, t in plan.columns:  # the first reason of any of its groups, where none was tested
+            of_group = verdict[plan.of_group[g]]
+            verdict_BT[:, t] = np.minimum(
+                verdict_BT[:, t], np.where(of_group == variants.TESTED, variants.COVARIATES, of_group)
+            )
+        verdict_BT[trait_BT >= 0] = variants.TESTED
         return verdict_BT
 
 
