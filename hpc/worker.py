@@ -31,7 +31,7 @@ def software(module: str) -> str:
     digest = hashlib.sha256()
     for name in sorted({"hpc", module.partition(".")[0]} - {"__main__"}):
         package = importlib.import_module(name)
-        for folder in sorted(map(Path, package.__path__)):
+        for folder in sorted({Path(folder).resolve() for folder in package.__path__}):
             for path in sorted(folder.rglob("*.py")):
                 digest.update(path.relative_to(folder).as_posix().encode() + path.read_bytes())
     return f"{hpc.__version__} ({digest.hexdigest()[:8]})"
