@@ -9,7 +9,10 @@ from torch.utils.checkpoint import checkpoint
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention (torch's fused kernels); keys that are False in `valid_BT` are not looked at."""
+    """Multi-head self-attention (torch's fused kernels); keys that are False in `valid_BT` are not looked at.
+
+    None stands for all keys: then no mask is made, and every fused kernel can serve.
+    """
 
     def __init__(self, width: int, heads: int, dropout: float):
         super().__init__()
@@ -18,10 +21,11 @@ class Attention(nn.Module):
         self.out = nn.Linear(width, width)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x_BTD: Tensor, valid_BT: Tensor) -> Tensor:
+    def forward(self, x_BTD: Tensor, valid_BT: Tensor | None) -> Tensor:
         batch, tokens, width = x_BTD.shape
         q, k, v = self.qkv(x_BTD).view(batch, tokens, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
-        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=valid_BT[:, None, None, :])
+        mask = None if valid_BT is None else valid_BT[:, None, None, :]
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         return self.dropout(self.out(mixed.transpose(1, 2).reshape(batch, tokens, width)))
 
 
@@ -36,7 +40,7 @@ class Block(nn.Module):
         self.norm_mlp = nn.LayerNorm(width)
         self.mlp = nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, width), nn.Dropout(dropout))
 
-    def forward(self, x_BTD: Tensor, valid_BT: Tensor) -> Tensor:
+    def forward(self, x_BTD: Tensor, valid_BT: Tensor | None) -> Tensor:
         x_BTD = x_BTD + self.attention(self.norm_attention(x_BTD), valid_BT)
         return x_BTD + self.mlp(self.norm_mlp(x_BTD))
 
@@ -50,7 +54,7 @@ class Stack(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.recompute = recompute
 
-    def forward(self, x_BTD: Tensor, valid_BT: Tensor) -> Tensor:
+    def forward(self, x_BTD: Tensor, valid_BT: Tensor | None) -> Tensor:
         for block in self.blocks:
             if self.recompute and torch.is_grad_enabled():
                 x_BTD = checkpoint(block, x_BTD, valid_BT, use_reentrant=False)

@@ -68,8 +68,7 @@ class VitAutoencoder(Autoencoder):
         """[B, L] -> [B, T, V]. Every token of the cohort is decoded; the loss knows which a subject has."""
         code_B1D = self.from_latent(latent)[:, None]
         x_BTD = torch.cat([code_B1D, code_B1D + self.place(self.positions)], dim=1)
-        everywhere = torch.ones(x_BTD.shape[:2], dtype=torch.bool, device=x_BTD.device)
-        return self.to_voxels(self.decoder(x_BTD, everywhere)[:, 1:]) + self.mean
+        return self.to_voxels(self.decoder(x_BTD, None)[:, 1:]) + self.mean
 
     def forward(self, prepared: Tensor) -> tuple[Tensor, Tensor]:
         """[B, T, V] -> (reconstruction [B, T, V], latent [B, L])."""
