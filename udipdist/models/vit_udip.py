@@ -1,7 +1,7 @@
 """The published ViT-UDIP network, faults included, for those who must compare with it (model.compat=vit_udip).
 
-Islam et al., "Vision Transformer Autoencoders for Unsupervised Representation Learning". What it does that `vit_ae` does
-not: every patch of the grid is embedded; the tokens kept are those with brain in any subject of the *batch*, and a
+Islam et al., "Vision Transformer Autoencoders for Unsupervised Representation Learning". What it does that `vit_ae`
+does not: every patch of the grid is embedded; the tokens kept are those with brain in any subject of the *batch*, and a
 subject's empty ones among them take part in attention and pooling, so that a latent depends on the batch-mates; and a
 token carries the position code of another place. The paper does not say how the sine-cosine codes share the width among
 axes and frequencies; those of `vit_ae` are used. The initial weights are torch's.
@@ -20,8 +20,8 @@ from udipdist.models.tokens import Patcher, foreground, sincos_positions
 def scrambled(patcher: Patcher) -> Tensor:
     """The coordinates [T, 3] that the published code gives to the tokens of a whole grid.
 
-    The tokens run over (x, y, z) with z fastest; the published codes run over (y, x, z), because numpy's `meshgrid` swaps
-    the first two axes unless it is told not to. On the paper's grid of 13 x 14 x 13, 98.9 % of the tokens get the
+    The tokens run over (x, y, z) with z fastest; the published codes run over (y, x, z), because numpy's `meshgrid`
+    swaps the first two axes unless it is told not to. On the paper's grid of 13 x 14 x 13, 98.9 % of the tokens get the
     code of another token.
     """
     a, b, c = (torch.arange(n) for n in patcher.grid)
@@ -30,7 +30,7 @@ def scrambled(patcher: Patcher) -> Tensor:
 
 
 class PublishedVit(Autoencoder):
-    """Patches [B, T, V] of the whole grid -> latent [B, D] -> patches [B, T, V]; the latent is the mean of the tokens."""
+    """Patches [B, T, V] of the whole grid -> latent [B, D], the mean of the tokens -> patches [B, T, V]."""
 
     def __init__(
         self,
