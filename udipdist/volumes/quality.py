@@ -1,0 +1,417 @@
+"""Quality of each scan of a store: figures, suspicion of a left-right flip, and outliers by a robust rule.
+
+The figures come from numbers and a thumbnail that ingest takes of each scan in its one pass over the voxels, so a
+cohort of 40,000 is judged in bounded memory without reading a volume again. Nobody is dropped: outliers are listed.
+
+Shapes: N subjects, B of them at once, K blocks of the thumbnail, Q nuisance patterns.
+"""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import io
+import logging
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import zarr
+
+from hpc import files, store
+from hpc.errors import InputError
+
+log = logging.getLogger(__name__)
+BLOCK_MM = 8.0  # edge of a block of the thumbnail
+FEWEST = 10  # scans of which a median and a spread are taken
+FEWEST_FOR_FLIP = 20
+DEVIATIONS = 5.0  # robust standard deviations from the median at which a figure is an outlier
+_TEMPLATE = "datasets/data/mni_icbm152_t1_tal_nlin_sym_09a_converted.nii.gz"
+_BRAIN = 0.2  # of the template's brightest voxel: nilearn's threshold for the brain mask
+_ROWS = 256  # subjects whose thumbnails are in memory at once
+_MAD = 1.4826  # median absolute deviation -> standard deviation of a normal distribution
+_LISTED = 20
+
+
+# ------------------------------------------------------------------------------------- what ingest takes of each scan
+
+
+def template_mask(shape: Sequence[int], affine: np.ndarray) -> np.ndarray | None:
+    """The brain of MNI152 on the grid of a store, bool [x, y, z]; None where the grid holds less than half of it.
+
+    affine: voxel -> mm, [4, 4]. It is nilearn's brain mask (ICBM 2009a, 1 mm, threshold 0.2), nearest neighbour. What
+    is None is said in the log: such volumes are not in MNI space. Raises InputError where nilearn's file is not there.
+    """
+    brain, place = _template()
+    step = np.linalg.inv(place) @ affine
+    index = [
+        np.floor(
+            step[a, 0] * np.arange(shape[0])[:, None, None]
+            + step[a, 1] * np.arange(shape[1])[None, :, None]
+            + step[a, 2] * np.arange(shape[2])[None, None, :]
+            + (step[a, 3] + 0.5)
+        ).astype(np.int32)
+        for a in range(3)
+    ]
+    inside = np.logical_and.reduce([(i >= 0) & (i < n) for i, n in zip(index, brain.shape, strict=True)])
+    x, y, z = (np.where(inside, i, 0) for i in index)
+    mask = brain[x, y, z] & inside
+    share = mask.sum() * abs(np.linalg.det(affine[:3, :3])) / brain.sum()  # the template has voxels of 1 mm3
+    if share < 0.5:
+        log.warning(
+            "the grid of the volumes holds %.0f %% of the MNI152 brain, so they are not in MNI space: their overlap "
+            "with it is not judged",
+            100 * share,
+        )
+        return None
+    return mask
+
+
+@cache
+def _template() -> tuple[np.ndarray, np.ndarray]:
+    """The brain mask of nilearn's template and its affine, read from the installed package."""
+    spec = importlib.util.find_spec("nilearn")  # found, not imported: that would take two seconds
+    path = Path(spec.origin).parent / _TEMPLATE if spec is not None and spec.origin is not None else None
+    if path is None or not path.exists():
+        raise InputError("nilearn's MNI152 template is not installed; pip install 'nilearn>=0.12'")
+    image = nib.load(path)
+    values = np.asarray(image.dataobj, np.float32)
+    return values > _BRAIN * values.max(), image.affine
+
+
+def block(zooms: Sequence[float]) -> int:
+    """Voxels along the edge of a block of the thumbnail: about 8 mm, 1 for coarse volumes."""
+    return max(1, round(BLOCK_MM / float(np.prod(zooms)) ** (1 / 3)))
+
+
+def thumbnail_shape(shape: Sequence[int], edge: int) -> tuple[int, int, int]:
+    """Blocks along x, y, z that cover a volume."""
+    x, y, z = (-(-n // edge) for n in shape)
+    return x, y, z
+
+
+def thumbnail_offset(shape: Sequence[int], edge: int) -> tuple[int, int, int]:
+    """Voxel i along an axis lies in block (i + offset) // edge: the padding is shared by both ends."""
+    x, y, z = ((t * edge - n) // 2 for t, n in zip(thumbnail_shape(shape, edge), shape, strict=True))
+    return x, y, z
+
+
+def thumbnail(normalised: np.ndarray, edge: int) -> np.ndarray:
+    """Means over blocks of edge^3 voxels of a z-scored volume (background and padding 0), float32 [tx, ty, tz]."""
+    blocks, offset = thumbnail_shape(normalised.shape, edge), thumbnail_offset(normalised.shape, edge)
+    padding = [(o, t * edge - n - o) for n, t, o in zip(normalised.shape, blocks, offset, strict=True)]
+    cut = np.pad(normalised, padding).reshape(blocks[0], edge, blocks[1], edge, blocks[2], edge)
+    return cut.mean(axis=(1, 3, 5), dtype=np.float64).astype(np.float32)
+
+
+# ----------------------------------------------------------------------------------------------- figures of a cohort
+
+
+@dataclass(frozen=True)
+class Rule:
+    """When a figure makes an outlier: DEVIATIONS robust SD from the median and `floor` away from it.
+
+    `scale` says on which scale the SD is taken: log (gains multiply), atanh (correlations), or as it is. `low_only`:
+    high values are good. The floor is a share of the median on the log scale, else in units of the figure.
+    """
+
+    name: str
+    words: str
+    scale: str
+    floor: float
+    low_only: bool = False
+
+
+RULES = (
+    Rule("foreground", "share of the grid that is foreground", "log", 0.10),
+    Rule("mean", "mean intensity", "log", 0.25),
+    Rule("std", "SD of intensity", "log", 0.25),
+    Rule("overlap", "overlap with the template", "linear", 0.05, low_only=True),
+    Rule("correlation", "correlation with the cohort", "atanh", 0.05, low_only=True),
+)
+FIGURES = (*(rule.name for rule in RULES), "asymmetry")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Median of a figure over the valid subjects, and where an outlier begins (nan: no limit on that side)."""
+
+    median: float
+    low: float
+    high: float
+
+
+def assess(place: Path, failures: Mapping[int, str], template_voxels: int | None) -> dict[str, Any]:
+    """Judge the scans of one group of a store, before it is sealed; writes the arrays `qc_*` [N] into it.
+
+    Reads the arrays [N] `valid`, `mean`, `std`, `foreground` (voxels), `foreground_in_template` (voxels; only where
+    there is a template), `thumbnail` [N, tx, ty, tz] (see `thumbnail`), and the shape of `image`. `failures`: reason
+    by row of the subjects that are not valid. `template_voxels`: of `template_mask`, None where there is none.
+    Returns facts for the manifest.
+    """
+    subjects, valid = store.get(place, "subject"), store.get(place, "valid").astype(bool)
+    voxels = math.prod(store.Layout(place / "image").row_shape)
+    n = np.where(valid, store.get(place, "foreground"), np.nan).astype(np.float64)
+    figures = {"foreground": n / voxels, "mean": store.get(place, "mean"), "std": store.get(place, "std")}
+    figures["overlap"] = np.full(len(valid), np.nan)
+    if template_voxels is not None:
+        figures["overlap"] = 2 * store.get(place, "foreground_in_template") / (n + template_voxels)
+    figures["correlation"], figures["asymmetry"] = likeness(
+        zarr.open_array(place / "thumbnail", mode="r", zarr_format=3), valid
+    )
+    limits = {rule.name: limits_of(rule, figures[rule.name][valid]) for rule in RULES}
+    flip = flip_limit(figures["asymmetry"][valid])
+    reasons = [_reasons(figures, limits, flip, i) if valid[i] else [] for i in range(len(valid))]
+    for name in ("foreground", "overlap", "correlation", "asymmetry"):  # mean and std are there already
+        store.put(place, f"qc_{name}", figures[name], ("subject",))
+    store.put(place, "qc_outlier", np.array([bool(r) for r in reasons]), ("subject",))
+    text = [failures.get(i, "is not valid") if not valid[i] else "; ".join(r) for i, r in enumerate(reasons)]
+    store.put(place, "qc_reasons", np.array(text, dtype=object), ("subject",))
+    outliers = [i for i, r in enumerate(reasons) if r]
+    return {
+        "outliers": len(outliers),
+        "outlier_subjects": [f"{subjects[i]}: {'; '.join(reasons[i])}" for i in outliers[:_LISTED]],
+        "flips_suspected": sum(any(r.startswith("left and right") for r in listed) for listed in reasons),
+        "flip_limit": flip,  # None: the cohort is too small or too symmetric to tell
+        "limits": {
+            name: {key: None if math.isnan(v) else v for key, v in vars(limit).items()}
+            for name, limit in limits.items()
+            if limit is not None
+        },
+    }
+
+
+def likeness(thumbnails: Any, valid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of each subject the correlation with the mean of the others, and that of the antisymmetric parts; float64 [N].
+
+    thumbnails: [N, tx, ty, tz], an array or anything that is sliced like one; it is read twice, _ROWS rows at a time.
+    The antisymmetric part is what a thumbnail differs from its mirror image, where x runs from left to right. Before
+    it is compared, what a shift, a tilt or a shading from left to right would make of the symmetric mean brain is
+    projected out (to first order), so that it is the shape that is compared. NaN where nothing can be said.
+    """
+    total, filled, n = np.zeros(thumbnails.shape[1:]), np.zeros(thumbnails.shape[1:], np.int64), int(valid.sum())
+    for rows in _batches(valid):
+        values = _rows(thumbnails, rows)
+        total += values.sum(0, dtype=np.float64)
+        filled += (values != 0).sum(0)
+    correlation, asymmetry = np.full(len(valid), np.nan), np.full(len(valid), np.nan)
+    if n < 2:
+        return correlation, asymmetry
+    brain = filled * 20 >= n  # foreground in one subject of 20
+    mirror = _Mirror.of(total / n, brain)
+    total_asymmetry_K = mirror.odd(total[None])[0]
+    for rows in _batches(valid):
+        values = _rows(thumbnails, rows)
+        own_BK = values[:, brain].astype(np.float64)
+        correlation[rows] = _cosine(_centred(own_BK), _centred((total[brain] - own_BK) / (n - 1)))
+        odd_BK = mirror.odd(values)
+        asymmetry[rows] = _cosine(odd_BK, total_asymmetry_K - odd_BK)
+    return correlation, asymmetry
+
+
+@dataclass(frozen=True)
+class _Mirror:
+    """Takes antisymmetric parts: `plane` is the sum of the indices x of two blocks that are mirror images."""
+
+    plane: int
+    pairs: np.ndarray  # bool [tx, ty, tz]: brain on both sides
+    nuisance_QK: np.ndarray  # orthonormal
+
+    @classmethod
+    def of(cls, mean: np.ndarray, brain: np.ndarray) -> _Mirror:
+        """The plane through the middle of the mean brain, and what pose and shading make of that brain."""
+        x, y, z = (
+            np.arange(n, dtype=np.float64).reshape([-1 if a == b else 1 for b in range(3)])
+            for a, n in enumerate(mean.shape)
+        )
+        plane = round(2 * float((x * brain).sum() / max(brain.sum(), 1)))
+        pairs = brain & _reflected(brain, plane)
+        even = (mean + _reflected(mean, plane)) / 2
+        slope_x, slope_y, slope_z = (np.gradient(even, axis=a) if even.shape[a] > 1 else 0 * even for a in range(3))
+        from_middle = x - plane / 2
+        patterns = [
+            slope_x,  # a shift to the side
+            (y - y.mean()) * slope_x - from_middle * slope_y,  # turned about z
+            (z - z.mean()) * slope_x - from_middle * slope_z,  # tilted about y
+            from_middle * even,  # a gradient of contrast
+            from_middle * np.ones_like(even),  # a gradient of brightness
+        ]
+        flat = np.stack([np.broadcast_to(p, mean.shape)[pairs] for p in patterns])
+        _, size, basis = np.linalg.svd(flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-300), False)
+        return cls(plane, pairs, basis[size > 1e-6])
+
+    def odd(self, values: np.ndarray) -> np.ndarray:
+        """Antisymmetric parts without the nuisance, [B, tx, ty, tz] -> float64 [B, K]."""
+        odd = values.astype(np.float64)
+        odd = (odd - np.stack([_reflected(v, self.plane) for v in odd]))[:, self.pairs] / 2
+        return odd - (odd @ self.nuisance_QK.T) @ self.nuisance_QK
+
+
+def _reflected(values: np.ndarray, plane: int) -> np.ndarray:
+    """values[plane - x]; 0 or False outside."""
+    result = np.zeros_like(values)
+    x = np.arange(values.shape[0])
+    x = x[(plane - x >= 0) & (plane - x < values.shape[0])]
+    result[x] = values[plane - x]
+    return result
+
+
+def _batches(valid: np.ndarray) -> Iterator[np.ndarray]:
+    """Rows of valid subjects, at most _ROWS at a time, of the same stretch of the array."""
+    for start in range(0, len(valid), _ROWS):
+        rows = start + np.flatnonzero(valid[start : start + _ROWS])
+        if len(rows):
+            yield rows
+
+
+def _rows(thumbnails: Any, rows: np.ndarray) -> np.ndarray:
+    first = int(rows[0])
+    return np.asarray(thumbnails[first : int(rows[-1]) + 1])[rows - first]
+
+
+def _centred(values: np.ndarray) -> np.ndarray:
+    return values - values.mean(axis=1, keepdims=True)
+
+
+def _cosine(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Of the rows; NaN where one of them is 0."""
+    length = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    product = np.einsum("bk,bk->b", a, b)
+    return np.divide(product, length, out=np.full(len(a), np.nan), where=length > 1e-12 * a.shape[1])
+
+
+# ---------------------------------------------------------------------------------------------------------- the rules
+
+
+def limits_of(rule: Rule, values: np.ndarray) -> Limits | None:
+    """Where a figure becomes an outlier, from its median and median absolute deviation (x 1.4826) over a cohort.
+
+    None for fewer than FEWEST finite values. On the log scale a median of 0 or less is judged as it is.
+    """
+    values = values[np.isfinite(values)]
+    if len(values) < FEWEST:
+        return None
+    median = float(np.median(values))
+    log_scale = rule.scale == "log" and median > 0
+    if log_scale:
+        there, back = (lambda v: np.log(np.maximum(v, 1e-300))), np.exp
+        nearest = (median / (1 + rule.floor), median * (1 + rule.floor))
+    else:
+        there, back = (np.arctanh, np.tanh) if rule.scale == "atanh" else (np.asarray, np.asarray)
+        reach = rule.floor * (abs(median) if rule.scale == "log" else 1)
+        nearest = (median - reach, median + reach)
+    if rule.scale == "atanh":
+        values, median = np.clip(values, -1 + 1e-12, 1 - 1e-12), min(median, 1 - 1e-12)
+    middle = float(there(median))
+    spread = DEVIATIONS * _MAD * float(np.median(np.abs(there(values) - middle)))
+    low = min(float(back(middle - spread)), nearest[0])
+    high = math.nan if rule.low_only else max(float(back(middle + spread)), nearest[1])
+    return Limits(median, low, high)
+
+
+def flip_limit(asymmetry: np.ndarray) -> float | None:
+    """Below which correlation of antisymmetric parts a scan is suspected to be flipped; None where that cannot be told.
+
+    Brains are not symmetric (the right frontal and the left occipital lobe reach further: LeMay 1976, Ann N Y Acad
+    Sci 280:349), so a scan's antisymmetric part is correlated with that of the cohort, positively, and negatively
+    where left and right are exchanged. With m the median of |r| and s its robust SD, the limit is -m / 2: nearer to
+    -m, where flipped scans lie, than to m. It is told only where m >= 3 s, so that both lie far from the limit
+    (4.5 s and 1.5 s), and where most scans agree with each other.
+    """
+    r = asymmetry[np.isfinite(asymmetry)]
+    if len(r) < FEWEST_FOR_FLIP:
+        return None
+    size = float(np.median(np.abs(r)))
+    spread = _MAD * float(np.median(np.abs(np.abs(r) - size)))
+    return -size / 2 if size >= 3 * spread and np.median(r) > 0 and size > 1e-6 else None
+
+
+def _reasons(
+    figures: Mapping[str, np.ndarray], limits: Mapping[str, Limits | None], flip: float | None, i: int
+) -> list[str]:
+    """Why subject i is an outlier; empty where it is none."""
+    reasons = []
+    for rule in RULES:
+        limit, value = limits[rule.name], float(figures[rule.name][i])
+        if limit is None:
+            continue
+        if value < limit.low:
+            reasons.append(f"{rule.words} {value:.4g} is low (median {limit.median:.4g}, limit {limit.low:.4g})")
+        elif value > limit.high:
+            reasons.append(f"{rule.words} {value:.4g} is high (median {limit.median:.4g}, limit {limit.high:.4g})")
+    asymmetry = float(figures["asymmetry"][i])
+    if flip is not None and asymmetry < flip:
+        reasons.append(
+            f"left and right may be exchanged: its asymmetry correlates {asymmetry:.3f} with that of the cohort "
+            f"(limit {flip:.3f})"
+        )
+    return reasons
+
+
+# ----------------------------------------------------------------------------------------------------------- the table
+
+
+def table_path(out: Path) -> Path:
+    """The table of figures, beside the store."""
+    return out.with_name(out.stem + ".qc.tsv")
+
+
+def sheet_path(out: Path) -> Path:
+    """The contact sheet, beside the store."""
+    return out.with_name(out.stem + ".qc.png")
+
+
+def publish(out: Path, groups: Mapping[str, Path]) -> None:
+    """After `assess`: the table and the contact sheet beside the store `out`, and the outliers in the log.
+
+    `groups`: the place of each modality; '' as the name of the only one.
+    """
+    from udipdist.volumes import contact_sheet  # draws with matplotlib
+
+    write_table(out, groups)
+    contact_sheet.write(sheet_path(out), groups)
+    for modality, place in groups.items():
+        marked = np.flatnonzero(store.get(place, "qc_outlier"))
+        subjects, reasons = store.get(place, "subject"), store.get(place, "qc_reasons")
+        for i in marked[:_LISTED]:
+            log.warning("ingest: %s looks unusual: %s", " ".join([subjects[i], modality]).strip(), reasons[i])
+        if len(marked) > _LISTED:
+            log.warning("ingest: and %d more %s", len(marked) - _LISTED, modality)
+        if len(marked):
+            log.warning(
+                "ingest: %d of %d scans look unusual; none is left out. Look at them in %s, and at one whole with:\n"
+                "  udipdist volumes store=%s out=look.nii.gz subjects=[%s]%s",
+                len(marked),
+                int(store.get(place, "valid").sum()),
+                sheet_path(out),
+                out,
+                subjects[marked[0]],
+                f" modality={modality}" if modality else "",
+            )
+
+
+COLUMNS = ("FID", "IID", "modality", *FIGURES, "outlier", "reasons")
+
+
+def write_table(out: Path, groups: Mapping[str, Path]) -> None:
+    """NAME.qc.tsv: a row a subject and modality. `groups`: the place of each modality ('' where there is one unnamed).
+
+    `outlier` is yes or no, or failed where there is no scan; `reasons` say why.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, delimiter="\t", lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for modality, place in groups.items():
+        ids, valid = [store.get(place, name) for name in ("fid", "subject")], store.get(place, "valid")
+        outlier, reasons = store.get(place, "qc_outlier"), store.get(place, "qc_reasons")
+        columns = [store.get(place, name if name in ("mean", "std") else f"qc_{name}") for name in FIGURES]
+        for i in range(len(valid)):
+            values = ["NA" if math.isnan(c[i]) else f"{c[i]:.6g}" for c in columns]
+            state = "failed" if not valid[i] else "yes" if outlier[i] else "no"
+            writer.writerow([*(str(column[i]) for column in ids), modality, *values, state, str(reasons[i])])
+    files.publish_text(table_path(out), text.getvalue())
