@@ -2,15 +2,18 @@
 
 A *row* is what one index of the first axis selects; it is one chunk. Rows are packed into shards of a fixed number
 of rows, one file each, so a writer that owns a shard shares no file with another writer. zarr-python creates
-the metadata and can read and write everything here; `write_shard` and `RowReader` handle the shard files
+the metadata and can read and write everything here; `write_shard`, `RowReader` and `MappedRows` handle the shard files
 themselves (Zarr v3 sharding codec, version 1.0), because that needs memory for one row instead of one shard when
-writing, and microseconds instead of a millisecond for each small row when reading.
+writing, and microseconds instead of a millisecond for each small row when reading. Rows that are not compressed lie in
+the shard as they lie in memory, so that reading one is copying it out of the page cache.
 
 A store becomes a group, and can be opened, when `seal` writes the group's metadata last.
 """
 
 from __future__ import annotations
 
+import math
+import mmap
 import os
 import struct
 import warnings
@@ -33,14 +36,23 @@ COMPRESSION = {"cname": "lz4", "clevel": 5, "shuffle": "shuffle"}
 _EMPTY = 2**64 - 1  # offset and length of a chunk that is not stored
 _ENTRY = 16  # bytes of an index entry: offset and length, both uint64 little-endian
 _CHECKSUM = 4  # bytes of the CRC-32C behind the index
+_ALIGNMENT = 64  # bytes, a cache line: where rows that are not compressed begin
+_PAGE = mmap.PAGESIZE
 
 
 def create_rows(
-    place: str | Path, name: str, shape: Sequence[int], dtype: Any, dims: Sequence[str], rows_per_shard: int
+    place: str | Path,
+    name: str,
+    shape: Sequence[int],
+    dtype: Any,
+    dims: Sequence[str],
+    rows_per_shard: int,
+    compressed: bool = True,
 ) -> Path:
     """An empty array of zeros `place/name` whose chunks are rows, `rows_per_shard` of them in one file.
 
-    What an earlier call left at that place is removed. Returns the path of the array.
+    Rows that are not `compressed` can be mapped into memory (MappedRows). What an earlier call left at that place is
+    removed. Returns the path of the array.
     """
     path, row = Path(place) / name, tuple(shape[1:])
     if path.exists():
@@ -51,7 +63,7 @@ def create_rows(
         dtype=np.dtype(dtype).newbyteorder("="),
         chunks=(1, *row),
         shards=(rows_per_shard, *row),
-        compressors=BloscCodec(**COMPRESSION),
+        compressors=BloscCodec(**COMPRESSION) if compressed else None,
         dimension_names=list(dims),
         fill_value=0,
     )
@@ -113,13 +125,16 @@ class Layout:
         except (FileNotFoundError, ValueError) as error:
             raise InputError(f"{self.path}: is not a Zarr v3 array ({error})") from None
         self.shape, self.dtype = array.shape, array.dtype
+        self.stored_dtype = self.dtype.newbyteorder("<")
         self.row_shape = self.shape[1:]
+        self.row_bytes = math.prod(self.row_shape) * self.dtype.itemsize
         self.fill_value = array.fill_value
         if not _is_by_rows(array):
             raise InputError(
-                f"{self.path}: is not stored as blosc-compressed rows in shards (chunks {array.chunks}, shards "
-                f"{array.shards}); make the store again with this software"
+                f"{self.path}: is not stored as rows in shards, compressed by blosc or not at all (chunks "
+                f"{array.chunks}, shards {array.shards}); make the store again with this software"
             )
+        self.compressed = len(array.metadata.codecs[0].codecs) > 1
         self.rows_per_shard = array.shards[0]
         self.n_shards = -(-self.shape[0] // self.rows_per_shard)
 
@@ -138,11 +153,13 @@ class Layout:
 def write_shard(layout: Layout, shard: int, rows: Iterable[np.ndarray | None]) -> None:
     """Write one whole shard, published by one rename; `rows` gives each of its rows in order, None for zeros.
 
-    One row is compressed while the next is made. The bytes depend on the rows only: compression runs outside the
-    main thread, where blosc uses one thread, because with several it puts blocks in the order they get ready.
+    One row is compressed and written while the next is made, so each row given is an array of its own. The bytes
+    depend on the rows only: compression runs outside the main thread, where blosc uses one thread, because with several
+    it puts blocks in the order they get ready.
     """
     expected = layout.rows_of_shard(shard)
-    compressor = Blosc(COMPRESSION["cname"], COMPRESSION["clevel"], Blosc.SHUFFLE)
+    compress = Blosc(COMPRESSION["cname"], COMPRESSION["clevel"], Blosc.SHUFFLE).encode
+    encode, alignment = (compress, 1) if layout.compressed else (_as_bytes, _ALIGNMENT)
     index = np.full((layout.rows_per_shard, 2), _EMPTY, dtype="<u8")
     count = 0
     with publish(layout.shard_path(shard)) as partial, partial.open("wb") as file, ThreadPoolExecutor(1) as thread:
@@ -151,10 +168,10 @@ def write_shard(layout: Layout, shard: int, rows: Iterable[np.ndarray | None]) -
             if count > len(expected):
                 raise ValueError(f"{layout.path}: shard {shard} holds {len(expected)} rows, and more are given")
             if waiting is not None:
-                _append(file, index, count - 2, waiting.result())
-            waiting = None if row is None else thread.submit(compressor.encode, _checked(row, layout))
+                _append(file, index, count - 2, waiting.result(), alignment)
+            waiting = None if row is None else thread.submit(encode, _checked(row, layout))
         if waiting is not None:
-            _append(file, index, count - 1, waiting.result())
+            _append(file, index, count - 1, waiting.result(), alignment)
         if count != len(expected):
             raise ValueError(f"{layout.path}: shard {shard} holds {len(expected)} rows, and {count} are given")
         entries = index.tobytes()
@@ -191,7 +208,10 @@ class RowReader:
         offset, length = (int(v) for v in index[place])
         data = _read_at(layout.shard_path(shard), offset, length)
         try:
-            decompress(data, out)
+            if layout.compressed:
+                decompress(data, out)
+            else:
+                out[...] = np.frombuffer(data, layout.stored_dtype).reshape(layout.row_shape)
         except (RuntimeError, ValueError) as error:
             raise InputError(
                 f"{layout.shard_path(shard)}: row {i} is damaged ({error}); make the store again"
@@ -206,6 +226,81 @@ class RowReader:
         return self._indices[shard]
 
 
+class MappedRows:
+    """The rows of an array that is not compressed as memory, of which all processes of a machine share one copy.
+
+    Threads may share it. Pickling carries no data: the process that gets it maps the files anew. Raises InputError
+    where the array is compressed, and, when a row of it is first asked for, where a shard is gone or cut off.
+    """
+
+    def __init__(self, path: str | Path):
+        self.layout = Layout(path)
+        if self.layout.compressed:
+            raise InputError(f"{path}: is compressed, so it cannot be mapped into memory; read it by rows")
+        self._shards: dict[int, tuple[np.ndarray, list[int]]] = {}
+
+    def __len__(self) -> int:
+        return self.layout.shape[0]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"layout": self.layout, "_shards": {}}
+
+    def view(self, i: int) -> np.ndarray:
+        """Row `i`, read-only, without a copy."""
+        layout = self.layout
+        if not 0 <= i < layout.shape[0]:
+            raise IndexError(f"{layout.path}: row {i} of {layout.shape[0]}")
+        data = self._bytes(i)
+        if data is None:
+            zeros = np.zeros(layout.row_shape, layout.dtype)
+            zeros.flags.writeable = False
+            return zeros
+        return data.view(layout.stored_dtype).reshape(layout.row_shape)
+
+    def copy(self, rows: Iterable[int], out: np.ndarray) -> np.ndarray:
+        """Copy some rows into `out` [B, ...] and return it."""
+        for place, i in enumerate(rows):
+            out[place] = self.view(i)
+        return out
+
+    def touch(self, rows: Iterable[int]) -> None:
+        """Bring rows into the page cache, and into the memory map of this process."""
+        for i in rows:
+            data = self._bytes(i)
+            if data is not None:
+                data[::_PAGE].max()
+
+    def _bytes(self, i: int) -> np.ndarray | None:
+        """The bytes of row `i`; None where it is not stored, for it is zeros."""
+        shard, place = divmod(int(i), self.layout.rows_per_shard)
+        if shard not in self._shards:  # two threads may both map it: the second map replaces the first
+            self._shards[shard] = self._map(shard)
+        data, starts = self._shards[shard]
+        start = starts[place]
+        return None if start < 0 else data[start : start + self.layout.row_bytes]
+
+    def _map(self, shard: int) -> tuple[np.ndarray, list[int]]:
+        """A shard's bytes, and where each of its rows starts in them (-1: not stored)."""
+        layout, path = self.layout, self.layout.shard_path(shard)
+        try:
+            with path.open("rb") as file:
+                index = _read_index(path, layout.rows_per_shard)
+                data = np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
+        except (OSError, ValueError) as error:
+            if isinstance(error, InputError):
+                raise
+            raise InputError(f"{path}: cannot be mapped into memory ({error}); make the store again") from None
+        stored = index[:, 0] != _EMPTY
+        offsets, lengths = index[stored].T
+        behind = len(data) - layout.rows_per_shard * _ENTRY - _CHECKSUM  # a map of a cut-off file would end the process
+        if (lengths != layout.row_bytes).any() or (offsets > behind - layout.row_bytes).any():
+            raise InputError(
+                f"{path}: its rows are not where its index says; the file is damaged, make the store again"
+            )
+        starts = np.where(stored, index[:, 0], 0).astype(np.int64)
+        return data, np.where(stored, starts, -1).tolist()
+
+
 def _is_by_rows(array: zarr.Array) -> bool:
     codecs = array.metadata.codecs
     if array.ndim < 2 or len(codecs) != 1 or not isinstance(codecs[0], ShardingCodec):
@@ -214,7 +309,7 @@ def _is_by_rows(array: zarr.Array) -> bool:
     return (
         tuple(sharding.chunk_shape) == (1, *array.shape[1:])
         and tuple(array.shards[1:]) == array.shape[1:]
-        and [type(codec) for codec in sharding.codecs] == [BytesCodec, BloscCodec]
+        and [type(codec) for codec in sharding.codecs] in ([BytesCodec, BloscCodec], [BytesCodec])
         and [type(codec) for codec in sharding.index_codecs] == [BytesCodec, Crc32cCodec]
         and sharding.index_location.value == "end"
         and array.metadata.chunk_key_encoding.to_dict() == {"name": "default", "configuration": {"separator": "/"}}
@@ -229,7 +324,12 @@ def _checked(row: np.ndarray, layout: Layout) -> np.ndarray:
     return np.ascontiguousarray(row, dtype=layout.dtype.newbyteorder("<"))
 
 
-def _append(file: BinaryIO, index: np.ndarray, place: int, data: bytes) -> None:
+def _as_bytes(row: np.ndarray) -> memoryview:
+    return row.reshape(-1).view(np.uint8).data
+
+
+def _append(file: BinaryIO, index: np.ndarray, place: int, data: bytes | memoryview, alignment: int) -> None:
+    file.write(bytes(-file.tell() % alignment))
     index[place] = file.tell(), len(data)
     file.write(data)
 
