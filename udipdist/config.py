@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from hpc.cluster import ClusterConfig
 from hpc.config import Config, merge
@@ -18,6 +18,7 @@ Positive = Annotated[int, Field(gt=0)]
 NonNegative = Annotated[int, Field(ge=0)]
 Probability = Annotated[float, Field(gt=0, le=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
+Volumes = Annotated[str, BeforeValidator(lambda value: str(value) if isinstance(value, Path) else value)]
 
 
 class VerbConfig(Config):
@@ -153,14 +154,66 @@ class SimulateConfig(VerbConfig):
 class IngestConfig(VerbConfig):
     """NIfTI volumes -> the chunked volume store."""
 
-    volumes: Path = Field(description="a folder of .nii/.nii.gz, or a CSV with EID (and FID) and a column of paths")
+    volumes: Volumes = Field(
+        description="a folder of .nii/.nii.gz/.mgz, a pattern in quotes ('scans/*/T1.nii.gz'), a CSV with EID (and "
+        "FID) and columns of paths, a BIDS dataset, or a folder of UK Biobank's EID_20252_2_0.zip"
+    )
     out: Path = Field(description="store to write, NAME.zarr")
-    column: str | None = Field(None, description="the CSV's column of paths; default the first that is not an id")
+    column: str | None = Field(None, description="as modalities, with one name")
+    layout: Literal["auto", "folder", "table", "bids", "ukb"] = Field(
+        "auto", description="what volumes is; auto looks; folder: also a pattern"
+    )
+    modalities: tuple[str, ...] = Field(
+        (),
+        description="one or several, as [T1, T2_FLAIR]: columns of the CSV; suffixes of BIDS, with entities to choose "
+        "by (space-MNI_T1w); T1 or T2_FLAIR of UK Biobank. Default the first column, T1w, T1",
+    )
     subjects_per_shard: Positive = Field(64, description="volumes in one file of the store")
     allow_failures: NonNegative = Field(0, description="files that may fail before the exit status says so")
     workers: NonNegative = Field(2, description="Dask worker processes on this machine; 0 works in this one")
     cluster: ClusterConfig = ClusterConfig()
     operational: ClassVar[frozenset[str]] = VerbConfig.operational | {"allow_failures", "cluster"}
+
+    @field_validator("modalities", mode="before")
+    @classmethod
+    def _one_or_several(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
+
+    @field_validator("modalities")
+    @classmethod
+    def _each_once(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(value)) < len(value) or not all(re.fullmatch(r"[^./\\][^/\\]*", name) for name in value):
+            raise ValueError(f"{list(value)}: needs different names without / in them, as [T1, T2_FLAIR]")
+        return value
+
+
+# ----------------------------------------------------------------------------------------------------- volumes
+
+
+class VolumesConfig(VerbConfig):
+    """A volume store -> files of other programs, one a subject: NIfTI, NIfTI-Zarr or OME-Zarr."""
+
+    store: Path = Field(description="volume store that ingest wrote")
+    out: Path = Field(description="folder to write: a file (or Zarr group) a subject, and files.tsv")
+    format: Literal["nifti", "nifti-zarr", "ome-zarr"] = Field(
+        "nifti", description="nifti: IID.nii.gz; ome-zarr: IID.ome.zarr (0.5, a pyramid); nifti-zarr: both headers"
+    )
+    subjects: str | tuple[str, ...] = Field("all", description="all, or the ids of some: 1001, or [1001, 1002]")
+    modality: str | None = Field(None, description="which one, of a store that has several")
+    orientation: Literal["ras", "source"] = Field(
+        "ras", description="axes of the voxels: ras, as in the store, or as they were in each file"
+    )
+    workers: NonNegative = Field(0, description="Dask worker processes on this machine; 0 works in this one")
+
+    @field_validator("subjects", mode="before")
+    @classmethod
+    def _ids(cls, value: Any) -> Any:
+        if value in ([], ()):
+            raise ValueError("the list is empty; give subjects=all, or some ids")
+        if value == "all":
+            return value
+        entries = value.split(",") if isinstance(value, str) else value if isinstance(value, list | tuple) else [value]
+        return tuple(str(entry).strip() for entry in entries)
 
 
 # ------------------------------------------------------------------------------------------------------- train
@@ -497,8 +550,8 @@ class RunConfig(VerbConfig):
     """The whole pipeline from the user's own files; a stage is skipped if its output is complete and current."""
 
     out: Path = Field(description="folder of the run; each stage has a folder below it")
-    volumes: Path = Field(description="scans of the people to test: a folder or CSV, as in ingest")
-    train_volumes: Path | None = Field(None, description="scans of the people to train on; default the same")
+    volumes: Volumes = Field(description="scans of the people to test: a folder, pattern, CSV ..., as in ingest")
+    train_volumes: Volumes | None = Field(None, description="scans of the people to train on; default the same")
     genotypes: Path = Field(description="prefix of PLINK .bed/.bim/.fam; {chr} in it stands for 1..22, X, XY")
     covariates: Path | None = Field(None, description="table with FID IID and covariates")
     sparse_grm: Path | None = Field(None, description="prefix of GCTA .grm.sp/.grm.id; without it the test is linear")
@@ -518,3 +571,20 @@ class DemoConfig(VerbConfig):
     seed: NonNegative = Field(1, description="of the cohort and of the network")
     workers: NonNegative = Field(2, description="processes, and ranks of the training")
     stages: dict[str, dict[str, Any]] = Field({}, description="keys for single stages: simulate, train, gwas, loci ...")
+
+
+# ----------------------------------------------------------------------------------------------------- inspect
+
+
+class InspectConfig(Config):
+    """What a file or folder is: what made it from what, whether it is complete, and whether its files are whole.
+
+    The exit code is 0 where it is complete, 3 where it is unfinished, 4 where files are missing or damaged, and 2
+    where there is nothing, or nothing that is known. Inputs that changed since are told, and change nothing of that.
+    """
+
+    path: Path = Field(
+        description="anything that these verbs write or read; its name alone will do: udipdist inspect X"
+    )
+    contents: bool = Field(False, description="read all of it: compare SHA-256 where one is on record, unpack volumes")
+    format: Literal["text", "json"] = Field("text", description="text for people, json for programs")

@@ -146,11 +146,13 @@ def execute_all(steps: list[Step], out: Path, overwrite: bool = False) -> None:
 
 def scans_changed(config: IngestConfig) -> bool:
     """True where a volume is newer than the store made from it (a table's own date does not tell)."""
-    from udipdist.volumes.sources import list_sources
+    from udipdist.volumes.sources import list_cohort
 
     manifest = read_manifest(config.out)
     made = datetime.fromisoformat(manifest["started"]).timestamp() if manifest else 0.0
-    return any(source.path.stat().st_mtime > made for source in list_sources(config.volumes, config.column))
+    cohort = list_cohort(config.volumes, config.layout, config.modalities)
+    scans = [scan for source in cohort.sources for scan in source.scans if scan is not None]
+    return any(path.stat().st_mtime > made for scan in scans for path in scan.files if path.exists())
 
 
 def execute(step: Step, out: Path, overwrite: bool = False) -> None:
@@ -185,7 +187,7 @@ def _check_gwas(steps: list[Step]) -> None:
             check(step.config)
 
 
-def _ingest(name: str, config: RunConfig, volumes: Path, store: Path) -> Step:
+def _ingest(name: str, config: RunConfig, volumes: str, store: Path) -> Step:
     ingest = _stage(IngestConfig, config, "ingest", volumes=volumes, out=store, workers=config.workers)
     return Step(name, "ingest", ingest, store)
 

@@ -1,0 +1,83 @@
+"""Image files of one folder, or those that a pattern with wildcards finds; ids from the names."""
+
+from __future__ import annotations
+
+import glob
+import re
+from pathlib import Path
+
+from hpc.errors import InputError
+from udipdist.volumes.sources.scan import EXTENSIONS, Cohort, Scan, Source, extension_of, once_each
+
+MODALITY = "image"  # what the one modality of files without further information is called
+_WILDCARD = re.compile(r"\[[^]]+\]|[*?]+")
+_EXTENSION = re.compile(r"\.(nii\*|nii\.gz\*?|nii|mgz|mgh)$", re.IGNORECASE)  # at the end of a pattern
+_ACCEPTED = ", ".join("*" + e for e in EXTENSIONS)
+
+
+def list_folder(folder: Path) -> Cohort:
+    """The image files of a folder by name; id = name without extension. Raises InputError where there are none."""
+    listed = []
+    for path in images_in(folder):
+        iid = path.name[: -len(extension_of(path.name))]
+        listed.append(Source(iid, iid, (Scan(path.absolute()),)))
+    if not listed:
+        raise InputError(
+            f"volumes={folder}: holds no {_ACCEPTED}; give another folder, a pattern such as "
+            f"'{folder}/*/T1.nii.gz', or a CSV with EID and paths"
+        )
+    return once_each(MODALITY, listed)
+
+
+def images_in(folder: Path) -> list[Path]:
+    """The image files of a folder, hidden ones left out, sorted by name."""
+    return sorted(
+        path for path in folder.iterdir()
+        if extension_of(path.name) and not path.name.startswith(".") and path.is_file()
+    )  # fmt: skip
+
+
+def is_pattern(volumes: str) -> bool:
+    """True where `volumes` has wildcards (* ? [a-z]) and is not simply the name of a file."""
+    return _WILDCARD.search(volumes) is not None and not Path(volumes).exists()
+
+
+def list_glob(pattern: str) -> Cohort:
+    """The image files that a pattern finds (* ? [a-z]; ** for any folders), sorted by path.
+
+    The id is what the wildcards stand for in the last part of the pattern that has any, from the first wildcard to
+    the last: '1001' of scans/1001_T1.nii.gz by 'scans/*_T1.nii.gz', and of scans/sub-1001/T1.nii.gz by
+    'scans/sub-*/T1.nii.gz'. Raises InputError where nothing is found, or where they stand for nothing.
+    """
+    found = [Path(name).absolute() for name in sorted(glob.glob(pattern, recursive=True)) if extension_of(name)]
+    found = [path for path in found if path.is_file()]
+    if not found:
+        raise InputError(
+            f"volumes={pattern}: finds no {_ACCEPTED}; mend the pattern, and quote it so that the shell leaves it alone"
+        )
+    *folders, last = Path(pattern).parts
+    stem = _EXTENSION.sub("", last)
+    parts = [*folders, stem]
+    wild = [i for i, part in enumerate(parts) if part != "**" and _WILDCARD.search(part)]
+    if not wild:
+        raise InputError(
+            f"volumes={pattern}: does not say what the ids are; put a * where the id stands, or give a CSV with EID "
+            "and paths"
+        )
+    from_end = len(parts) - wild[-1]  # counted from the end, as ** stands for any number of folders
+    signs = list(_WILDCARD.finditer(parts[wild[-1]]))
+    before, behind = signs[0].start(), len(parts[wild[-1]]) - signs[-1].end()  # text around, which stands for itself
+    listed = []
+    for path in found:
+        name = path.parts[-from_end]
+        if from_end == 1 and stem != last:
+            name = name.removesuffix(extension_of(name))
+        iid = name[before : len(name) - behind]
+        iid = iid.removesuffix(extension_of(iid) or "")
+        if not iid:
+            raise InputError(
+                f"volumes={pattern}: the wildcards stand for nothing in {path}, so it has no id; mend the pattern, or "
+                "give a CSV with EID and paths"
+            )
+        listed.append(Source(iid, iid, (Scan(path),)))
+    return once_each(MODALITY, listed)

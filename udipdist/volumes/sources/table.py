@@ -1,0 +1,86 @@
+"""A CSV or TSV of ids and paths, as the published code reads it: EID, and one column of paths for each modality."""
+
+from __future__ import annotations
+
+import csv
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from hpc.errors import InputError, some
+from udipdist.volumes.sources.scan import Cohort, Scan, Source, keep_first
+
+log = logging.getLogger(__name__)
+ID_COLUMNS = ("eid", "iid", "subject")  # compared in lower case, the first that is there counts
+FAMILY_COLUMN = "fid"
+
+
+def list_table(table: Path, modalities: Sequence[str] = ()) -> Cohort:
+    """The subjects of a table, in its order.
+
+    It has a column EID, IID or subject, may have FID (else FID = IID), and names files in the columns `modalities`, by
+    default the first that is not an id; relative paths start at the table's folder. An empty cell is a subject
+    without that file; the first row of an id is kept. Raises InputError for missing columns, ids and files.
+    """
+    header, rows = _read_table(table)
+    lower = [name.lower() for name in header]
+    id_column = next((lower.index(name) for name in ID_COLUMNS if name in lower), None)
+    if id_column is None:
+        raise InputError(f"{table}: has no column EID (or IID, or subject); its columns are {some(header, 20)}")
+    family_column = lower.index(FAMILY_COLUMN) if FAMILY_COLUMN in lower else id_column
+    others = [name for name in header if name.lower() not in (*ID_COLUMNS, FAMILY_COLUMN)]
+    if not others:
+        raise InputError(f"{table}: has no column of paths beside the ids; add one, such as T1")
+    absent = [name for name in modalities if name not in others]
+    if absent:
+        raise InputError(
+            f"{table}: has no column {some(absent)} of paths; give modalities= of {some(others, 20)}, as "
+            f"modalities=[{others[0]}]"
+        )
+    if not modalities and len(others) > 1:
+        log.info("%s: taking the paths of column %s (modalities= chooses others)", table, others[0])
+    modalities = tuple(modalities) or (others[0],)
+    columns = [header.index(name) for name in modalities]
+    cohort, kept = Cohort(modalities, []), {}
+    for line, row in rows:
+        fid, iid = row[family_column], row[id_column]
+        if not (fid and iid):
+            raise InputError(f"{table}, line {line}: an id is empty; fill it or remove the line")
+        scans = (Scan((table.parent / row[c]).absolute()) if row[c] else None for c in columns)
+        keep_first(cohort, kept, Source(fid, iid, tuple(scans)))
+    _require_files(table, cohort)
+    return cohort
+
+
+def _require_files(table: Path, cohort: Cohort) -> None:
+    paths = [scan.path for source in cohort.sources for scan in source.scans if scan]
+    missing = [path for path in paths if not path.is_file()]
+    if missing:
+        raise InputError(
+            f"{table}: {len(missing)} of {len(paths)} files are not there, or are no files ({some(missing)}); "
+            "mend the paths, or empty the cells of scans that do not exist"
+        )
+
+
+def _read_table(table: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
+    """Header and numbered rows, cells stripped; comma- or tab-separated as the first line says."""
+    try:
+        text = table.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise InputError(f"volumes={table}: is not UTF-8 text; give a folder of NIfTI files or a CSV") from None
+    first = text.partition("\n")[0]
+    reader = csv.reader(text.splitlines(), delimiter="\t" if "\t" in first else ",")
+    rows = [(reader.line_num, [cell.strip() for cell in row]) for row in reader if any(row)]
+    if len(rows) < 2:
+        raise InputError(
+            f"{table}: has no rows; it needs a header line with EID and a path column, and a line a subject"
+        )
+    header = rows[0][1]
+    repeated = [name for name, n in Counter(header).items() if n > 1]
+    if repeated:
+        raise InputError(f"{table}: the columns {some(repeated)} stand more than once; rename them")
+    for line, row in rows[1:]:
+        if len(row) != len(header):
+            raise InputError(f"{table}, line {line}: has {len(row)} cells where the header has {len(header)}")
+    return header, rows[1:]
