@@ -27,7 +27,7 @@ import numpy as np
 import zarr
 import zarr.errors
 from numcodecs.blosc import Blosc, decompress
-from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, ShardingCodec
+from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, ShardingCodec, TransposeCodec
 
 from hpc.errors import InputError
 from hpc.files import publish, remove
@@ -48,11 +48,13 @@ def create_rows(
     dims: Sequence[str],
     rows_per_shard: int,
     compressed: bool = True,
+    first_axis_fastest: bool = False,
 ) -> Path:
     """An empty array of zeros `place/name` whose chunks are rows, `rows_per_shard` of them in one file.
 
-    Rows that are not `compressed` can be mapped into memory (MappedRows). What an earlier call left at that place is
-    removed. Returns the path of the array.
+    Rows that are not `compressed` can be mapped into memory (MappedRows). `first_axis_fastest`: a row lies on the disk
+    as Fortran's arrays and NIfTI files lie in memory, by Zarr's transpose codec; readers see the same array. What an
+    earlier call left at that place is removed. Returns the path of the array.
     """
     path, row = Path(place) / name, tuple(shape[1:])
     if path.exists():
@@ -63,6 +65,7 @@ def create_rows(
         dtype=np.dtype(dtype).newbyteorder("="),
         chunks=(1, *row),
         shards=(rows_per_shard, *row),
+        filters=[TransposeCodec(order=_reversed(len(shape)))] if first_axis_fastest else None,
         compressors=BloscCodec(**COMPRESSION) if compressed else None,
         dimension_names=list(dims),
         fill_value=0,
@@ -134,13 +137,22 @@ class Layout:
                 f"{self.path}: is not stored as rows in shards, compressed by blosc or not at all (chunks "
                 f"{array.chunks}, shards {array.shards}); make the store again with this software"
             )
-        self.compressed = len(array.metadata.codecs[0].codecs) > 1
+        kinds = {type(codec) for codec in array.metadata.codecs[0].codecs}
+        self.compressed, self.first_axis_fastest = BloscCodec in kinds, TransposeCodec in kinds
         self.rows_per_shard = array.shards[0]
         self.n_shards = -(-self.shape[0] // self.rows_per_shard)
 
     def shard_path(self, shard: int) -> Path:
         """The file of a shard (chunk key encoding `default` with `/`)."""
         return self.path.joinpath("c", str(shard), *["0"] * len(self.row_shape))
+
+    def as_stored(self, row: np.ndarray) -> np.ndarray:
+        """A view of a row with its axes in the order in which they lie on the disk."""
+        return row.T if self.first_axis_fastest else row
+
+    def empty_row(self) -> np.ndarray:
+        """Memory for a row, in the order of the disk."""
+        return np.empty(self.row_shape, self.dtype, "F" if self.first_axis_fastest else "C")
 
     def rows_of_shard(self, shard: int) -> range:
         """The rows that a shard holds."""
@@ -189,7 +201,7 @@ class RowReader:
         return self.layout.shape[0]
 
     def row(self, i: int, out: np.ndarray | None = None) -> np.ndarray:
-        """Row `i`; into `out` (C-contiguous, of the row's shape and dtype) where given.
+        """Row `i`; into `out` (of the row's shape and dtype, contiguous in the order of the disk) where given.
 
         Raises IndexError, and InputError where a file of the store is damaged.
         """
@@ -197,9 +209,11 @@ class RowReader:
         if not 0 <= i < layout.shape[0]:
             raise IndexError(f"{layout.path}: row {i} of {layout.shape[0]}")
         if out is None:
-            out = np.empty(layout.row_shape, layout.dtype)
-        elif out.shape != layout.row_shape or out.dtype != layout.dtype or not out.flags.c_contiguous:
-            raise ValueError(f"out must be C-contiguous, {layout.row_shape} of {layout.dtype}")
+            out = layout.empty_row()
+        memory = layout.as_stored(out)
+        if out.shape != layout.row_shape or out.dtype != layout.dtype or not memory.flags.c_contiguous:
+            order = "F" if layout.first_axis_fastest else "C"
+            raise ValueError(f"out must be {order}-contiguous, {layout.row_shape} of {layout.dtype}")
         shard, place = divmod(i, layout.rows_per_shard)
         index = self._index(shard)
         if index is None or int(index[place, 0]) == _EMPTY:
@@ -209,9 +223,9 @@ class RowReader:
         data = _read_at(layout.shard_path(shard), offset, length)
         try:
             if layout.compressed:
-                decompress(data, out)
+                decompress(data, memory)
             else:
-                out[...] = np.frombuffer(data, layout.stored_dtype).reshape(layout.row_shape)
+                memory[...] = np.frombuffer(data, layout.stored_dtype).reshape(memory.shape)
         except (RuntimeError, ValueError) as error:
             raise InputError(
                 f"{layout.shard_path(shard)}: row {i} is damaged ({error}); make the store again"
@@ -255,7 +269,8 @@ class MappedRows:
             zeros = np.zeros(layout.row_shape, layout.dtype)
             zeros.flags.writeable = False
             return zeros
-        return data.view(layout.stored_dtype).reshape(layout.row_shape)
+        stored = data.view(layout.stored_dtype)
+        return stored.reshape(layout.row_shape, order="F" if layout.first_axis_fastest else "C")
 
     def copy(self, rows: Iterable[int], out: np.ndarray) -> np.ndarray:
         """Copy some rows into `out` [B, ...] and return it."""
@@ -306,22 +321,29 @@ def _is_by_rows(array: zarr.Array) -> bool:
     if array.ndim < 2 or len(codecs) != 1 or not isinstance(codecs[0], ShardingCodec):
         return False
     sharding = codecs[0]
+    turned = [codec.order for codec in sharding.codecs if isinstance(codec, TransposeCodec)]
+    listed = {codec["name"]: codec for codec in array.metadata.to_dict()["codecs"][0]["configuration"]["codecs"]}
     return (
         tuple(sharding.chunk_shape) == (1, *array.shape[1:])
         and tuple(array.shards[1:]) == array.shape[1:]
-        and [type(codec) for codec in sharding.codecs] in ([BytesCodec, BloscCodec], [BytesCodec])
+        and turned in ([], [_reversed(array.ndim)])
+        and [type(codec) for codec in sharding.codecs][len(turned) :] in ([BytesCodec, BloscCodec], [BytesCodec])
         and [type(codec) for codec in sharding.index_codecs] == [BytesCodec, Crc32cCodec]
         and sharding.index_location.value == "end"
         and array.metadata.chunk_key_encoding.to_dict() == {"name": "default", "configuration": {"separator": "/"}}
-        and array.metadata.to_dict()["codecs"][0]["configuration"]["codecs"][0].get("configuration", {}).get("endian")
-        in (None, "little")
+        and listed["bytes"].get("configuration", {}).get("endian") in (None, "little")
     )
+
+
+def _reversed(ndim: int) -> tuple[int, ...]:
+    """The axes of an array with those of a row turned round."""
+    return (0, *range(ndim - 1, 0, -1))
 
 
 def _checked(row: np.ndarray, layout: Layout) -> np.ndarray:
     if row.shape != layout.row_shape or row.dtype.newbyteorder("=") != layout.dtype:
         raise ValueError(f"{layout.path}: a row is {row.shape} {row.dtype}, not {layout.row_shape} {layout.dtype}")
-    return np.ascontiguousarray(row, dtype=layout.dtype.newbyteorder("<"))
+    return np.ascontiguousarray(layout.as_stored(row), dtype=layout.dtype.newbyteorder("<"))
 
 
 def _as_bytes(row: np.ndarray) -> memoryview:

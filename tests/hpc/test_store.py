@@ -22,10 +22,10 @@ from hpc.errors import InputError
 DTYPES = ["uint8", "int16", "uint16", "int32", "int64", "float32", "float64"]
 
 
-def make(place, rows, rows_per_shard, name="image"):
+def make(place, rows, rows_per_shard, name="image", **how):
     """An array written by whole shards."""
     dims = [f"d{i}" for i in range(rows.ndim)]
-    layout = store.Layout(store.create_rows(place, name, rows.shape, rows.dtype, dims, rows_per_shard))
+    layout = store.Layout(store.create_rows(place, name, rows.shape, rows.dtype, dims, rows_per_shard, **how))
     for shard in range(layout.n_shards):
         store.write_shard(layout, shard, (rows[i] for i in layout.rows_of_shard(shard)))
     return layout
@@ -42,21 +42,38 @@ def random_rows(shape, dtype, seed):
     row=st.lists(st.integers(1, 7), min_size=1, max_size=3),
     rows_per_shard=st.integers(1, 11),
     dtype=st.sampled_from(DTYPES),
+    turned=st.booleans(),
     seed=st.integers(0, 99),
 )
-def test_same_files_as_zarr_python(n, row, rows_per_shard, dtype, seed):
+def test_same_files_as_zarr_python(n, row, rows_per_shard, dtype, turned, seed):
     rows = random_rows((n, *row), dtype, seed)
     with tempfile.TemporaryDirectory() as folder:
-        layout = make(folder, rows, rows_per_shard)
+        layout = make(folder, rows, rows_per_shard, first_axis_fastest=turned)
         np.testing.assert_array_equal(zarr.open_array(layout.path, mode="r")[...], rows)
         reader = store.RowReader(layout.path)
         for i in range(n):
             np.testing.assert_array_equal(reader.row(i), rows[i])
         dims = [f"d{i}" for i in range(rows.ndim)]
-        peer = store.Layout(store.create_rows(folder, "peer", rows.shape, rows.dtype, dims, rows_per_shard))
+        peer = store.Layout(
+            store.create_rows(folder, "peer", rows.shape, rows.dtype, dims, rows_per_shard, first_axis_fastest=turned)
+        )
         zarr.open_array(peer.path, mode="r+")[...] = rows
         for shard in range(layout.n_shards):
             assert layout.shard_path(shard).read_bytes() == peer.shard_path(shard).read_bytes()
+
+
+def test_rows_with_the_first_axis_fastest(tmp_path):
+    """They lie on the disk as in Fortran, are read without a copy, and `out` is in the order of the disk."""
+    rows = random_rows((3, 4, 5, 6), "int16", 0)
+    reader = store.RowReader(make(tmp_path, rows, 2, first_axis_fastest=True).path)
+    assert reader.layout.first_axis_fastest and reader.row(1).flags.f_contiguous
+    out = np.empty((4, 5, 6), np.int16, "F")
+    np.testing.assert_array_equal(reader.row(2, out), rows[2])
+    with pytest.raises(ValueError, match="F-contiguous"):
+        reader.row(2, np.empty((4, 5, 6), np.int16))
+    mapped = store.MappedRows(make(tmp_path, rows, 2, "plain", compressed=False, first_axis_fastest=True).path)
+    np.testing.assert_array_equal(mapped.view(2), rows[2])
+    np.testing.assert_array_equal(store.RowReader(tmp_path / "plain").row(2), rows[2])
 
 
 @pytest.mark.parametrize("order", [">", "<"])
