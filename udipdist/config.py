@@ -223,15 +223,33 @@ class ModelConfig(Config):
     """The autoencoder."""
 
     name: Literal["vit_ae"] = Field("vit_ae", description="network")
+    size: Literal["seed", "S", "B", "L", "H"] | None = Field(
+        None, description="a named size; sets what is not given of width, depth, heads, mlp_ratio and the decoder's"
+    )
+    compat: Literal["vit_udip"] | None = Field(
+        None, description="vit_udip: the published network as it is, faults included, to compare with"
+    )
     patch: Positive | tuple[Positive, Positive, Positive] | None = Field(
         None, description="patch edge in voxels, one number or three; default 14x16x14 at 1 mm, else the 2^n over 32 mm"
     )
     width: Positive = Field(128, description="token width")
     depth: Positive = Field(4, description="encoder blocks (the paper: 12)")
-    decoder_depth: Positive = Field(1, description="decoder blocks (the paper: 12)")
     heads: Positive = Field(4, description="attention heads (the paper: 8)")
     mlp_ratio: float = Field(3.0, gt=0, description="hidden width of the MLP over the token width (the paper: 4)")
+    decoder_width: Positive | None = Field(
+        None, description="token width of the decoder (the paper: 64); default width"
+    )
+    decoder_depth: Positive = Field(1, description="decoder blocks (the paper: 12)")
+    decoder_heads: Positive | None = Field(None, description="attention heads of the decoder; default heads")
     latent: Positive = Field(128, description="numbers in the bottleneck, the phenotypes")
+    pool: Literal["mean", "attention", "cls"] = Field("mean", description="how a subject's tokens become one vector")
+    variational: float = Field(0.0, ge=0, description="weight of the KL divergence from N(0, 1); 0: no sampling")
+    covariance: float = Field(
+        0.0, ge=0, description="weight of a penalty on correlated or collapsed latents (VICReg), within a micro-batch"
+    )
+    masked: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.0, description="share of a subject's tokens hidden from the encoder in training"
+    )
     dropout: Share = Field(0.0, description="dropout in attention output and MLP")
 
 
@@ -259,9 +277,26 @@ class EngineConfig(Config):
     """How DeepSpeed runs the training."""
 
     zero: Literal[0, 1, 2, 3] = Field(0, description="ZeRO stage: what is sharded over ranks")
-    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 on a GPU, fp32 on a CPU")
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        "auto", description="auto: bf16 on a GPU, fp32 on a CPU; fp16 scales the loss dynamically"
+    )
+    offload: Literal["none", "cpu", "nvme"] = Field(
+        "none", description="where the optimiser (zero=3: the weights too) lies: on the GPU, the host, or nvme_path"
+    )
+    nvme_path: Path | None = Field(None, description="offload=nvme: folder on a fast local disk of every node")
     activation_checkpointing: bool = Field(False, description="recompute blocks in the backward pass to save memory")
+    compile: bool = Field(False, description="torch.compile: the first step takes a minute or more, later ones less")
     deepspeed: dict[str, Any] = Field({}, description="passed to DeepSpeed last; a warning names what it overrides")
+
+    @model_validator(mode="after")
+    def _offload_fits(self) -> Self:
+        if self.offload == "cpu" and self.zero == 0:
+            raise ValueError("offload=cpu: needs engine.zero=1, 2 or 3, as stage 0 leaves the optimiser whole")
+        if self.offload == "nvme" and self.zero != 3:
+            raise ValueError(f"offload=nvme: needs engine.zero=3, not {self.zero}; or type engine.offload=cpu")
+        if (self.offload == "nvme") != (self.nvme_path is not None):
+            raise ValueError("nvme_path and offload=nvme: the one needs the other; give both or neither")
+        return self
 
 
 class TrainConfig(VerbConfig):
@@ -274,7 +309,9 @@ class TrainConfig(VerbConfig):
     micro_batch: Positive | None = Field(
         None, description="subjects a rank holds at once; default global_batch / ranks"
     )
-    loss: Literal["brain", "patch"] = Field("brain", description="voxels that count: brain, or whole patches (paper)")
+    loss: Literal["brain", "patch", "batch"] = Field(
+        "brain", description="voxels that count: brain; whole patches; whole patches of the batch (the published code)"
+    )
     validation: Share = Field(0.1, description="share of subjects held out, chosen by a hash of the id")
     checkpoint_epochs: Positive = Field(1, description="epochs between checkpoints")
     keep: Positive = Field(3, description="checkpoints kept beside the first (untrained) and the best")

@@ -257,8 +257,8 @@ class _Run:
 
     def _loss(self, tokens: torch.Tensor) -> torch.Tensor:
         tokens = tokens.to(self.device, non_blocking=True)
-        reconstruction, _ = self.engine(tokens)
-        return reconstruction_loss(tokens, reconstruction, self.config.loss).mean()
+        reconstruction, _, penalty = self.engine(tokens)
+        return reconstruction_loss(tokens, reconstruction, self.config.loss).mean() + penalty
 
     def _mean_loss(self, local: torch.Tensor) -> float:
         """The mean over ranks; raises Error on every rank where it is no number."""

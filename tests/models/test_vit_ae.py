@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 from hpc.errors import ConfigError, InputError
 from udipdist import models
 from udipdist.config import ModelConfig
+from udipdist.models.penalties import covariance_penalty
 
 CONFIG = ModelConfig(patch=4, width=24, depth=2, heads=2, latent=10)
 
@@ -32,7 +33,7 @@ def tokens() -> torch.Tensor:
 
 
 def test_shapes(network, tokens):
-    reconstruction, latent = network(tokens)
+    reconstruction, latent, _ = network(tokens)
     assert reconstruction.shape == tokens.shape and latent.shape == (2, 10)
 
 
@@ -94,3 +95,79 @@ def test_weights_that_do_not_fit(network, tmp_path):
 def test_heads_must_divide_the_width():
     with pytest.raises(ConfigError, match="model.heads=5: does not divide model.width=24"):
         models.build(CONFIG.model_copy(update={"heads": 5}), np.ones((8, 12, 8), bool))
+
+
+@pytest.mark.parametrize("size, millions", [("seed", 3.62), ("S", 25), ("B", 98), ("L", 336), ("H", 663)])
+def test_named_sizes(size, millions):
+    config = models.resolve(ModelConfig(size=size), (1.0, 1.0, 1.0))
+    assert models.resolve(config, (1.0, 1.0, 1.0)) == config
+    with torch.device("meta"):
+        network = models.build(config, np.ones((182, 218, 182), bool))
+    assert models.count_parameters(network) / 1e6 == pytest.approx(millions, rel=0.02)
+
+
+def test_a_size_gives_way_to_what_is_given():
+    config = models.resolve(ModelConfig(size="S", depth=3), (1.0, 1.0, 1.0))
+    assert (config.width, config.depth, config.heads) == (384, 3, 6)
+
+
+@pytest.mark.parametrize("pool", ["attention", "cls"])
+def test_pooling_does_not_see_empty_tokens_or_companions(pool, tokens):
+    torch.manual_seed(0)
+    network = models.build(CONFIG.model_copy(update={"pool": pool}), np.ones((8, 12, 8), bool)).double().eval()
+    for parameter in network.pool.parameters():
+        torch.nn.init.normal_(parameter)
+    whole = network.encode(tokens)
+    kept = [i for i in range(12) if i not in (2, 3, 7)]
+    network.positions = network.positions[kept]
+    torch.testing.assert_close(network.encode(tokens[1:, kept])[0], whole[1], rtol=1e-12, atol=1e-12)
+
+
+def test_attention_pooling_begins_as_the_mean(tokens):
+    torch.manual_seed(0)
+    mean = models.build(CONFIG, np.ones((8, 12, 8), bool)).double().eval()
+    attention = models.build(CONFIG.model_copy(update={"pool": "attention"}), np.ones((8, 12, 8), bool)).double().eval()
+    attention.load_state_dict(mean.state_dict(), strict=False)
+    torch.testing.assert_close(attention.encode(tokens), mean.encode(tokens), rtol=1e-12, atol=1e-12)
+
+
+def test_hidden_tokens_are_not_seen_in_training_only(tokens):
+    torch.manual_seed(0)
+    network = models.build(CONFIG.model_copy(update={"masked": 0.75}), np.ones((8, 12, 8), bool)).double()
+    one, other = network(tokens)[1], network(tokens)[1]
+    assert (one - other).abs().max() > 1e-6  # another draw
+    network.eval()
+    torch.testing.assert_close(network(tokens)[1], network.encode(tokens), rtol=0, atol=0)
+
+
+def test_a_subject_with_few_tokens_keeps_its_own_when_tokens_are_hidden():
+    torch.manual_seed(0)
+    network = models.build(CONFIG.model_copy(update={"masked": 0.9}), np.ones((8, 12, 8), bool)).double()
+    tokens = torch.zeros(1, 12, 64, dtype=torch.float64)
+    tokens[0, 5] = 1
+    assert all(network(tokens)[1].isfinite().all() for _ in range(20))
+
+
+def test_variational(tokens):
+    torch.manual_seed(0)
+    network = models.build(CONFIG.model_copy(update={"variational": 0.1}), np.ones((8, 12, 8), bool)).double()
+    network.set_mean(torch.zeros(12, 64))
+    one, other = network(tokens), network(tokens)
+    assert torch.equal(one.latent, other.latent) and not torch.equal(one.reconstruction, other.reconstruction)
+    mean, variance = one.latent, torch.full_like(one.latent, -4.0).exp()
+    reference = torch.distributions.kl_divergence(
+        torch.distributions.Normal(mean, variance.sqrt()), torch.distributions.Normal(0.0, 1.0)
+    ).mean()
+    torch.testing.assert_close(one.penalty.double(), 0.1 * reference, rtol=1e-5, atol=0)
+    network.eval()
+    assert torch.equal(network(tokens).reconstruction, network(tokens).reconstruction)
+
+
+def test_covariance_penalty():
+    random = torch.Generator().manual_seed(0)
+    apart = torch.linalg.qr(torch.randn(64, 8, generator=random) - 0.0)[0]
+    apart = (apart - apart.mean(dim=0)) * 20
+    alike = apart[:, :1].expand(-1, 8)
+    collapsed = torch.zeros(64, 8)
+    assert covariance_penalty(apart) < 0.5 < covariance_penalty(alike)
+    assert covariance_penalty(collapsed) == pytest.approx(1.0, abs=0.011)

@@ -7,8 +7,11 @@ import pytest
 import torch
 from nilearn.datasets import load_mni152_template
 
+from hpc.errors import ConfigError
 from udipdist import models
+from udipdist.config import ModelConfig
 from udipdist.models.flops import forward_flops
+from udipdist.models.losses import reconstruction_loss
 from udipdist.models.tokens import PAPER_PATCH, Patcher
 from udipdist.models.vit_udip import PublishedVit, scrambled
 
@@ -62,6 +65,23 @@ def test_a_latent_depends_on_the_batch(small):
 def test_what_is_left_out_is_zero(small):
     tokens = torch.randn(2, 12, 64, dtype=torch.float64)
     tokens[:, 3] = 0
-    reconstruction, latent = small(tokens)
-    assert latent.shape == (2, 24)
+    reconstruction, latent, penalty = small(tokens)
+    assert latent.shape == (2, 24) and penalty == 0
     assert (reconstruction[:, 3] == 0).all() and (reconstruction[:, 4] != 0).all()
+
+
+def test_the_configuration_is_one_network():
+    resolved = models.resolve(ModelConfig(compat="vit_udip"), (1.0, 1.0, 1.0))
+    assert models.resolve(resolved, (1.0, 1.0, 1.0)) == resolved  # as it stands in the run's own config.yaml
+    network = models.build(resolved, np.ones((182, 218, 182), bool))
+    assert models.count_parameters(network) == 3_593_088
+    for wrong in ({"depth": 4}, {"masked": 0.5}, {"latent": 64}):
+        with pytest.raises(ConfigError, match=f"leave out model.{next(iter(wrong))}="):
+            models.resolve(ModelConfig(compat="vit_udip", **wrong), (1.0, 1.0, 1.0))
+
+
+def test_the_loss_of_the_published_code():
+    tokens = torch.zeros(2, 3, 4)
+    tokens[0, 0, :2], tokens[1, 1] = 1, 2
+    loss = reconstruction_loss(tokens, torch.zeros_like(tokens), "batch")
+    torch.testing.assert_close(loss, torch.tensor([2 / 8, 16 / 8]))

@@ -9,15 +9,33 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from torch import Tensor, nn
 
-from hpc.errors import ConfigError, InputError
+from hpc.errors import ConfigError, InputError, some
 from udipdist.config import ModelConfig
 from udipdist.models.tokens import Patcher, default_patch
 
 WEIGHTS = "weights.safetensors"  # in a checkpoint: all that embedding needs
+_SIZES = {  # the encoders of Dosovitskiy et al. 2021, with decoders of half the width or less
+    "seed": {"width": 128, "depth": 12, "heads": 8, "decoder_width": 64, "decoder_depth": 12, "decoder_heads": 8},
+    "S": {"width": 384, "depth": 12, "heads": 6, "decoder_width": 192, "decoder_depth": 4, "decoder_heads": 3},
+    "B": {"width": 768, "depth": 12, "heads": 12, "decoder_width": 384, "decoder_depth": 4, "decoder_heads": 6},
+    "L": {"width": 1024, "depth": 24, "heads": 16, "decoder_width": 512, "decoder_depth": 8, "decoder_heads": 8},
+    "H": {"width": 1280, "depth": 32, "heads": 16, "decoder_width": 512, "decoder_depth": 8, "decoder_heads": 8},
+}
+_SIZED = {"mlp_ratio": 4.0}  # and of all named sizes
+_WHOLE_GRID = -1.0  # a share of brain that every patch exceeds
+
+
+class Pass(NamedTuple):
+    """What a pass through a network gives. `penalty` is added to the loss; 0 where the network has none."""
+
+    reconstruction: Tensor  # in the prepared form
+    latent: Tensor  # [B, L]
+    penalty: Tensor  # one number
 
 
 class Autoencoder(nn.Module):
@@ -43,13 +61,24 @@ class Autoencoder(nn.Module):
         """The latent [B, L]."""
 
     @abstractmethod
-    def forward(self, prepared: Tensor) -> tuple[Tensor, Tensor]:
-        """(reconstruction in the prepared form, latent [B, L])."""
+    def forward(self, prepared: Tensor) -> Pass:
+        """Reconstruction, latent and penalty of prepared volumes [B, ...]."""
 
 
 def resolve(config: ModelConfig, zooms: Sequence[float]) -> ModelConfig:
-    """The configuration with what depends on the voxel size [mm] filled in (the patch)."""
-    return config if config.patch else config.model_copy(update={"patch": default_patch(zooms)})
+    """The configuration with what depends on the voxel size [mm] (the patch) and on `size` filled in. A key that was
+    given stays as it is."""
+    sized = {**_SIZES["seed" if config.compat else config.size], **_SIZED} if config.compat or config.size else {}
+    if config.compat:
+        fixed = {**{key: field.default for key, field in ModelConfig.model_fields.items()}, **sized}
+        own = {key: getattr(config, key) for key in config.model_fields_set - {"compat", "patch", "dropout"}}
+        clash = [f"model.{key}={value}" for key, value in sorted(own.items()) if value != fixed[key]]
+        if clash:
+            raise ConfigError(f"model.compat=vit_udip: is one network as it was published; leave out {some(clash)}")
+    update: dict[str, object] = {key: value for key, value in sized.items() if key not in config.model_fields_set}
+    if not config.patch:
+        update["patch"] = default_patch(zooms)
+    return config.model_copy(update=update)
 
 
 def build(config: ModelConfig, mask: np.ndarray, recompute: bool = False) -> Autoencoder:
@@ -78,16 +107,29 @@ def load(config: ModelConfig, weights: str | Path) -> Autoencoder:
 
 
 def _vit_ae(config: ModelConfig, mask: np.ndarray, recompute: bool) -> Autoencoder:
-    from udipdist.models.vit_ae import VitAutoencoder
-
-    if config.width % config.heads:
-        raise ConfigError(
-            f"model.heads={config.heads}: does not divide model.width={config.width}; type model.heads=4, or another "
-            "divisor of the width"
-        )
     assert config.patch is not None, "resolve the configuration first"
     patch = (config.patch,) * 3 if isinstance(config.patch, int) else config.patch
-    keys = ("width", "depth", "decoder_depth", "heads", "mlp_ratio", "latent", "dropout")
+    inner, inner_heads = config.decoder_width or config.width, config.decoder_heads or config.heads
+    for end, heads, width in (("", config.heads, config.width), ("decoder_", inner_heads, inner)):
+        if width % heads:
+            raise ConfigError(
+                f"model.{end}heads={heads}: does not divide model.{end}width={width}; type model.{end}heads="
+                f"{max(n for n in range(1, heads) if width % n == 0)}, or another divisor"
+            )
+    if config.compat == "vit_udip":
+        from udipdist.models.vit_udip import PublishedVit
+
+        if config.latent != config.width:
+            raise ConfigError(f"model.latent={config.latent}: with compat=vit_udip the latent is as wide as a token")
+        keys = ("width", "depth", "decoder_width", "decoder_depth", "heads", "mlp_ratio", "dropout")
+        patcher = Patcher(mask, patch, _WHOLE_GRID)
+        return PublishedVit(patcher, **{key: getattr(config, key) for key in keys}, recompute=recompute)
+    from udipdist.models.vit_ae import VitAutoencoder
+
+    keys = (
+        "width", "depth", "decoder_width", "decoder_depth", "heads", "decoder_heads", "mlp_ratio", "latent", "dropout",
+        "pool", "variational", "covariance", "masked",
+    )  # fmt: skip
     return VitAutoencoder(Patcher(mask, patch), **{key: getattr(config, key) for key in keys}, recompute=recompute)
 
 

@@ -1,32 +1,12 @@
-"""A pre-norm transformer block with masked, fused attention. Shapes: B subjects, T tokens, D width."""
+"""Pre-norm transformer blocks. Shapes: B subjects, T tokens, D width; valid_BT None stands for all tokens."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-
-class Attention(nn.Module):
-    """Multi-head self-attention (torch's fused kernels); keys that are False in `valid_BT` are not looked at.
-
-    None stands for all keys: then no mask is made, and every fused kernel can serve.
-    """
-
-    def __init__(self, width: int, heads: int, dropout: float):
-        super().__init__()
-        self.heads = heads
-        self.qkv = nn.Linear(width, 3 * width)
-        self.out = nn.Linear(width, width)
-        self.dropout = nn.Dropout(dropout)
-
-    def forward(self, x_BTD: Tensor, valid_BT: Tensor | None) -> Tensor:
-        batch, tokens, width = x_BTD.shape
-        q, k, v = self.qkv(x_BTD).view(batch, tokens, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
-        mask = None if valid_BT is None else valid_BT[:, None, None, :]
-        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-        return self.dropout(self.out(mixed.transpose(1, 2).reshape(batch, tokens, width)))
+from udipdist.models.attention import Attention
 
 
 class Block(nn.Module):

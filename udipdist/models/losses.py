@@ -17,14 +17,17 @@ _WINDOW = 7  # voxels, and the constants below: Wang et al. 2004 with a uniform 
 _K1, _K2 = 0.01, 0.03
 
 
-def reconstruction_loss(tokens: Tensor, reconstruction: Tensor, kind: Literal["brain", "patch"]) -> Tensor:
+def reconstruction_loss(tokens: Tensor, reconstruction: Tensor, kind: Literal["brain", "patch", "batch"]) -> Tensor:
     """Mean squared error of tokens [B, T, V], a subject each [B].
 
-    brain: over the subject's brain voxels. patch: over all voxels of its patches that are not empty (the paper's).
+    brain: over the subject's brain voxels. patch: over all voxels of its patches that are not empty. batch:
+    over all voxels of the patches that are not empty in any subject of the batch, as the published code does.
     """
     counted = foreground(tokens)
     if kind == "patch":
         counted = counted.any(dim=2, keepdim=True).expand_as(tokens)
+    elif kind == "batch":
+        counted = counted.any(dim=2).any(dim=0)[None, :, None].expand_as(tokens)
     weight = counted.to(reconstruction.dtype)
     error = (reconstruction.float() - tokens) ** 2 * weight
     return error.sum(dim=(1, 2)) / weight.sum(dim=(1, 2))

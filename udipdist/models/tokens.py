@@ -38,7 +38,7 @@ class Patcher(nn.Module):
 
     def __init__(self, mask: np.ndarray | Tensor, patch: tuple[int, int, int], brain_share: float = BRAIN_SHARE):
         super().__init__()
-        mask = torch.as_tensor(mask, dtype=torch.bool)
+        mask = torch.as_tensor(mask, dtype=torch.bool, device="cpu")  # also where the weights are on "meta"
         self.shape: tuple[int, int, int] = tuple(mask.shape)  # type: ignore[assignment]
         self.patch = patch
         self.grid = tuple(-(-n // p) for n, p in zip(self.shape, patch, strict=True))
@@ -98,7 +98,7 @@ def sincos_positions(coordinates: Tensor, width: int, grid: Sequence[int]) -> Te
     per_axis = width // 6
     if per_axis == 0:
         raise InputError(f"model.width={width}: is too small for 3-D positions; type model.width=6 or more")
-    steps = torch.arange(per_axis, dtype=torch.float64) / max(1, per_axis - 1)
+    steps = torch.arange(per_axis, dtype=torch.float64, device=coordinates.device) / max(1, per_axis - 1)
     wavelengths = 4.0 * float(max(2, *grid)) ** steps
     angles = 2 * math.pi * coordinates.double()[:, :, None] / wavelengths
     codes = torch.cat([angles.sin(), angles.cos()], dim=2).flatten(1)

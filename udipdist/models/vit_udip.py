@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from udipdist.models import Autoencoder
+from udipdist.models import Autoencoder, Pass
 from udipdist.models.blocks import Stack
 from udipdist.models.tokens import Patcher, foreground, sincos_positions
 
@@ -81,10 +81,10 @@ class PublishedVit(Autoencoder):
         whole_BTV[:, kept_T] = patches_BKV
         return whole_BTV
 
-    def forward(self, prepared: Tensor) -> tuple[Tensor, Tensor]:
-        """[B, T, V] -> (reconstruction [B, T, V], latent [B, D])."""
+    def forward(self, prepared: Tensor) -> Pass:
+        """[B, T, V] -> (reconstruction [B, T, V], latent [B, D], no penalty)."""
         latent = self.encode(prepared)
-        return self.decode(latent, _in_batch(prepared)), latent
+        return Pass(self.decode(latent, _in_batch(prepared)), latent, torch.zeros((), device=latent.device))
 
 
 def _in_batch(prepared: Tensor) -> Tensor:
