@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, NoReturn, TypeVar
@@ -18,6 +19,7 @@ from hpc.errors import ConfigError, Error
 from hpc.world import World
 
 T = TypeVar("T")
+_LOOK = 2.0  # seconds between two looks at long work of another rank
 _RENDEZVOUS = ("MASTER_ADDR", "MASTER_PORT")
 
 
@@ -95,6 +97,43 @@ class Comm:
             raise _Elsewhere(message, code)
         return value
 
+    def on_each_node(self, function: Callable[[], T]) -> T:
+        """Call `function` on the first rank of each node, then on the others, and return its value, or raise its error,
+        on every rank.
+
+        For work that leaves something behind which makes the later calls cheap. It may take longer than the time-out of
+        the group: it runs in a thread, and the ranks look for its end together. Signals still arrive meanwhile.
+        """
+        if self.size == 1:
+            return function()
+        first = self.world.local_rank == 0
+        ended = [self._patiently(function if mine else None) for mine in (first, not first)]
+        return ended[0 if first else 1]  # type: ignore[return-value]
+
+    def _patiently(self, function: Callable[[], T] | None) -> T | None:
+        """The value of `function` here; where it fails on any rank, all raise."""
+        values: list[T] = []
+        errors: list[BaseException] = []
+
+        def work() -> None:
+            try:
+                if function is not None:
+                    values.append(function())
+            except BaseException as error:
+                errors.append(error)
+
+        thread = threading.Thread(target=work, daemon=True)
+        thread.start()
+        while self.any(_still_busy(thread)):
+            pass
+        told = self.gather((str(errors[0]), getattr(errors[0], "exit_code", 1)) if errors else None)
+        if errors:
+            raise errors[0]
+        for elsewhere in told:
+            if elsewhere is not None:
+                raise _Elsewhere(*elsewhere)
+        return values[0] if values else None
+
     def sum(self, values: Sequence[float] | np.ndarray) -> np.ndarray:
         """The sum over ranks of equally long float64 vectors, on every rank."""
         array = np.array(values, dtype=np.float64)
@@ -140,8 +179,40 @@ class Comm:
             )
 
 
+class Watch:
+    """Asked at every step whether any rank has raised its flag, it exchanges only about once in `seconds`.
+
+    All ranks exchange at the same step, and so all learn it at the same step: rank 0's clock decides how many steps
+    later the next exchange is, and tells the others in this one. That number at most doubles, so that a few fast steps
+    at the start do not lead far; with `seconds=0` every step exchanges.
+    """
+
+    def __init__(self, comm: Comm, seconds: float = 1.0):
+        self.comm, self.seconds = comm, seconds
+        self._every, self._left, self._since = 1, 1, time.monotonic()
+
+    def any(self, flag: bool) -> bool:
+        """True on every rank at the same call, once any rank has said so (of that rank: at the next exchange)."""
+        if self.comm.size == 1:
+            return flag
+        self._left -= 1
+        if self._left:
+            return False
+        now = time.monotonic()
+        step, self._since = (now - self._since) / self._every, now
+        wish = int(min(self.seconds / max(step, 1e-9), 2 * self._every)) if self.comm.is_main else 0
+        raised, wish = self.comm.sum([float(flag), float(wish)])
+        self._every = self._left = max(1, int(wish))
+        return bool(raised)
+
+
+def _still_busy(thread: threading.Thread) -> bool:
+    thread.join(_LOOK)
+    return thread.is_alive()
+
+
 class _Elsewhere(Error):
-    """An error of rank 0, told on another rank."""
+    """An error of one rank, told on another."""
 
     def __init__(self, message: str, exit_code: int):
         super().__init__(message)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ def test_alone_needs_no_group():
     np.testing.assert_array_equal(comm.sum([1.0, 2.0]), [1.0, 2.0])
     with pytest.raises(InputError, match="mend me"):
         comm.on_main(_refuse)
+    assert comm.on_each_node(lambda: 7) == 7
 
 
 def test_no_meeting_point():
@@ -30,8 +32,8 @@ def test_no_meeting_point():
         Comm.join(World(rank=1, size=2, launcher="srun"), environ={})
 
 
-def test_two_ranks_agree():
-    results = call(Path(__file__), "collectives", ranks=2)
+def test_two_ranks_agree(tmp_path):
+    results = call(Path(__file__), "collectives", str(tmp_path), ranks=2)
     for rank, result in enumerate(results):
         assert result == {
             "rank": rank,
@@ -40,6 +42,8 @@ def test_two_ranks_agree():
             "gather": ["rank 0", "rank 1"],
             "value": "from rank 0",
             "error": "mend me, exit code 2",
+            "order": ["0", "1"],
+            "elsewhere": ["mend me, exit code 2"] * 2,
         }
 
 
@@ -48,7 +52,7 @@ def test_a_command_that_hangs_is_ended():
         launch("http.server", ["0", "--bind", "127.0.0.1"], timeout=1.5)
 
 
-def collectives() -> dict[str, Any]:
+def collectives(folder: str) -> dict[str, Any]:
     """Run on every rank by test_two_ranks_agree."""
     comm = Comm.join(World.detect(os.environ))
     try:
@@ -56,6 +60,22 @@ def collectives() -> dict[str, Any]:
         error = ""
     except Error as caught:
         error = f"{caught}, exit code {caught.exit_code}"
+    seen = Path(folder) / "order"
+
+    def note() -> list[str]:
+        if comm.is_main:
+            time.sleep(0.5)
+        with seen.open("a") as file:
+            file.write(f"{comm.rank}\n")
+        return seen.read_text().split()
+
+    comm.on_each_node(note)
+    elsewhere = []
+    for rank in range(2):
+        try:
+            comm.on_each_node(lambda rank=rank: _refuse() if comm.rank == rank else None)
+        except Error as caught:
+            elsewhere.append(f"{caught}, exit code {caught.exit_code}")
     return {
         "rank": comm.rank,
         "sum": comm.sum([float(comm.rank), 10.0]).tolist(),
@@ -63,6 +83,8 @@ def collectives() -> dict[str, Any]:
         "gather": comm.gather(f"rank {comm.rank}"),
         "value": comm.on_main(lambda: f"from rank {comm.rank}"),
         "error": error,
+        "order": seen.read_text().split(),
+        "elsewhere": elsewhere,
     }
 
 
