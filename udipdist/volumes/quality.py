@@ -3,7 +3,7 @@
 The figures come from numbers and a thumbnail that ingest takes of each scan in its one pass over the voxels, so a
 cohort of 40,000 is judged in bounded memory without reading a volume again. Nobody is dropped: outliers are listed.
 
-Shapes: N subjects, B of them at once, K blocks of the thumbnail, Q nuisance patterns.
+Shapes: N subjects.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import importlib.util
 import io
 import logging
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -25,16 +25,14 @@ import zarr
 
 from hpc import files, store
 from hpc.errors import InputError
+from udipdist.volumes.likeness import flip_limit, likeness, spread
 
 log = logging.getLogger(__name__)
 BLOCK_MM = 8.0  # edge of a block of the thumbnail
 FEWEST = 10  # scans of which a median and a spread are taken
-FEWEST_FOR_FLIP = 20
 DEVIATIONS = 5.0  # robust standard deviations from the median at which a figure is an outlier
 _TEMPLATE = "datasets/data/mni_icbm152_t1_tal_nlin_sym_09a_converted.nii.gz"
 _BRAIN = 0.2  # of the template's brightest voxel: nilearn's threshold for the brain mask
-_ROWS = 256  # subjects whose thumbnails are in memory at once
-_MAD = 1.4826  # median absolute deviation -> standard deviation of a normal distribution
 _LISTED = 20
 
 
@@ -114,25 +112,25 @@ def thumbnail(normalised: np.ndarray, edge: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Rule:
-    """When a figure makes an outlier: DEVIATIONS robust SD from the median and `floor` away from it.
+    """When a figure makes an outlier: DEVIATIONS robust SD from the median, and `floor` away from it at least.
 
-    `scale` says on which scale the SD is taken: log (gains multiply), atanh (correlations), or as it is. `low_only`:
-    high values are good. The floor is a share of the median on the log scale, else in units of the figure.
+    `gain`: the figure is scaled by the scanner's gain or the head's size, so that the SD is taken of its logarithm and
+    the floor is a share of the median; else both are in units of the figure. `low_only`: high values are good.
     """
 
     name: str
     words: str
-    scale: str
     floor: float
+    gain: bool = False
     low_only: bool = False
 
 
 RULES = (
-    Rule("foreground", "share of the grid that is foreground", "log", 0.10),
-    Rule("mean", "mean intensity", "log", 0.25),
-    Rule("std", "SD of intensity", "log", 0.25),
-    Rule("overlap", "overlap with the template", "linear", 0.05, low_only=True),
-    Rule("correlation", "correlation with the cohort", "atanh", 0.05, low_only=True),
+    Rule("foreground", "share of the grid that is foreground", 0.10, gain=True),
+    Rule("mean", "mean intensity", 0.25, gain=True),
+    Rule("std", "SD of intensity", 0.25, gain=True),
+    Rule("overlap", "overlap with the template (Dice)", 0.05, low_only=True),
+    Rule("correlation", "correlation with the cohort", 0.05, low_only=True),
 )
 FIGURES = (*(rule.name for rule in RULES), "asymmetry")
 
@@ -186,149 +184,26 @@ def assess(place: Path, failures: Mapping[int, str], template_voxels: int | None
     }
 
 
-def likeness(thumbnails: Any, valid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Of each subject the correlation with the mean of the others, and that of the antisymmetric parts; float64 [N].
-
-    thumbnails: [N, tx, ty, tz], an array or anything that is sliced like one; it is read twice, _ROWS rows at a time.
-    The antisymmetric part is what a thumbnail differs from its mirror image, where x runs from left to right. Before
-    it is compared, what a shift, a tilt or a shading from left to right would make of the symmetric mean brain is
-    projected out (to first order), so that it is the shape that is compared. NaN where nothing can be said.
-    """
-    total, filled, n = np.zeros(thumbnails.shape[1:]), np.zeros(thumbnails.shape[1:], np.int64), int(valid.sum())
-    for rows in _batches(valid):
-        values = _rows(thumbnails, rows)
-        total += values.sum(0, dtype=np.float64)
-        filled += (values != 0).sum(0)
-    correlation, asymmetry = np.full(len(valid), np.nan), np.full(len(valid), np.nan)
-    if n < 2:
-        return correlation, asymmetry
-    brain = filled * 20 >= n  # foreground in one subject of 20
-    mirror = _Mirror.of(total / n, brain)
-    total_asymmetry_K = mirror.odd(total[None])[0]
-    for rows in _batches(valid):
-        values = _rows(thumbnails, rows)
-        own_BK = values[:, brain].astype(np.float64)
-        correlation[rows] = _cosine(_centred(own_BK), _centred((total[brain] - own_BK) / (n - 1)))
-        odd_BK = mirror.odd(values)
-        asymmetry[rows] = _cosine(odd_BK, total_asymmetry_K - odd_BK)
-    return correlation, asymmetry
-
-
-@dataclass(frozen=True)
-class _Mirror:
-    """Takes antisymmetric parts: `plane` is the sum of the indices x of two blocks that are mirror images."""
-
-    plane: int
-    pairs: np.ndarray  # bool [tx, ty, tz]: brain on both sides
-    nuisance_QK: np.ndarray  # orthonormal
-
-    @classmethod
-    def of(cls, mean: np.ndarray, brain: np.ndarray) -> _Mirror:
-        """The plane through the middle of the mean brain, and what pose and shading make of that brain."""
-        x, y, z = (
-            np.arange(n, dtype=np.float64).reshape([-1 if a == b else 1 for b in range(3)])
-            for a, n in enumerate(mean.shape)
-        )
-        plane = round(2 * float((x * brain).sum() / max(brain.sum(), 1)))
-        pairs = brain & _reflected(brain, plane)
-        even = (mean + _reflected(mean, plane)) / 2
-        slope_x, slope_y, slope_z = (np.gradient(even, axis=a) if even.shape[a] > 1 else 0 * even for a in range(3))
-        from_middle = x - plane / 2
-        patterns = [
-            slope_x,  # a shift to the side
-            (y - y.mean()) * slope_x - from_middle * slope_y,  # turned about z
-            (z - z.mean()) * slope_x - from_middle * slope_z,  # tilted about y
-            from_middle * even,  # a gradient of contrast
-            from_middle * np.ones_like(even),  # a gradient of brightness
-        ]
-        flat = np.stack([np.broadcast_to(p, mean.shape)[pairs] for p in patterns])
-        _, size, basis = np.linalg.svd(flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-300), False)
-        return cls(plane, pairs, basis[size > 1e-6])
-
-    def odd(self, values: np.ndarray) -> np.ndarray:
-        """Antisymmetric parts without the nuisance, [B, tx, ty, tz] -> float64 [B, K]."""
-        odd = values.astype(np.float64)
-        odd = (odd - np.stack([_reflected(v, self.plane) for v in odd]))[:, self.pairs] / 2
-        return odd - (odd @ self.nuisance_QK.T) @ self.nuisance_QK
-
-
-def _reflected(values: np.ndarray, plane: int) -> np.ndarray:
-    """values[plane - x]; 0 or False outside."""
-    result = np.zeros_like(values)
-    x = np.arange(values.shape[0])
-    x = x[(plane - x >= 0) & (plane - x < values.shape[0])]
-    result[x] = values[plane - x]
-    return result
-
-
-def _batches(valid: np.ndarray) -> Iterator[np.ndarray]:
-    """Rows of valid subjects, at most _ROWS at a time, of the same stretch of the array."""
-    for start in range(0, len(valid), _ROWS):
-        rows = start + np.flatnonzero(valid[start : start + _ROWS])
-        if len(rows):
-            yield rows
-
-
-def _rows(thumbnails: Any, rows: np.ndarray) -> np.ndarray:
-    first = int(rows[0])
-    return np.asarray(thumbnails[first : int(rows[-1]) + 1])[rows - first]
-
-
-def _centred(values: np.ndarray) -> np.ndarray:
-    return values - values.mean(axis=1, keepdims=True)
-
-
-def _cosine(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Of the rows; NaN where one of them is 0."""
-    length = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
-    product = np.einsum("bk,bk->b", a, b)
-    return np.divide(product, length, out=np.full(len(a), np.nan), where=length > 1e-12 * a.shape[1])
-
-
 # ---------------------------------------------------------------------------------------------------------- the rules
 
 
 def limits_of(rule: Rule, values: np.ndarray) -> Limits | None:
     """Where a figure becomes an outlier, from its median and median absolute deviation (x 1.4826) over a cohort.
 
-    None for fewer than FEWEST finite values. On the log scale a median of 0 or less is judged as it is.
+    None for fewer than FEWEST finite values. Gains around a median of 0 or less are judged without logarithms.
     """
     values = values[np.isfinite(values)]
     if len(values) < FEWEST:
         return None
     median = float(np.median(values))
-    log_scale = rule.scale == "log" and median > 0
-    if log_scale:
-        there, back = (lambda v: np.log(np.maximum(v, 1e-300))), np.exp
-        nearest = (median / (1 + rule.floor), median * (1 + rule.floor))
+    if rule.gain and median > 0:
+        logs = np.log(np.maximum(values, 1e-300))
+        reach = max(DEVIATIONS * spread(logs), math.log1p(rule.floor))
+        low, high = median * math.exp(-reach), median * math.exp(reach)
     else:
-        there, back = (np.arctanh, np.tanh) if rule.scale == "atanh" else (np.asarray, np.asarray)
-        reach = rule.floor * (abs(median) if rule.scale == "log" else 1)
-        nearest = (median - reach, median + reach)
-    if rule.scale == "atanh":
-        values, median = np.clip(values, -1 + 1e-12, 1 - 1e-12), min(median, 1 - 1e-12)
-    middle = float(there(median))
-    spread = DEVIATIONS * _MAD * float(np.median(np.abs(there(values) - middle)))
-    low = min(float(back(middle - spread)), nearest[0])
-    high = math.nan if rule.low_only else max(float(back(middle + spread)), nearest[1])
-    return Limits(median, low, high)
-
-
-def flip_limit(asymmetry: np.ndarray) -> float | None:
-    """Below which correlation of antisymmetric parts a scan is suspected to be flipped; None where that cannot be told.
-
-    Brains are not symmetric (the right frontal and the left occipital lobe reach further: LeMay 1976, Ann N Y Acad
-    Sci 280:349), so a scan's antisymmetric part is correlated with that of the cohort, positively, and negatively
-    where left and right are exchanged. With m the median of |r| and s its robust SD, the limit is -m / 2: nearer to
-    -m, where flipped scans lie, than to m. It is told only where m >= 3 s, so that both lie far from the limit
-    (4.5 s and 1.5 s), and where most scans agree with each other.
-    """
-    r = asymmetry[np.isfinite(asymmetry)]
-    if len(r) < FEWEST_FOR_FLIP:
-        return None
-    size = float(np.median(np.abs(r)))
-    spread = _MAD * float(np.median(np.abs(np.abs(r) - size)))
-    return -size / 2 if size >= 3 * spread and np.median(r) > 0 and size > 1e-6 else None
+        reach = max(DEVIATIONS * spread(values), rule.floor * (abs(median) if rule.gain else 1))
+        low, high = median - reach, median + reach
+    return Limits(median, low, math.nan if rule.low_only else high)
 
 
 def _reasons(
@@ -347,8 +222,8 @@ def _reasons(
     asymmetry = float(figures["asymmetry"][i])
     if flip is not None and asymmetry < flip:
         reasons.append(
-            f"left and right may be exchanged: its asymmetry correlates {asymmetry:.3f} with that of the cohort "
-            f"(limit {flip:.3f})"
+            f"left and right may be exchanged: likeness of its asymmetry {asymmetry:.3f} (limit {flip:.3f}; 1: as the "
+            "cohort, -1: its mirror image)"
         )
     return reasons
 
