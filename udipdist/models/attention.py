@@ -1,6 +1,6 @@
 """Masked, fused self-attention, and which of torch's kernels it runs on.
 
-Shapes: B subjects, H heads, T tokens, D width. No kernel but `math` ever holds a T x T matrix. On a GPU the flash kernel
+Shapes: B subjects, H heads, T tokens, D width. No kernel but `math` ever holds a T x T matrix. On a GPU the flash one
 takes no mask, so there, when it is asked for by name, the mask travels in one more channel of queries and keys.
 """
 
