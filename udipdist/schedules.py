@@ -11,7 +11,8 @@ from udipdist.config import ScheduleConfig
 def schedule(config: ScheduleConfig, steps: int, epochs: int) -> Callable[[int], float]:
     """The factor of the peak rate at step 0 .. steps - 1: a linear rise, then the named shape, never below the floor.
 
-    step: the published StepLR. warm_restarts: cosine cycles of doubling length (Loshchilov & Hutter 2017).
+    step: falls by a factor every few epochs, down to the floor. cosine, warm_restarts: from the peak to the floor, the
+    second in cycles of doubling length (Loshchilov & Hutter 2017, equation 5).
     """
     warmup = round(config.warmup * steps)
     per_epoch = steps / max(1, epochs)
@@ -25,6 +26,8 @@ def schedule(config: ScheduleConfig, steps: int, epochs: int) -> Callable[[int],
     def rate(step: int) -> float:
         if step < warmup:
             return (step + 1) / warmup
+        if config.name == "step":
+            return max(config.floor, shape(step))
         return config.floor + (1 - config.floor) * shape(step)
 
     return rate

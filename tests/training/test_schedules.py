@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-import pytest
+from pathlib import Path
 
-from udipdist.config import ScheduleConfig
+import pytest
+import torch
+
+from udipdist.config import ScheduleConfig, TrainConfig
 from udipdist.schedules import schedule
 
 
@@ -33,3 +36,27 @@ def test_warm_restarts_double_their_length():
 
 def test_constant():
     assert rates(10, 2, name="constant", warmup=0) == [1.0] * 10
+
+
+def _of_torch(kind, epochs: int, floor: float = 0.0, **keys) -> list[float]:
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1e-3)
+    scheduler = kind(optimizer, **keys)
+    values = []
+    for _ in range(epochs):
+        values.append(max(optimizer.param_groups[0]["lr"], floor))
+        optimizer.step()
+        scheduler.step()
+    return values
+
+
+@pytest.mark.parametrize("name", ["paper_step", "paper_cosine", "paper_batch16"])
+def test_shipped_configurations_are_the_schedules_of_the_paper(name):
+    path = Path(__file__).parents[2] / "configs" / "train" / f"{name}.yaml"
+    config = TrainConfig.load(path, ("store=s.zarr", "run_dir=r"))
+    lr = torch.optim.lr_scheduler
+    if name == "paper_step":
+        expected = _of_torch(lr.StepLR, 300, 1e-5, step_size=3, gamma=0.5)
+    else:
+        expected = _of_torch(lr.CosineAnnealingWarmRestarts, 300, T_0=10, T_mult=2, eta_min=1e-6)
+    rate = schedule(config.schedule, 300 * 7, config.epochs)  # 7 steps an epoch; torch's are asked once an epoch
+    assert [config.optim.lr * rate(7 * epoch) for epoch in range(300)] == pytest.approx(expected, rel=1e-9)
