@@ -1,107 +1,141 @@
-"""How fast volumes get into the store and out of it: `python -m benchmarks.volumes [--quick]`.
+"""How fast do volumes get into the store, and out of it into the model?
 
-Volumes of 182 x 218 x 182 int16 are made from the MNI152 template that nilearn ships, with smooth contrast and noise
-inside the brain. Files and store lie in the page cache. Each time is the smallest of several rounds over all volumes,
-in one process; the last line is JSON with ratios, which mean something on any machine.
+    python -m benchmarks.volumes [--quick] [--folder DIR]
+    python -m benchmarks.volumes --profile
+
+Volumes of 182 x 218 x 182 int16, .nii.gz of 2.8 MB, are made from the MNI152 template (`--folder` keeps them). All
+lies in the page cache. Ways of doing a thing run in turn, in one process with one thread where nothing else is said,
+and the smallest cost of each counts: other work on the machine slows all. The steadier ratio is that of processor
+seconds, so the last line has these. It is one JSON object, among others with
+
+    ingest_over_inflate     ingest, over inflating the same .gz from memory with the library that ingest uses (isal)
+    ingest_workers_speedup  volumes a second of 2 worker processes over 1, once they have started
+    read_speedup_over_seed  the published code's __getitem__, over a volume of a random batch that is ready for the
+                            model: float32 tokens, z-scored
+    read_over_memcpy        copying the same float32 tokens from a plain np.memmap of them, over the same
+    read_over_memcpy_raw    copying the stored values of the tokens from a plain np.memmap, over reading a raw batch
+
+`--quick` makes 8 volumes and gives each 8 names, and ends within 45 s.
 """
 
 from __future__ import annotations
 
 import argparse
-import gzip
 import json
 import logging
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-import nibabel as nib
 import numpy as np
-from nilearn.datasets import load_mni152_template
+import torch
+from numcodecs import blosc
+from threadpoolctl import threadpool_limits
 
-from udipdist.config import IngestConfig
-from udipdist.volumes.ingest import ingest
-from udipdist.volumes.store import VolumeStore
+from benchmarks import ingesting, scans, tables, volume_readers
+from benchmarks.clock import cores, since_start
 
-
-def make_volumes(folder: Path, n: int) -> list[Path]:
-    """n brain-extracted T1-like volumes as .nii.gz."""
-    template = load_mni152_template(resolution=1)
-    brain = np.asarray(template.dataobj)[7:189, 8:226, 0:182]
-    brain = brain / brain.max() * 900
-    paths = []
-    for i in range(n):
-        rng = np.random.default_rng(i)
-        gain = 1 + 0.1 * np.sin(np.linspace(0, 3, 182) + rng.normal())[:, None, None]
-        values = np.where(brain > 0, np.maximum(brain * gain + rng.normal(0, 20, brain.shape), 1), 0)
-        paths.append(folder / f"{i:04d}.nii.gz")
-        nib.save(nib.Nifti1Image(values.astype(np.int16), template.affine), paths[-1])
-    return paths
+EPOCHS, SCANS = 300, 4597  # of the paper
+VOLUMES, QUICK_VOLUMES = 64, 8
+QUICK_SECONDS = 40.0  # no round starts that would end later; 45 are allowed
 
 
-def read_as_published(path: Path) -> np.ndarray:
-    """What the published code does for each sample of each epoch: get_fdata, and a boolean pass each for mean,
-    deviation and the z-score."""
-    data = nib.load(path).get_fdata()
-    mean, std = data[data != 0].mean(), data[data != 0].std()
-    data[data != 0] = (data[data != 0] - mean) / std
-    return data.astype(np.float32)
-
-
-def best(rounds: int, works: dict[str, Callable[[], object]]) -> dict[str, float]:
-    """The smallest time of each work in seconds. A round does each once, so that a busy machine slows all alike."""
-    times: dict[str, list[float]] = {name: [] for name in works}
-    for turn in range(rounds + 1):
-        for name, work in works.items():
-            start = time.perf_counter()
-            work()
-            if turn:  # the first round compiles and fills the page cache
-                times[name].append(time.perf_counter() - start)
-    return {name: min(values) for name, values in times.items()}
-
-
-def measure(folder: Path, n: int, rounds: int) -> dict[str, float]:
-    """Milliseconds a volume of each way."""
-    (folder / "scans").mkdir()
-    paths = make_volumes(folder / "scans", n)
-    packed = [path.read_bytes() for path in paths]
-    config = IngestConfig(volumes=folder / "scans", out=folder / "store.zarr", overwrite=True, workers=0)
-    ingest(config)
-    store = VolumeStore.open(config.out)
-    batch, other = store.normalised([0]), store.normalised([0])
-    np.testing.assert_allclose(batch[0], read_as_published(paths[0]), rtol=1e-5, atol=1e-6)
-    seconds = best(
-        rounds,
-        {
-            "inflate the .nii.gz (floor of ingest)": lambda: [gzip.decompress(data) for data in packed],
-            "ingest": lambda: ingest(config),
-            "read as the published code": lambda: [read_as_published(path) for path in paths],
-            "store.raw": lambda: [store.raw(i) for i in range(n)],
-            "store.normalised": lambda: [store.normalised([i]) for i in range(n)],
-            "store.normalised(out=)": lambda: [store.normalised([i], batch) for i in range(n)],
-            "memcpy of a float32 volume (floor of reading)": lambda: [np.copyto(other, batch) for _ in paths],
-        },
-    )
-    return {name: 1000 * value / n for name, value in seconds.items()}
-
-
-def main() -> None:
-    """Measure, print a table and a line of JSON."""
+def main(words: list[str] | None = None) -> None:
+    """Measure, print tables, and a line of JSON last."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="4 volumes, 1 round")
-    quick = parser.parse_args().quick
-    logging.getLogger("udipdist").setLevel(logging.ERROR)
-    with tempfile.TemporaryDirectory() as folder:
-        times = measure(Path(folder), 4 if quick else 12, 1 if quick else 3)
-    for name, milliseconds in times.items():
-        print(f"{name:48s} {milliseconds:9.2f} ms a volume")
-    ratios = {
-        "ingest_over_inflate": times["ingest"] / times["inflate the .nii.gz (floor of ingest)"],
-        "read_speedup_over_seed": times["read as the published code"] / times["store.normalised"],
-        "read_over_memcpy": times["store.normalised(out=)"] / times["memcpy of a float32 volume (floor of reading)"],
+    parser.add_argument("--quick", action="store_true", help="8 volumes, few rounds; 45 s")
+    parser.add_argument("--folder", type=Path, help="keep the volumes here, or take those that are here")
+    parser.add_argument("--volumes", type=int, help=f"how many; default {VOLUMES}, with --quick {QUICK_VOLUMES}")
+    parser.add_argument("--names", type=int, default=VOLUMES, help="files to ingest and read, links to the volumes")
+    options = parser.parse_args(words)
+    for name in ("hpc", "udipdist", "distributed"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    n = options.volumes or (QUICK_VOLUMES if options.quick else VOLUMES)
+    with tempfile.TemporaryDirectory() as name, threadpool_limits(1):
+        torch.set_num_threads(1)
+        blosc.set_nthreads(1)
+        folder = Path(name)
+        paths = scans.make(options.folder or folder / "made", n, cores())
+        row = measure(paths, folder, options.names, options.quick)
+    row["seconds"] = since_start()
+    print(json.dumps(tables.rounded(row)))
+
+
+def measure(paths: list[Path], folder: Path, names: int, quick: bool) -> dict[str, Any]:
+    """Ingest, then reading; the tables are printed as they come."""
+    n = max(names, len(paths))
+    links = ingesting.link(paths, folder / "scans", n)
+    row: dict[str, Any] = {"volumes": len(paths), "names": n, "gz_mb": _mean_mb(paths)}
+    row |= _ingest(links, folder, quick)
+
+    row |= _read(links, folder, quick)
+    return row
+
+
+def _ingest(links: list[Path], folder: Path, quick: bool) -> dict[str, Any]:
+    """Tables of ingest; the store stays in `folder`."""
+    costs = ingesting.against_inflating(links[0].parent, folder, *((1, 0.0) if quick else (5, np.inf)))
+    floor = costs["inflate with isal"]
+    named = {"ingest": "ingest, one process", "run": "  of a whole run, once"}
+    tables.show(
+        "Getting in, a volume",
+        [
+            {
+                "": named.get(name, name),
+                "processor ms": 1000 * cost.cpu,
+                "wall ms": 1000 * cost.seconds,
+                "over inflating": (cost / floor).cpu if name != "run" else "",
+            }
+            for name, cost in costs.items()
+        ],
+    )
+    ratio = costs["ingest"] / floor
+    row = {
+        "ingest_over_inflate": ratio.cpu,
+        "ingest_over_inflate_wall": ratio.seconds,
+        "ingest_cpu_ms": 1000 * costs["ingest"].cpu,
+        "ingest_once_cpu_ms": 1000 * costs["run"].cpu,
+        "inflate_cpu_ms": {name.split()[-1]: 1000 * cost.cpu for name, cost in costs.items() if "inflate" in name},
     }
-    print(json.dumps({name: round(value, 3) for name, value in ratios.items()}))
+    rates = ingesting.with_workers(links, folder / "workers", (1 if quick else 8) * len(links), 1 if quick else 2)
+    tables.show(
+        "Worker processes, volumes a second",
+        [{"processes": n, **rate} for n, rate in rates.items()],
+    )
+    row["ingest_workers_speedup"] = rates[2]["running"] / rates[1]["running"]
+    row["ingest_volumes_per_s"] = {str(n): rate["running"] for n, rate in rates.items()}
+    return row
+
+
+def _read(links: list[Path], folder: Path, quick: bool) -> dict[str, Any]:
+    """The table of reading, and what training from the store costs as a whole."""
+    ways = volume_readers.ways(links, folder, 4 if quick else len(links))
+    costs = volume_readers.in_turn(ways, *((3, QUICK_SECONDS) if quick else (7, np.inf)))
+    seed, ours = costs[volume_readers.PUBLISHED], costs[volume_readers.OURS]
+    hours = EPOCHS * SCANS / 3600
+    tables.show(
+        f"Getting out, a volume of random batches of {volume_readers.BATCH}",
+        [
+            {
+                "": name,
+                "processor ms": 1000 * cost.cpu,
+                "wall ms": 1000 * cost.seconds,
+                "published over it": seed.cpu / cost.cpu,
+                f"core hours, {EPOCHS} epochs of {SCANS:,}": hours * cost.cpu,
+                f"GB on disk, {SCANS:,}": way.disk / way.volumes * SCANS / 1e9 if way.disk else "",
+                "made once, processor ms": 1000 * way.making.cpu if way.making else "",
+            }
+            for (name, way), cost in zip(ways.items(), costs.values(), strict=True)
+        ],
+    )
+    return {
+        "read_speedup_over_seed": seed.cpu / ours.cpu,
+        "read_over_memcpy": costs[volume_readers.COPY].cpu / ours.cpu,
+    }
+
+
+def _mean_mb(paths: list[Path]) -> float:
+    return float(np.mean([path.stat().st_size for path in paths])) / 1e6
 
 
 if __name__ == "__main__":

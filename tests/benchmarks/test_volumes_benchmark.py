@@ -1,0 +1,135 @@
+"""The benchmark of volumes ends with what it promises; its volumes and readers are what they claim. Not how fast."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import time
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+
+from benchmarks import ingesting, scans, volume_peers, volume_readers, volumes
+from benchmarks.clock import Cost, clock
+from udipdist.models.tokens import PAPER_PATCH, Patcher
+from udipdist.volumes.ingest import ingest
+from udipdist.volumes.store import VolumeStore
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """Two volumes, and the folder of their store."""
+    folder = tmp_path_factory.mktemp("volumes")
+    paths = scans.make(folder / "scans", 2)
+    ingest(ingesting.config(folder / "scans", folder / "store.zarr"))
+    return paths, folder
+
+
+def test_volumes_are_as_a_cohort_has_them(made):
+    paths, _ = made
+    first, second = (nib.load(path) for path in paths)
+    assert first.shape == scans.SHAPE and first.get_data_dtype() == np.int16
+    assert nib.aff2axcodes(first.affine) == ("L", "A", "S")
+    assert all(2.3e6 < path.stat().st_size < 3.3e6 for path in paths)
+    one, other = np.asarray(first.dataobj), np.asarray(second.dataobj)
+    brain = scans.template_brain() > 0
+    assert 0.2 < brain.mean() < 0.3
+    np.testing.assert_array_equal(one != 0, brain)
+    assert 0.6 < np.corrcoef(one[brain], other[brain])[0, 1] < 0.98
+    nilearn_world = np.array([-30.0, -20, 50, 1])  # a point left of the middle is in the same place of both grids
+    assert one[tuple((np.linalg.inv(first.affine) @ nilearn_world)[:3].astype(int))] > 0
+
+
+def test_volumes_that_are_there_are_kept(made):
+    paths, _ = made
+    before = [path.stat().st_mtime_ns for path in paths]
+    assert scans.make(paths[0].parent, 2) == paths
+    assert [path.stat().st_mtime_ns for path in paths] == before
+    assert sorted(paths[0].parent.iterdir()) == paths
+    np.testing.assert_array_equal(scans.volume(scans.template_brain(), 1), nib.load(paths[1]).dataobj)
+
+
+def test_every_way_reads_the_same_brain(made):
+    paths, folder = made
+    store = VolumeStore.open(folder / "store.zarr")
+    patcher = Patcher(store.mask, PAPER_PATCH)
+    ours = volume_readers.TokensOfStore(store, patcher)[np.array([0, 1])]
+    for i, path in enumerate(paths):
+        volume = volume_peers.published(path)
+        assert volume.shape == volume_peers.PADDED and volume.dtype == np.float32
+        turned = np.ascontiguousarray(volume[::-1, 3:-3])  # the file's first axis runs to the left
+        torch.testing.assert_close(patcher(torch.from_numpy(turned)[None])[0], ours[i], rtol=1e-5, atol=1e-6)
+
+
+def test_monai_gives_what_the_published_code_gives(made, tmp_path):
+    pytest.importorskip("monai", reason="MONAI is not installed (pip install 'udipdist[bench]')")
+    paths, _ = made
+    cached = volume_peers.monai_cached(paths)()
+    persistent = volume_peers.monai_persistent(paths, tmp_path / "cache")
+    for i, path in enumerate(paths):
+        for dataset in (cached, persistent):
+            np.testing.assert_allclose(np.asarray(dataset[i])[0], volume_peers.published(path), rtol=1e-4, atol=1e-5)
+
+
+def test_an_epoch_is_everybody_once():
+    for n in (1, 7, 64):
+        batches = volume_readers.epoch(n, 3)
+        assert sorted(np.concatenate(batches)) == list(range(n))
+        assert max(map(len, batches)) <= volume_readers.BATCH
+    assert not np.array_equal(volume_readers.epoch(64, 1)[0], volume_readers.epoch(64, 2)[0])
+
+
+def test_the_floor_copies_the_rows_that_are_asked(tmp_path):
+    rows_NR = np.arange(40, dtype=np.int16).reshape(8, 5)
+    floor = volume_readers.Floor(tmp_path / "rows", rows_NR)
+    np.testing.assert_array_equal(floor.copy(np.array([6, 0, 3])), rows_NR[[6, 0, 3]])
+
+
+def test_the_smallest_cost_counts_and_the_first_round_does_not():
+    naps = iter([0.3, 0.05, 0.1])
+    way = volume_readers.Way(lambda batches: time.sleep(next(naps)), volumes=10)
+    costs = volume_readers.in_turn({"nap": way}, most=2)
+    assert 0.005 <= costs["nap"].seconds < 0.0095
+    assert isinstance(costs["nap"], Cost)
+
+
+def _spin(seconds, ready):
+    while time.process_time() < seconds:
+        pass
+    ready.set()
+    time.sleep(30)
+
+
+def test_living_children_count_where_asked():
+    context = multiprocessing.get_context("spawn")
+    ready = context.Event()
+    with clock() as without, clock(living=True) as cost:
+        child = context.Process(target=_spin, args=(1.0, ready))
+        child.start()
+        ready.wait(60)
+    child.terminate()
+    child.join()
+    assert cost.cpu >= 0.9 > without.cpu
+
+
+def test_parts_are_seen_while_a_store_is_made(made, tmp_path):
+    paths, _ = made
+    ingesting.link(paths, tmp_path / "scans", 4)
+    asked = ingesting.config(tmp_path / "scans", tmp_path / "store.zarr", subjects_per_shard=2)
+    with ingesting.watch_parts(asked.out) as ends:
+        ingest(asked)
+    assert sorted(ends) == ["000000.json", "000001.json"]
+    assert ends["000000.json"] < ends["000001.json"]
+    assert not (asked.out / "parts").exists()
+
+
+def test_the_last_line_is_json_with_what_is_promised(made, capsys):
+    paths, _ = made
+    volumes.main(["--quick", "--volumes", "2", "--names", "8", "--folder", str(paths[0].parent)])
+    row = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert row["volumes"] == 2 and row["names"] == 8
+    for key in ("ingest_over_inflate", "ingest_workers_speedup", "read_speedup_over_seed", "read_over_memcpy"):
+        assert row[key] > 0, key
+    assert row["ingest_over_inflate"] == pytest.approx(row["ingest_cpu_ms"] / row["inflate_cpu_ms"]["isal"], rel=0.01)
