@@ -155,10 +155,11 @@ def make_way(out: str | Path, overwrite: bool) -> None:
 def peak_memory() -> int:
     """The largest resident size so far of this process or of one of its ended children, in bytes."""
     children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-    return max(_own_peak(), children * (1 if sys.platform == "darwin" else 1024))
+    return max(own_peak(), children * (1 if sys.platform == "darwin" else 1024))
 
 
-def _own_peak() -> int:
+def own_peak() -> int:
+    """The largest resident size so far of this process, in bytes."""
     # Linux lets a program inherit ru_maxrss from the one that started it; the high-water mark in /proc is its own.
     try:
         lines = Path("/proc/self/status").read_text().splitlines()
