@@ -88,7 +88,9 @@ def build(place, scans, failed=(), affine=None):
     for name, values in columns.items():
         store.put(place, name, values, ("subject",))
     store.put(place, "affine", np.where(valid[:, None, None], affine, math.nan), ("subject", "row", "column"))
-    small = np.stack([thumbnails(scans[i : i + 1])[0] if valid[i] else np.zeros(scans.shape[1:]) for i in range(n)])
+    small = np.stack(
+        [thumbnails(scans[i : i + 1])[0] if valid[i] else np.zeros_like(thumbnails(scans[:1])[0]) for i in range(n)]
+    )
     store.put(place, "thumbnail", small.astype(np.float32), ("subject", "tx", "ty", "tz"))
     failures = {i: "is truncated" for i in failed}
     return quality.assess(place, failures, None if mask is None else int(mask.sum()))
@@ -303,12 +305,25 @@ def test_table_and_log(asymmetric, tmp_path, caplog):
     assert float(rows[7]["foreground"]) == 1.0
     assert {row["outlier"] for row in rows[60:]} == {"no"}
     assert "s011 T1 looks unusual: mean intensity" in caplog.text
-    assert f"store={out}" in caplog.text and str(quality.sheet_path(out)) in caplog.text
+    assert (
+        f"udipdist volumes store={out} 'subjects=[s003]' modality=T1 out=look" in caplog.text
+        and str(quality.sheet_path(out)) in caplog.text
+    )
     sheet = imread(quality.sheet_path(out))
     assert sheet.shape[1] < 2000 and sheet[..., :3].std() > 0.05
     before = quality.sheet_path(out).read_bytes(), quality.table_path(out).read_bytes()
     quality.publish(out, groups)
     assert (quality.sheet_path(out).read_bytes(), quality.table_path(out).read_bytes()) == before
+
+
+def test_reasons_in_a_few_words(asymmetric, tmp_path):
+    scans, _ = planted(asymmetric)
+    build(tmp_path / "a.zarr", scans)
+    reasons = reasons_of(tmp_path / "a.zarr")
+    assert quality.brief(reasons[3]) == "flipped?"
+    assert quality.brief(reasons[7]).startswith("foreground high, ")
+    assert quality.brief(reasons[13]) == "overlap low, correlation low"
+    assert quality.brief(reasons[11]) == "mean high, std high"
 
 
 def test_the_sheet_shows_outliers_first_and_at_most_forty():

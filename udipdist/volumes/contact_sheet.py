@@ -10,15 +10,17 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from hpc import files, store
+from udipdist.volumes import quality
 
 MOST = 40  # subjects on a sheet
 UNUSUAL = 28  # of them at most, so that there is something to compare with
 SEED = 20252  # of the sample
 DPI = 100
-_EDGE, _GAP, _TITLE = 108, 4, 16  # pixels: the longest side of a slice, between tiles, above a tile
+_EDGE, _GAP, _TITLE, _HEAD = 126, 6, 18, 26  # pixels: longest side of a slice; between tiles; above a tile, the page
 _COLUMNS = 4  # subjects side by side
-_MARKED, _PLAIN = "#FF8A3D", "#C8CDD3"
-_NAME = 30  # letters of a line that are shown
+_MARKED, _PLAIN = (1.0, 0.54, 0.24), (0.78, 0.8, 0.83)
+_LETTERS = 54  # of a line that are shown
+_LEGEND = "sagittal, coronal and axial through the middle of the grid; the left of the brain is on the left"
 
 
 def chosen(outlier: np.ndarray, valid: np.ndarray) -> list[int]:
@@ -43,8 +45,8 @@ def write(path: Path, groups: Mapping[str, Path]) -> None:
             raw = reader.row(i)
             planes = [(plane * slope + inter, wide, high) for plane, wide, high in _middle(raw, affine)]
             tiles.append(_tile([_shade(values, mean, std, wide, high) for values, wide, high in planes]))
-            short = str(reasons[i]).split(" is ")[0].split(":")[0]
-            titles.append((f"{subjects[i]} {modality} {short}", bool(outlier[i])))
+            words = [subjects[i], modality, quality.brief(str(reasons[i])) if outlier[i] else ""]
+            titles.append(("  ".join(word for word in words if word), bool(outlier[i])))
     with files.publish(path) as partial:
         _page(tiles, titles).savefig(partial, format="png", dpi=DPI, metadata={"Software": None})
 
@@ -81,23 +83,27 @@ def _tile(slices: Sequence[np.ndarray]) -> np.ndarray:
 
 def _page(tiles: Sequence[np.ndarray], titles: Sequence[tuple[str, bool]]) -> Figure:
     """Tiles in rows of _COLUMNS with a line above each; outliers are orange and framed."""
-    high, wide = _EDGE + _TITLE + _GAP, 3 * _EDGE + 2 + 2 * _GAP
-    columns = min(_COLUMNS, max(len(tiles), 1))
-    page = np.zeros((max(1, -(-len(tiles) // columns)) * high + _GAP, columns * wide, 3), np.float32)
-    orange = np.array([0xFF, 0x8A, 0x3D], np.float32) / 255
-    figure = Figure(figsize=(page.shape[1] / DPI, page.shape[0] / DPI), dpi=DPI, facecolor="black")
-    for k, (tile, (title, marked)) in enumerate(zip(tiles, titles, strict=True)):
-        top, left = k // columns * high + _TITLE, k % columns * wide + _GAP
-        if marked:
-            page[top - 2 : top + _EDGE + 2, left - 2 : left + tile.shape[1] + 2] = orange
-        page[top : top + _EDGE, left : left + tile.shape[1]] = tile[:, :, None]
+    tall, wide = _EDGE + _TITLE + _GAP, 3 * _EDGE + 2 + 2 * _GAP
+    height = _HEAD + max(1, -(-len(tiles) // _COLUMNS)) * tall
+    page = np.zeros((height, _COLUMNS * wide, 3), np.float32)
+    figure = Figure(figsize=(page.shape[1] / DPI, height / DPI), dpi=DPI, facecolor="black")
+
+    def write(x: int, y: int, text: str, colour: tuple[float, float, float]) -> None:
+        short = text if len(text) <= _LETTERS else text[: _LETTERS - 3] + "..."
         figure.text(
-            left / page.shape[1], 1 - (top - 4) / page.shape[0], _short(title), fontsize=8.5,
-            color=_MARKED if marked else _PLAIN, ha="left", va="bottom", parse_math=False,
-        )  # fmt: skip
+            x / page.shape[1], 1 - y / height, short, fontsize=8.5, color=colour, va="baseline", parse_math=False
+        )
+
+    n = sum(marked for _, marked in titles)
+    figure.text(
+        _GAP / page.shape[1], 1 - 16 / height, color=_PLAIN, va="baseline", fontsize=9,
+        s=f"{n} scans that look unusual (orange) and {len(tiles) - n} others at random: {_LEGEND}",
+    )  # fmt: skip
+    for k, (tile, (title, marked)) in enumerate(zip(tiles, titles, strict=True)):
+        top, left = _HEAD + k // _COLUMNS * tall + _TITLE, k % _COLUMNS * wide + _GAP
+        if marked:
+            page[top - 2 : top + _EDGE + 2, left - 2 : left + tile.shape[1] + 2] = _MARKED
+        page[top : top + _EDGE, left : left + tile.shape[1]] = tile[:, :, None]
+        write(left, top - 5, title, _MARKED if marked else _PLAIN)
     figure.figimage(page, 0, 0, zorder=-1)
     return figure
-
-
-def _short(title: str) -> str:
-    return title if len(title) <= _NAME + 14 else title[: _NAME + 11] + "..."

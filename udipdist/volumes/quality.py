@@ -13,6 +13,7 @@ import importlib.util
 import io
 import logging
 import math
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -132,6 +133,7 @@ RULES = (
     Rule("overlap", "overlap with the template (Dice)", 0.05, low_only=True),
     Rule("correlation", "correlation with the cohort", 0.05, low_only=True),
 )
+FLIPPED = "left and right may be exchanged"
 FIGURES = (*(rule.name for rule in RULES), "asymmetry")
 
 
@@ -174,7 +176,7 @@ def assess(place: Path, failures: Mapping[int, str], template_voxels: int | None
     return {
         "outliers": len(outliers),
         "outlier_subjects": [f"{subjects[i]}: {'; '.join(reasons[i])}" for i in outliers[:_LISTED]],
-        "flips_suspected": sum(any(r.startswith("left and right") for r in listed) for listed in reasons),
+        "flips_suspected": sum(any(r.startswith(FLIPPED) for r in listed) for listed in reasons),
         "flip_limit": flip,  # None: the cohort is too small or too symmetric to tell
         "limits": {
             name: {key: None if math.isnan(v) else v for key, v in vars(limit).items()}
@@ -222,10 +224,19 @@ def _reasons(
     asymmetry = float(figures["asymmetry"][i])
     if flip is not None and asymmetry < flip:
         reasons.append(
-            f"left and right may be exchanged: likeness of its asymmetry {asymmetry:.3f} (limit {flip:.3f}; 1: as the "
-            "cohort, -1: its mirror image)"
+            f"{FLIPPED}: likeness of its asymmetry {asymmetry:.3f}, limit {flip:.3f} (1 is as the cohort, -1 its "
+            "mirror image)"
         )
     return reasons
+
+
+def brief(reasons: str) -> str:
+    """The text of `qc_reasons` of an outlier in a few words, such as 'overlap low, flipped?'."""
+    words = []
+    for reason in reasons.split("; "):
+        rule = next((rule for rule in RULES if reason.startswith(rule.words)), None)
+        words.append("flipped?" if rule is None else f"{rule.name} {'low' if ' is low ' in reason else 'high'}")
+    return ", ".join(words)
 
 
 # ----------------------------------------------------------------------------------------------------------- the table
@@ -258,15 +269,15 @@ def publish(out: Path, groups: Mapping[str, Path]) -> None:
         if len(marked) > _LISTED:
             log.warning("ingest: and %d more %s", len(marked) - _LISTED, modality)
         if len(marked):
+            chosen = [f"subjects=[{subjects[marked[0]]}]", *([f"modality={modality}"] if modality else [])]
             log.warning(
-                "ingest: %d of %d scans look unusual; none is left out. Look at them in %s, and at one whole with:\n"
-                "  udipdist volumes store=%s out=look.nii.gz subjects=[%s]%s",
+                "ingest: %d of %d scans look unusual; none is left out. See %s and %s, or take one out to look at:\n"
+                "  %s",
                 len(marked),
                 int(store.get(place, "valid").sum()),
                 sheet_path(out),
-                out,
-                subjects[marked[0]],
-                f" modality={modality}" if modality else "",
+                table_path(out),
+                shlex.join(["udipdist", "volumes", f"store={out}", *chosen, "out=look"]),
             )
 
 
