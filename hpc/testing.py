@@ -17,6 +17,7 @@ from typing import Any
 
 from hpc.comm import leave
 from hpc.errors import Error
+from hpc.torchrun import end, started
 
 
 def launch(
@@ -26,21 +27,12 @@ def launch(
 
     Raises TimeoutError with the output so far, after every process it started has been ended.
     """
-    program = [sys.executable, "-m"]
-    if ranks > 1:
-        program += ["hpc.torchrun", "--standalone", f"--nproc-per-node={ranks}", "-m"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "TORCH_CPP_LOG_LEVEL": "ERROR", **(env or {})}
-    with subprocess.Popen(
-        [*program, module, *words],
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with started(module, words, ranks, {"OMP_NUM_THREADS": "1", **(env or {})}, **pipes) as process:
         try:
             out, err = process.communicate(timeout=timeout)
         except subprocess.TimeoutExpired:
-            _end(process)
+            end(process)
             out, err = process.communicate()
             raise TimeoutError(f"{module} {' '.join(words)}: not done in {timeout} s\n{out}\n{err}") from None
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
@@ -58,22 +50,6 @@ def call(path: str | Path, function: str, *arguments: Any, ranks: int = 1, timeo
         if done.returncode or not all(result.exists() for result in results):
             raise AssertionError(f"{function} on {ranks} ranks: exit {done.returncode}\n{done.stdout}\n{done.stderr}")
         return [json.loads(result.read_text(encoding="utf-8")) for result in results]
-
-
-def _end(process: subprocess.Popen) -> None:
-    """End a launcher and the workers it started (they stand in sessions of their own)."""
-    import psutil
-
-    try:
-        family = psutil.Process(process.pid).children(recursive=True)
-    except psutil.NoSuchProcess:
-        family = []
-    process.kill()
-    for child in family:
-        try:
-            child.kill()
-        except psutil.NoSuchProcess:
-            continue
 
 
 def _worker(path: str, function: str, arguments: str, folder: str) -> int:

@@ -1,25 +1,143 @@
 """torchrun that leaves the last word to the ranks: `python -m hpc.torchrun ...` takes torchrun's own words.
 
-Where a rank fails, its message stands alone on the screen, and the exit code is that of the first rank that failed.
+- Where a rank fails, its message stands alone on the screen, and the exit code is that of the first rank that failed.
+- SIGTERM and SIGUSR1 are handed to the ranks, so that they can save and leave; torchrun would end them, or die alone.
+- `--max-restarts` is for ranks that crash or are killed, not for those that end with a message or were asked to stop.
+
+`started` does the same from a program, in a world of its own: from a Ray task, from a stage, from a test.
 """
 
 from __future__ import annotations
 
 import logging
+import os
+import signal
+import subprocess
 import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from types import FrameType
+from typing import Any
+
+import psutil
+
+from hpc.errors import Preempted
+from hpc.world import outside
+
+_STOPS = (signal.SIGTERM, signal.SIGUSR1)
+_ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",  # a rank sets its own number of threads; unset, torchrun says at length that it is 1
+    "TORCH_CPP_LOG_LEVEL": "ERROR",
+    # Without it restarted ranks read the addresses of the dead ones (https://github.com/pytorch/pytorch/issues/135712).
+    "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",
+}
+
+
+@contextmanager
+def started(
+    module: str, words: Sequence[str], ranks: int = 1, env: Mapping[str, str] | None = None, **options: Any
+) -> Iterator[subprocess.Popen]:
+    """`python -m module words...` on `ranks` ranks of this machine; the process to wait for. `options`: of Popen.
+
+    The ranks are a world of their own: what says that this process is a rank, a Slurm task or a Ray worker is kept from
+    them. When the block ends, however it ends, so does every process that was started in it.
+    """
+    program = [sys.executable, "-m"]
+    if ranks > 1:
+        program += ["hpc.torchrun", "--standalone", f"--nproc-per-node={ranks}", "-m"]
+    environ = {**outside(os.environ), **(env or {})}
+    process = subprocess.Popen([*program, module, *words], env=environ, start_new_session=True, **options)
+    try:
+        yield process
+    finally:
+        end(process)
 
 
 def main() -> None:
-    """Start the ranks and wait for them."""
+    """Start the ranks of this node and wait for them."""
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    stop = _Stop()
+    from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.elastic.rendezvous.api import RendezvousError
+    from torch.distributed.launcher import api
     from torch.distributed.run import main as torchrun
 
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    api.LocalElasticAgent = _agent(api.LocalElasticAgent, stop)
     try:
         torchrun()
     except ChildFailedError as failed:
-        code = failed.get_first_failure()[1].exitcode
-        sys.exit(code if 0 < code < 128 else 1)
+        sys.exit(stop.code(failed.get_first_failure()[1].exitcode))
+    except RendezvousError as error:
+        print(
+            f"torchrun: the nodes did not meet, or another node has left ({type(error).__name__}: {error}); see its "
+            "message, or check that --rdzv-endpoint names a port that every node reaches, and --nnodes how many start",
+            file=sys.stderr,
+        )
+        sys.exit(stop.code(1))
+    except SignalException as caught:
+        sys.exit(128 + caught.sigval)
+
+
+class _Stop:
+    """SIGTERM and SIGUSR1, handed to the ranks there are; with none yet, the end of this process."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        self.listen()
+
+    def listen(self) -> None:
+        """Take the signals (again: torchrun takes SIGTERM whenever it starts ranks)."""
+        for number in _STOPS:
+            signal.signal(number, self._hand_on)
+
+    def code(self, code: int) -> int:
+        """The exit code for that of a rank (negative: of a signal). Ranks that were asked to stop may be run again."""
+        if self.asked and code < 0:  # a rank that was told before it listened has done nothing that could be lost
+            return Preempted.exit_code
+        return code if 0 < code < 128 else 1
+
+    def _hand_on(self, number: int, frame: FrameType | None) -> None:
+        self.asked = True
+        ranks = psutil.Process().children()
+        if not ranks:
+            sys.exit(Preempted.exit_code)
+        for rank in ranks:
+            with suppress(psutil.NoSuchProcess):
+                rank.send_signal(number)
+
+
+def _agent(base: type, stop: _Stop) -> type:
+    """torchrun's agent, which starts the ranks again only where that can help."""
+
+    class Agent(base):
+        def _start_workers(self, *arguments: Any) -> Any:
+            started = super()._start_workers(*arguments)
+            stop.listen()
+            return started
+
+        def _monitor_workers(self, *arguments: Any) -> Any:
+            result = super()._monitor_workers(*arguments)
+            codes = [failure.exitcode for failure in result.failures.values()]
+            if stop.asked or any(1 < code < 128 for code in codes):  # Python ends with 1 after an unforeseen error
+                self._remaining_restarts = 0
+            return result
+
+    return Agent
+
+
+def end(process: subprocess.Popen) -> None:
+    """Kill a launcher that still runs, and the ranks it started (they stand in sessions of their own)."""
+    if process.poll() is not None:
+        return
+    family = [psutil.Process(process.pid)]
+    family += family[0].children(recursive=True)
+    for member in family:
+        with suppress(psutil.NoSuchProcess):
+            member.kill()
+    process.wait()
 
 
 if __name__ == "__main__":

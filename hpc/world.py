@@ -12,7 +12,7 @@ from hpc.errors import ConfigError
 _LAUNCHERS = (
     ("torchrun", "TORCHELASTIC_RUN_ID", ("RANK", "LOCAL_RANK", "WORLD_SIZE", "GROUP_RANK")),
     ("env", "RANK", ("RANK", "LOCAL_RANK", "WORLD_SIZE", "CROSS_RANK")),
-    ("srun", "SLURM_STEP_ID", ("SLURM_PROCID", "SLURM_LOCALID", "SLURM_NTASKS", "SLURM_NODEID")),
+    ("srun", "SLURM_STEP_ID", ("SLURM_PROCID", "SLURM_LOCALID", "SLURM_STEP_NUM_TASKS", "SLURM_NODEID")),
     ("mpirun", "OMPI_COMM_WORLD_RANK",
      ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_LOCAL_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_NODE_RANK")),
 )  # fmt: skip
@@ -49,6 +49,12 @@ class World:
                 )
             return cls(rank, rank if local_rank is None else local_rank, size, node or 0, launcher)
         return cls()
+
+
+def outside(environ: Mapping[str, str]) -> dict[str, str]:
+    """The environment without what makes a process a rank: for a program that starts ranks of its own."""
+    inside = {name for _, marker, names in _LAUNCHERS for name in (marker, *names)} | {"MASTER_ADDR", "MASTER_PORT"}
+    return {name: value for name, value in environ.items() if name not in inside}
 
 
 def _integer(environ: Mapping[str, str], name: str) -> int | None:

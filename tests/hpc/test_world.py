@@ -5,9 +5,11 @@ from __future__ import annotations
 import pytest
 
 from hpc.errors import ConfigError
-from hpc.world import World
+from hpc.world import World, outside
 
-SLURM = {"SLURM_STEP_ID": "0", "SLURM_PROCID": "5", "SLURM_LOCALID": "1", "SLURM_NTASKS": "8", "SLURM_NODEID": "2"}
+SLURM = {
+    "SLURM_STEP_ID": "0", "SLURM_PROCID": "5", "SLURM_LOCALID": "1", "SLURM_STEP_NUM_TASKS": "8", "SLURM_NODEID": "2"
+}  # fmt: skip
 TORCHRUN = {"TORCHELASTIC_RUN_ID": "x", "RANK": "3", "LOCAL_RANK": "1", "WORLD_SIZE": "4", "GROUP_RANK": "1"}
 
 
@@ -34,3 +36,9 @@ def test_world_of_each_launcher(environ, world):
 def test_variables_that_disagree_are_refused():
     with pytest.raises(ConfigError, match="do not describe a rank"):
         World.detect(TORCHRUN | {"RANK": "4"})
+
+
+def test_a_program_that_starts_ranks_is_no_rank_to_them():
+    environ = TORCHRUN | SLURM | {"MASTER_ADDR": "host", "SLURM_JOB_ID": "9", "PATH": "/bin"}
+    assert outside(environ) == {"SLURM_JOB_ID": "9", "PATH": "/bin"}
+    assert World.detect(outside(environ)) == World()
