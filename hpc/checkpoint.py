@@ -62,6 +62,35 @@ class Checkpoints:
         allowed = f"last, best, or one of the steps {some(steps, 20)}" if steps else "none is there yet; train first"
         raise InputError(f"checkpoint={name}: no such checkpoint in {self.place}; it may be {allowed}")
 
+    def last_whole(self) -> dict[str, Any] | None:
+        """The meta.json of the newest checkpoint whose files are all whole; None where there is no checkpoint.
+
+        Newer ones that are damaged are set aside as `damaged-step-*`, with a warning that says what is wrong with
+        them. Call it on one process. Raises InputError where every checkpoint is damaged; it leaves them in place.
+        """
+        damaged: dict[int, str] = {}
+        for step in reversed(self.steps()):
+            try:
+                meta = read_meta(self.folder(step))
+            except InputError as error:
+                damaged[step] = str(error)
+                continue
+            for other, message in damaged.items():
+                aside = self.place / f"damaged-{self.folder(other).name}"
+                remove(aside)
+                self.folder(other).rename(aside)
+                log.warning("%s; it is kept as %s, and the run goes back to step %d", message, aside, step)
+            if damaged:
+                publish_json(self.place / "last.json", {"step": step, "folder": self.folder(step).name})
+            return meta
+        if damaged:
+            first = next(iter(damaged.values()))
+            raise InputError(
+                f"{self.place}: no checkpoint is whole ({first}); type overwrite=true to start afresh, or give another "
+                "run_dir="
+            )
+        return None
+
     def best_step(self) -> int | None:
         """The step that best.json names, if its checkpoint is there."""
         path = self.place / "best.json"
@@ -90,20 +119,19 @@ class Checkpoints:
 def read_meta(folder: str | Path) -> dict[str, Any]:
     """The meta.json of a checkpoint whose files are all whole. Raises InputError that names the damaged one."""
     folder = Path(folder)
-    cure = f"delete {folder} to go on from the checkpoint before it"
     try:
         meta = json.loads((folder / META).read_text(encoding="utf-8"))
-        files = meta["files"]
-    except (OSError, ValueError, KeyError, TypeError):
-        raise InputError(f"{folder / META}: is missing or damaged, so the checkpoint cannot be used; {cure}") from None
-    for name, expected in files.items():
+        files = meta["files"].items()
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        raise InputError(f"{folder / META}: is missing or damaged, so the checkpoint cannot be used") from None
+    for name, expected in files:
         path = folder / name
         size = path.stat().st_size if path.is_file() else None
         if size != expected["bytes"]:
             found = "is missing" if size is None else f"has {size} bytes, not the {expected['bytes']} it was saved with"
-            raise InputError(f"{path}: {found}, so the checkpoint is damaged; {cure}")
+            raise InputError(f"{path}: {found}, so the checkpoint is damaged")
         if sha256(path) != expected["sha256"]:
-            raise InputError(f"{path}: its bytes are not those that were saved (SHA-256 differs); {cure}")
+            raise InputError(f"{path}: its bytes are not those that were saved (SHA-256 differs)")
     return meta
 
 

@@ -2,16 +2,20 @@
 
 What is switched off, and why: the operation that DeepSpeed compiles at start-up on a CPU serves inference only and
 needs a C++ compiler; its own Adam is compiled too and slower than torch's fused one; its schedules use the smallest
-rate twice; its loader would unpickle anything. So: torch's AdamW, LambdaLR, and weights-only loading.
+rate twice; its loss scale does not survive a restart; its loader would unpickle anything. So: torch's AdamW (which
+steps offloaded states, too), LambdaLR, hpc.scaling, and weights-only loading.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import os
+import shutil
+import socket
 import warnings
 from collections.abc import Callable, Iterable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -19,9 +23,11 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from hpc import universal
 from hpc.comm import Comm
 from hpc.config import merge
 from hpc.errors import ConfigError, InputError
+from hpc.scaling import LossScale, StageZero
 
 log = logging.getLogger(__name__)
 _STATE = "state"  # the folder inside a checkpoint that DeepSpeed writes
@@ -50,17 +56,26 @@ class Batches:
 
 @dataclass(frozen=True)
 class Options:
-    """What DeepSpeed needs to know. `extra` is laid over the configuration made here, last."""
+    """What DeepSpeed needs to know. `extra` is laid over the configuration made here, last.
+
+    `offload` moves the optimiser's states (and in stage 3 the weights) out of the device's memory: to the host, or to
+    files in `nvme_path`. `compiler`: torch.compile's backend, None does not compile.
+    """
 
     batches: Batches
     zero: int = 0
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     clip: float = 0.0
     extra: dict[str, Any] = field(default_factory=dict)
+    offload: Literal["none", "cpu", "nvme"] = "none"
+    nvme_path: Path | None = None
+    compiler: str | None = None
 
 
-def precision(name: str, device: torch.device) -> Literal["fp32", "bf16"]:
+def precision(name: str, device: torch.device) -> Literal["fp32", "bf16", "fp16"]:
     """'auto' resolved: bf16 on a GPU that has it, fp32 elsewhere."""
+    if name == "fp16" and device.type == "cpu":
+        log.warning("engine.precision=fp16 is several times slower than fp32 on a CPU; it serves to try it out")
     if name != "auto":
         return name  # type: ignore[return-value]
     return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
@@ -77,11 +92,22 @@ class Engine:
         options: Options,
         comm: Comm,
     ):
-        """`rate(step)` multiplies the optimiser's learning rate at optimiser step 0, 1, ..."""
+        """`rate(step)` multiplies the optimiser's learning rate at optimiser step 0, 1, ...
+
+        Raises ConfigError where this machine lacks what the options need.
+        """
         self.comm, self.options = comm, options
         comm.open_group()
         os.environ.setdefault("LOCAL_RANK", str(comm.world.local_rank))  # DeepSpeed insists on it, alone too
-        deepspeed = _import_deepspeed(comm.device().type)
+        device = comm.device().type
+        deepspeed = _import_deepspeed(device)
+        lacking = [text for text in comm.gather(_lacking(options, device)) if text]
+        if lacking:
+            raise ConfigError(lacking[0])
+        self._scale = LossScale() if options.precision == "fp16" else None
+        if self._scale is not None:
+            # The casts are cached nowhere: in stage 3 the copies would outlive the gathered weights.
+            module.forward = torch.autocast(device, torch.float16, cache_enabled=False)(module.forward)
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
@@ -89,7 +115,7 @@ class Engine:
                     model=module,
                     optimizer=optimizer,
                     lr_scheduler=lambda inner: torch.optim.lr_scheduler.LambdaLR(inner, rate),
-                    config=_configuration(options),
+                    config=_configuration(options, device),
                     dist_init_required=False,
                 )
         except Exception as error:
@@ -99,8 +125,13 @@ class Engine:
                 f"engine.deepspeed={options.extra}: DeepSpeed does not start with these keys: {_short(error)}; "
                 "mend them, or leave engine.deepspeed out"
             ) from error
-        self._engine.checkpoint_engine.load = _load_tensors_only
+        self.stage = int(self._engine.zero_optimization_stage())
+        self._engine.checkpoint_engine.load = universal.load_tensors_only
+        if self._scale and self.stage == 0:
+            self._engine.torch_autocast_z0_gradscaler = StageZero(self._scale)
         self._gathered = deepspeed.zero.GatheredParameters
+        if options.compiler is not None:
+            self._engine.compile(backend=options.compiler)
 
     @property
     def module(self) -> nn.Module:
@@ -121,11 +152,31 @@ class Engine:
         Returns the mean of the losses on this rank, detached, on the device.
         """
         total = torch.zeros((), device=self._engine.device)
+        if self._scale and self.stage > 0:
+            self._engine.optimizer.override_loss_scale(self._scale.scale)  # it multiplies, divides, skips overflows
         for loss in losses:
             self._engine.backward(loss)
             self._engine.step()
             total += loss.detach().float()
+        if self._scale:
+            self._scale.update(self._engine.optimizer.overflow)
         return total / self.options.batches.accumulation
+
+    @property
+    def loss_scale(self) -> float:
+        """The factor of the loss in the next step; 1 but in fp16."""
+        return self._scale.scale if self._scale else 1.0
+
+    @property
+    def skipped(self) -> int:
+        """Optimiser steps left out because their gradients overflowed (fp16)."""
+        return int(self._engine.skipped_steps)
+
+    def gathered(self, parameter: nn.Parameter, write: bool = False) -> AbstractContextManager:
+        """Within it a weight is whole; with `write` what rank 0 puts there stays. Only stage 3 has it otherwise."""
+        if self.stage != 3:
+            return nullcontext()
+        return self._gathered([parameter], modifier_rank=0 if write else None)
 
     @property
     def rate(self) -> float:
@@ -134,10 +185,10 @@ class Engine:
 
     def weights(self) -> dict[str, torch.Tensor]:
         """All weights and the buffers that are saved, on the CPU; whole on rank 0, empty on the others."""
-        module, sharded = self.module, self.options.zero == 3
+        module = self.module
         kept: dict[str, torch.Tensor] = {}
         for name, parameter in module.named_parameters():
-            with self._gathered([parameter]) if sharded else nullcontext():
+            with self.gathered(parameter):
                 if self.comm.is_main:
                     kept[name] = parameter.detach().cpu().clone().contiguous()
         if self.comm.is_main:
@@ -149,31 +200,45 @@ class Engine:
         """Write the state of model, optimiser, scheduler and random numbers into `folder` (one file set a rank)."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            client = {"random": self.comm.gather(_random_state())}
+            client = {"random": self.comm.gather(_random_state()), "loss_scale": self._scale and self._scale.state()}
             self._engine.save_checkpoint(str(folder), tag=_STATE, client_state=client, save_latest=False)
 
     def load(self, folder: Path) -> None:
-        """Take up the state that `save` wrote. Raises InputError where it does not fit this model."""
+        """Take up the state that `save` wrote, on this or another number of ranks.
+
+        On the same number every random number is the one that would have been drawn; on another each rank draws anew,
+        from a seed made of its own and the step. Raises InputError where the state does not fit this model.
+        """
+        wrote = universal.writers(folder / _STATE)
+        resharded = self.stage > 0 and wrote not in (0, self.comm.size)
+        place = self.comm.on_main(lambda: universal.convert(folder / _STATE)) if resharded else folder
+        self._engine._config.load_universal_checkpoint = resharded
         try:
-            with warnings.catch_warnings():
+            with warnings.catch_warnings(), universal.loading_tensors_only():
                 warnings.simplefilter("ignore")
-                path, client = self._engine.load_checkpoint(str(folder), tag=_STATE)
-        except (RuntimeError, KeyError, EOFError, OSError) as error:
+                path, client = self._engine.load_checkpoint(str(place), tag=_STATE)
+        except (RuntimeError, KeyError, EOFError, OSError, AssertionError) as error:
             raise InputError(f"{folder}: does not hold a state of this model ({_first_line(error)})") from error
+        finally:
+            self._engine._config.load_universal_checkpoint = False
         if path is None:
             raise InputError(f"{folder / _STATE}: is missing, so the run cannot go on from this checkpoint")
+        if self._scale and client.get("loss_scale"):
+            self._scale.load(client["loss_scale"])
         states = client["random"]
         if len(states) == self.comm.size:
             _restore_random_state(states[self.comm.rank])
+        else:
+            torch.manual_seed((torch.initial_seed() + 0x9E3779B97F4A7C15 * (self._engine.global_steps + 1)) % 2**63)
 
 
-def _configuration(options: Options) -> dict[str, Any]:
+def _configuration(options: Options, device: str) -> dict[str, Any]:
     batches = options.batches
     made: dict[str, Any] = {
         "train_batch_size": batches.total,
         "train_micro_batch_size_per_gpu": batches.micro,
         "gradient_accumulation_steps": batches.accumulation,
-        "zero_optimization": {"stage": options.zero},
+        "zero_optimization": {"stage": options.zero, **_offload(options, device)},
         "gradient_clipping": options.clip,
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,  # offloaded states are stepped by torch: nothing to compile
@@ -187,6 +252,49 @@ def _configuration(options: Options) -> dict[str, Any]:
     if clash:
         log.warning("engine.deepspeed overrides %s", ", ".join(clash))
     return merge(made, options.extra)
+
+
+def _offload(options: Options, device: str) -> dict[str, Any]:
+    """DeepSpeed's keys for what does not stay on the device: the optimiser, and in stage 3 the weights."""
+    if options.offload == "none":
+        return {}
+    place: dict[str, Any] = {"device": options.offload, "pin_memory": device == "cuda"}
+    if options.offload == "nvme":
+        place["nvme_path"] = str(options.nvme_path)
+    return {"offload_optimizer": place} | ({"offload_param": place} if options.zero == 3 else {})
+
+
+def _lacking(options: Options, device: str) -> str:
+    """What this machine lacks of what the options need, with its cure; nothing where all is there."""
+    if options.offload == "nvme":
+        missing = _missing_for_nvme(device)
+        if missing:
+            return f"engine.offload=nvme: DeepSpeed's async_io cannot be used: {missing}; or type engine.offload=cpu"
+        if options.nvme_path is None or not os.access(options.nvme_path, os.W_OK | os.X_OK):
+            return f"engine.nvme_path={options.nvme_path}: is no folder to write to on {socket.gethostname()}; give one"
+    if options.compiler == "inductor":
+        if device == "cpu" and not any(shutil.which(name) for name in (os.environ.get("CXX", "c++"), "g++", "clang++")):
+            return "engine.compile=true: needs a C++ compiler; install g++, or type engine.compile=false"
+        if device == "cuda" and importlib.util.find_spec("triton") is None:
+            return "engine.compile=true: needs Triton; type pip install triton, or engine.compile=false"
+    return ""
+
+
+def _missing_for_nvme(device: str) -> str:
+    """What DeepSpeed's asynchronous I/O lacks, with its cure; nothing where it is built, or can be built on demand."""
+    from deepspeed.git_version_info import installed_ops
+    from deepspeed.ops.op_builder import AsyncIOBuilder
+
+    if installed_ops.get("async_io"):
+        return ""
+    if device == "cpu":
+        return "it is not built, and on a machine without a GPU nothing is compiled at start-up"
+    tools = [tool for tool in ("c++", "ninja") if not shutil.which(tool)]
+    if tools:
+        return f"it is not built, and to build it {' and '.join(tools)} must be on the PATH"
+    if not AsyncIOBuilder().is_compatible():
+        return "it is not built, and to build it libaio must be installed (apt-get install libaio-dev)"
+    return ""
 
 
 def _overridden(made: dict[str, Any], extra: dict[str, Any], prefix: str = "") -> list[str]:
@@ -216,17 +324,6 @@ def _import_deepspeed(device: str) -> Any:
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     deepspeed.init_distributed(verbose=False, auto_mpi_discovery=False)
     return deepspeed
-
-
-def _load_tensors_only(path: str, map_location: Any = None) -> Any:
-    """torch.load for DeepSpeed's files: tensors, plain containers and the few DeepSpeed types they hold, no code."""
-    from deepspeed.runtime.fp16 import loss_scaler
-    from deepspeed.runtime.zero.config import ZeroStageEnum
-    from deepspeed.utils.tensor_fragment import fragment_address
-
-    allowed = [ZeroStageEnum, fragment_address, loss_scaler.LossScaler, loss_scaler.DynamicLossScaler]
-    with torch.serialization.safe_globals(allowed):
-        return torch.load(path, map_location=map_location, weights_only=True)
 
 
 def _random_state() -> dict[str, torch.Tensor]:

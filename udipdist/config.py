@@ -299,6 +299,9 @@ class EngineConfig(Config):
         return self
 
 
+Resident = Literal["auto", "device", "host", "none"]
+
+
 class TrainConfig(VerbConfig):
     """Train an autoencoder on a volume store; run it under torchrun or deepspeed for more than one rank."""
 

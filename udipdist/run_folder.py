@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import platform
 import socket
 import sys
@@ -14,12 +15,14 @@ import torch
 
 import hpc
 from hpc import stage
-from hpc.checkpoint import Checkpoints, read_meta
+from hpc.checkpoint import Checkpoints
 from hpc.errors import ConfigError
 from hpc.files import publish_json, publish_text
 from hpc.parts import drop_plan, fix_plan
 from hpc.world import World
 from udipdist.config import TrainConfig
+
+log = logging.getLogger(__name__)
 
 
 def open_run(config: TrainConfig, world: World) -> None:
@@ -47,23 +50,19 @@ def open_run(config: TrainConfig, world: World) -> None:
 
 
 def last_checkpoint(config: TrainConfig, world: World) -> dict[str, Any] | None:
-    """The meta.json of the checkpoint to go on from; None at a fresh start. Raises ConfigError, InputError."""
+    """The meta.json of the checkpoint to go on from, the newest whole one; None at a fresh start.
+
+    The number of ranks may have changed. Raises ConfigError, and InputError where every checkpoint is damaged.
+    """
     checkpoints = Checkpoints(config.run_dir / "checkpoints")
-    steps = checkpoints.steps()
-    if not steps:
-        return None
-    if not config.resume:
+    if not config.resume and checkpoints.steps():
         raise ConfigError(
             f"resume=false, but {config.run_dir} holds checkpoints; type overwrite=true to start afresh, or "
             "resume=true to go on"
         )
-    folder = checkpoints.folder(steps[-1])
-    meta = read_meta(folder)
-    if meta["ranks"] != world.size and config.engine.zero > 0:
-        raise ConfigError(
-            f"{folder}: was written by {meta['ranks']} ranks with engine.zero={meta['zero']}, whose optimiser is "
-            f"sharded, and this is a start of {world.size}; start {meta['ranks']} ranks to go on"
-        )
+    meta = checkpoints.last_whole()
+    if meta is not None and meta["ranks"] != world.size:
+        log.info("step %d was saved by %d ranks, and this is a start of %d", meta["step"], meta["ranks"], world.size)
     return meta
 
 

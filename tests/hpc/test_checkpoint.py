@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
+import re
 import signal
 
 import pytest
@@ -62,18 +64,30 @@ def test_a_save_that_fails_leaves_no_checkpoint(tmp_path):
     [
         (lambda folder: (folder / "state").unlink(), "is missing"),
         (lambda folder: (folder / "state").write_text("step"), "has 4 bytes, not the 6"),
-        (lambda folder: (folder / "state").write_text("stop 3"), "SHA-256 differs"),
+        (lambda folder: (folder / "state").write_text("stop !"), "SHA-256 differs"),
         (lambda folder: (folder / "meta.json").write_text("{"), "meta.json: is missing or damaged"),
     ],
 )
-def test_damage_is_named_with_its_cure(tmp_path, damage, message):
+def test_damage_is_named_and_the_one_before_is_used(tmp_path, caplog, damage, message):
     checkpoints = Checkpoints(tmp_path)
-    save(checkpoints, 3)
+    assert checkpoints.last_whole() is None
+    for step in (2, 3):
+        save(checkpoints, step)
+    assert checkpoints.last_whole()["step"] == 3
     folder = checkpoints.find("3")
-    assert read_meta(folder)["step"] == 3
     damage(folder)
-    with pytest.raises(InputError, match=f"{message}.*delete .*step-00000003"):
+    with pytest.raises(InputError, match=message):
         read_meta(folder)
+    logging.getLogger("hpc").propagate = True
+    with caplog.at_level(logging.WARNING):
+        assert checkpoints.last_whole()["step"] == 2
+    assert re.search(f"{message}.*kept as .*damaged-step-00000003, and the run goes back to step 2", caplog.text)
+    assert checkpoints.steps() == [2] and (tmp_path / "damaged-step-00000003").is_dir()
+    assert json.loads((tmp_path / "last.json").read_text())["step"] == 2
+    damage(checkpoints.find("2"))
+    with pytest.raises(InputError, match=f"no checkpoint is whole .*{message}.*type overwrite=true to start afresh"):
+        checkpoints.last_whole()
+    assert checkpoints.steps() == [2]
 
 
 def test_stop_request_notes_the_signal_and_restores_the_handler():

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hpc.comm import Comm
+from hpc.comm import Comm, Watch
 from hpc.errors import ConfigError, Error, InputError
 from hpc.testing import call, launch
 from hpc.world import World
@@ -18,6 +18,7 @@ from hpc.world import World
 
 def test_alone_needs_no_group():
     comm = Comm.join(World())
+    assert [Watch(comm).any(flag) for flag in (False, True)] == [False, True]
     assert comm.is_main and comm.size == 1
     assert comm.gather("x") == ["x"]
     assert comm.any(True) and not comm.any(False)
@@ -42,6 +43,8 @@ def test_two_ranks_agree(tmp_path):
             "gather": ["rank 0", "rank 1"],
             "value": "from rank 0",
             "error": "mend me, exit code 2",
+            "always": [2],  # rank 1 says so at step 2
+            "seldom": [6, 14, 30],  # from step 5 on; between exchanges that are ever further apart nobody knows
             "order": ["0", "1"],
             "elsewhere": ["mend me, exit code 2"] * 2,
         }
@@ -76,6 +79,7 @@ def collectives(folder: str) -> dict[str, Any]:
             comm.on_each_node(lambda rank=rank: _refuse() if comm.rank == rank else None)
         except Error as caught:
             elsewhere.append(f"{caught}, exit code {caught.exit_code}")
+    always, seldom = Watch(comm, seconds=0), Watch(comm, seconds=3600)
     return {
         "rank": comm.rank,
         "sum": comm.sum([float(comm.rank), 10.0]).tolist(),
@@ -83,6 +87,8 @@ def collectives(folder: str) -> dict[str, Any]:
         "gather": comm.gather(f"rank {comm.rank}"),
         "value": comm.on_main(lambda: f"from rank {comm.rank}"),
         "error": error,
+        "always": [step for step in range(4) if always.any(comm.rank == 1 and step == 2)],
+        "seldom": [step for step in range(32) if seldom.any(comm.rank == 1 and step >= 5)],
         "order": seen.read_text().split(),
         "elsewhere": elsewhere,
     }

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
+
+import pytest
+import torch
 
 from hpc import engine
 
@@ -13,7 +17,7 @@ def test_users_keys_are_merged_and_what_they_override_is_named(caplog):
     extra = {"zero_optimization": {"stage": 1, "offload_optimizer": {"device": "cpu"}}, "steps_per_print": 5}
     logging.getLogger("hpc").propagate = True
     with caplog.at_level(logging.WARNING):
-        made = engine._configuration(engine.Options(BATCHES, zero=2, extra=extra))
+        made = engine._configuration(engine.Options(BATCHES, zero=2, extra=extra), "cpu")
     assert made["zero_optimization"] == {"stage": 1, "offload_optimizer": {"device": "cpu"}}
     assert made["steps_per_print"] == 5 and made["train_batch_size"] == 8
     assert "overrides steps_per_print, zero_optimization.stage" in caplog.text
@@ -23,6 +27,31 @@ def test_keys_that_only_add_are_no_override(caplog):
     extra = {"zero_optimization": {"offload_optimizer": {"device": "cpu"}}}
     logging.getLogger("hpc").propagate = True
     with caplog.at_level(logging.WARNING):
-        made = engine._configuration(engine.Options(BATCHES, zero=2, extra=extra))
+        made = engine._configuration(engine.Options(BATCHES, zero=2, extra=extra), "cpu")
     assert made["zero_optimization"]["stage"] == 2
     assert not caplog.text
+
+
+@pytest.mark.parametrize(
+    ("zero", "offload", "expected"),
+    [
+        (0, "none", {}),
+        (2, "cpu", {"offload_optimizer": {"device": "cpu", "pin_memory": True}}),
+        (3, "cpu", {name: {"device": "cpu", "pin_memory": True} for name in ("offload_optimizer", "offload_param")}),
+        (3, "nvme", {name: {"device": "nvme", "pin_memory": True, "nvme_path": "/scratch"} for name in
+                     ("offload_optimizer", "offload_param")}),
+    ],
+)  # fmt: skip
+def test_what_leaves_the_device(zero, offload, expected):
+    options = engine.Options(BATCHES, zero=zero, offload=offload, nvme_path=Path("/scratch"))
+    made = engine._configuration(options, "cuda")
+    assert made["zero_optimization"] == {"stage": zero, **expected}
+    assert made["zero_force_ds_cpu_optimizer"] is False
+
+
+def test_fp16_on_a_cpu_is_warned_of(caplog):
+    logging.getLogger("hpc").propagate = True
+    with caplog.at_level(logging.WARNING):
+        assert engine.precision("fp16", torch.device("cpu")) == "fp16"
+    assert "several times slower than fp32 on a CPU" in caplog.text
+    assert engine.precision("auto", torch.device("cpu")) == "fp32"
