@@ -27,27 +27,36 @@ _FLIRT_FROM_RAS = np.array([[-1.0, 0, 0, MNI_SHAPE[0] - 1], [0, 1, 0, 0], [0, 0,
 def to_mni(raw_xyz: np.ndarray, header: Header, matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Scaled values (raw * slope + inter) on the MNI152 1 mm grid: float32 [182, 218, 182] in RAS order, its affine.
 
-    raw_xyz: stored values in RAS order, as `nifti.read` gives them; matrix: [4, 4] FLIRT's, image -> MNI152. Trilinear
-    over the image continued by zeros: voxels more than one edge outside are exactly 0, as are those among zeros. NaN
-    and infinite voxels stay what they are and spread to their neighbours. Differs from float64 arithmetic by less than
-    1e-6 of the largest value. Raises Unreadable where nothing of the image comes to lie on the grid.
+    raw_xyz: stored values in RAS order, in any memory order (x fastest, as in NIfTI files, and views that turn axes
+    round cost no copy); matrix: [4, 4] FLIRT's, image -> MNI152. The result has x fastest in memory. Trilinear over
+    the image continued by zeros: voxels more than one edge outside of it are exactly 0, as are those among zeros. NaN
+    spreads to the neighbours, and so does infinity, in part as NaN. Differs from float64 arithmetic by less than 1e-6
+    of the largest value. Raises Unreadable where nothing of the image comes to lie on the grid.
     """
     index = np.linalg.inv(source_to_mni(header, matrix))  # RAS voxels of MNI -> of the source
-    out = np.zeros(MNI_SHAPE, np.float32)
-    first_xy, last_xy = _extents(raw_xyz, header.slope, header.inter)
-    filled = first_xy < last_xy
+    for axis in range(3):
+        if raw_xyz.strides[axis] < 0:  # read it as it lies, and turn the index round instead
+            raw_xyz = np.flip(raw_xyz, axis)
+            index[axis] *= -1
+            index[axis, 3] += raw_xyz.shape[axis] - 1
+    values = np.ascontiguousarray(raw_xyz.T, raw_xyz.dtype.newbyteorder("=")).view()
+    values.flags.writeable = False  # of one type for the compiler, wherever they come from
+    index = index[[2, 1, 0]][:, [2, 1, 0, 3]]  # from here on axes are in the order of memory: z, y, x
+    out = np.zeros(MNI_SHAPE[::-1], np.float32)
+    first, last = _extents(values, header.slope, header.inter)
+    filled = first < last
     if filled.any():
         places = np.nonzero(filled)
-        low = np.array([places[0].min(), places[1].min(), first_xy[filled].min()])
-        high = np.array([places[0].max(), places[1].max(), last_xy[filled].max() - 1]) + 1
+        low = np.array([places[0].min(), places[1].min(), first[filled].min()])
+        high = np.array([places[0].max(), places[1].max(), last[filled].max() - 1]) + 1
         # A border of zeros, 1 voxel below and 2 above, so that no neighbour of what is looked up lies outside.
         crop = np.zeros(high - low + 3, np.float32)
-        tiles = _fill(raw_xyz, header.slope, header.inter, first_xy, last_xy, low, high, crop)
-        index[:3, 3] -= low - 1
-        _sample(crop, tiles, np.ascontiguousarray(index[:3]), out)
+        tiles = _fill(values, header.slope, header.inter, first, last, low, high, crop)
+        index[:, 3] -= low - 1
+        _sample(crop, tiles, np.ascontiguousarray(index), out)
         if not out.any():
             raise Unreadable("lies wholly outside of MNI152 by its matrix")
-    return out, MNI_AFFINE.copy()
+    return out.T, MNI_AFFINE.copy()
 
 
 def source_to_mni(header: Header, matrix: np.ndarray) -> np.ndarray:
@@ -59,6 +68,9 @@ def source_to_mni(header: Header, matrix: np.ndarray) -> np.ndarray:
     if np.linalg.det(affine[:3, :3]) > 0:
         scaled[0] = [-scaled[0, 0], 0, 0, (shape[0] - 1) * scaled[0, 0]]
     return np.linalg.inv(_FLIRT_FROM_RAS) @ matrix @ scaled @ to_file
+
+
+# The kernels call the axes x, y, z in the order of memory: z is the fastest, whichever it is of the brain.
 
 
 @numba.njit(nogil=True, cache=True)

@@ -19,15 +19,12 @@ def add_visits(cohort: Cohort, iid: str, visits: Sequence[Visit]) -> None:
     if not visits:
         cohort.sources.append(Source(iid, iid, (None,) * len(cohort.modalities)))
         return
-    kept = max(visits, key=lambda visit: sum(scan is not None for scan in visit[1]))  # max takes the first
-    session, scans = kept
-    cohort.sources.append(Source(iid, iid, tuple(scans), session))
-    cohort.repeats += [
-        Repeat(iid, iid, session, scan.source)
-        for visit in visits if visit is not kept
-        for session, scans in [visit]
-        for scan in scans if scan is not None
-    ]  # fmt: skip
+    kept = max(visits, key=lambda visit: sum(scan is not None for scan in visit[1]))  # of equals the first
+    cohort.sources.append(Source(iid, iid, tuple(kept[1]), kept[0]))
+    for visit in visits:
+        if visit is not kept:
+            session, scans = visit
+            cohort.repeats.extend(Repeat(iid, iid, session, scan.source) for scan in scans if scan is not None)
 
 
 def natural(text: str) -> list[tuple[str, int]]:
