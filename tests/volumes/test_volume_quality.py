@@ -67,10 +67,14 @@ def build(place, scans, failed=(), affine=None):
     valid = np.array([i not in failed for i in range(n)])
     scans = np.where(valid[:, None, None, None], scans, 0)
     place.mkdir(parents=True)
-    path = store.create_rows(place, "image", scans.shape, scans.dtype, ("subject", "x", "y", "z"), 64)
-    layout = store.Layout(path)
-    for shard in range(layout.n_shards):
-        store.write_shard(layout, shard, (scans[i] if valid[i] else None for i in layout.rows_of_shard(shard)))
+    small = [thumbnails(scan[None])[0] if ok else None for scan, ok in zip(scans, valid, strict=True)]
+    blocks = quality.thumbnail_shape(scans.shape[1:], quality.block((RESOLUTION,) * 3))
+    for name, rows, shape, dtype in (
+        ("image", scans, scans.shape, scans.dtype), ("thumbnail", small, (n, *blocks), np.float32),
+    ):  # fmt: skip
+        layout = store.Layout(store.create_rows(place, name, shape, dtype, ("subject", "x", "y", "z"), 64))
+        for shard in range(layout.n_shards):
+            store.write_shard(layout, shard, (rows[i] if valid[i] else None for i in layout.rows_of_shard(shard)))
     mask = quality.template_mask(scans.shape[1:], affine)
     brains = [scan[scan != 0].astype(float) for scan in scans]
     columns = {
@@ -88,10 +92,6 @@ def build(place, scans, failed=(), affine=None):
     for name, values in columns.items():
         store.put(place, name, values, ("subject",))
     store.put(place, "affine", np.where(valid[:, None, None], affine, math.nan), ("subject", "row", "column"))
-    small = np.stack(
-        [thumbnails(scans[i : i + 1])[0] if valid[i] else np.zeros_like(thumbnails(scans[:1])[0]) for i in range(n)]
-    )
-    store.put(place, "thumbnail", small.astype(np.float32), ("subject", "tx", "ty", "tz"))
     failures = {i: "is truncated" for i in failed}
     return quality.assess(place, failures, None if mask is None else int(mask.sum()))
 
