@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from hpc.errors import ConfigError, InputError, some
 from udipdist.config import ModelConfig
 from udipdist.models.tokens import Patcher, default_patch
+from udipdist.volumes.packed import Gather
 
 WEIGHTS = "weights.safetensors"  # in a checkpoint: all that embedding needs
 _SIZES = {  # the encoders of Dosovitskiy et al. 2021, with decoders of half the width or less
@@ -47,6 +48,10 @@ class Autoencoder(nn.Module):
     @abstractmethod
     def prepare(self, volumes: Tensor) -> Tensor:
         """Normalised volumes [B, x, y, z] -> the prepared form [B, ...]."""
+
+    def gather(self) -> Gather:
+        """The voxels that `prepare` takes, in its order, for those who read them without the rest of the volume."""
+        return self.patcher.gather()
 
     @abstractmethod
     def volumes(self, prepared: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hpc.errors import InputError
+from udipdist.volumes.packed import Gather
 
 PAPER_PATCH = (14, 16, 14)  # of 182 x 224 x 182 voxels of 1 mm (REFERENCE: ViT-UDIP)
 BRAIN_SHARE = 0.02  # a patch with less of the cohort's mask than this is left out
@@ -67,6 +68,12 @@ class Patcher(nn.Module):
     def forward(self, volumes: Tensor) -> Tensor:
         """[B, x, y, z] -> [B, T, V]."""
         return self._cut(volumes).index_select(1, self.index)
+
+    def gather(self) -> Gather:
+        """Which voxel of a volume each voxel of the tokens [T, V] is."""
+        numbers = torch.arange(1, math.prod(self.shape) + 1).view(1, *self.shape)  # 0 stands for padding
+        index = self._cut(numbers).index_select(1, self.index.cpu())[0] - 1
+        return Gather(tuple(index.shape), index.flatten().numpy())
 
     def volumes(self, tokens: Tensor) -> Tensor:
         """[B, T, V] -> [B, x, y, z]; zero where there is no token."""
