@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import tempfile
+from pathlib import Path
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from hpc.errors import ConfigError, InputError
 from udipdist.volumes.sources import Duplicate, Scan, Source, list_cohort
+from udipdist.volumes.sources.table import list_table
 
 
 @pytest.fixture
@@ -110,6 +116,25 @@ def test_pattern(tmp_path, pattern, ids):
     cohort = list_cohort(tmp_path / pattern)
     assert [s.iid for s in cohort.sources] == ids
     assert all(s.fid == s.iid and s.scans[0].path.is_file() and s.scans[0].path.is_absolute() for s in cohort.sources)
+
+
+@given(st.lists(st.tuples(st.sampled_from("abcd"), st.booleans(), st.booleans()), min_size=1))
+def test_every_cell_is_taken_once_or_listed(rows):
+    with tempfile.TemporaryDirectory() as place:
+        lines = ["EID,T1,T2"]
+        for number, (iid, *there) in enumerate(rows):
+            names = [f"{number}{modality}.nii" if seen else "" for modality, seen in zip("xy", there, strict=True)]
+            lines.append(",".join([iid, *names]))
+            for name in filter(None, names):
+                (Path(place) / name).touch()
+        path = Path(place) / "list.csv"
+        path.write_text("\n".join(lines))
+        cohort = list_table(path, ["T1", "T2"])
+        assert [s.iid for s in cohort.sources] == list(dict.fromkeys(row[0] for row in rows))
+        taken = [scan.source for source in cohort.sources for scan in source.scans if scan]
+        listed = [duplicate.file for duplicate in cohort.duplicates if duplicate.file]
+        assert len(cohort.duplicates) >= len(rows) - len(cohort.sources)
+        assert sorted(taken + listed) == sorted(str(p) for p in Path(place).glob("*.nii"))
 
 
 def test_patterns_without_ids(folder, tmp_path):

@@ -130,6 +130,9 @@ def test_what_is_wrong_with_a_zip_is_said(tmp_path):
     start = whole.index(T1[0].encode()) + len(T1[0]) + 4  # in the packed image
     path.write_bytes(whole[:start] + bytes([whole[start] ^ 0xFF]) + whole[start + 1 :])
     assert "the zip is damaged, cut or encrypted" in reason(scan.read_bytes)
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_LZMA) as archive:
+        archive.writestr(T1[0], "image")
+    assert reason(scan.read_bytes) == "is packed in 1_20252_2_0.zip by method 14; deflate is read"
     path.unlink()
     assert reason(scan.read_bytes) == "cannot be read (No such file or directory)"
     path.mkdir()

@@ -152,9 +152,9 @@ def keep_first(cohort: Cohort, kept: dict[str, Source], source: Source) -> None:
         cohort.sources.append(source)
         return
     taken = next((scan.source for scan in first.scans if scan), "an entry without a file")
-    for scan in source.scans:
+    for file in [scan.source for scan in source.scans if scan] or [""]:
         reason = f"is a duplicate: subject {source.iid} has {taken} already, which is kept"
-        cohort.duplicates.append(Duplicate(source.fid, source.iid, scan.source if scan else "", reason))
+        cohort.duplicates.append(Duplicate(source.fid, source.iid, file, reason))
 
 
 def _read(path: Path, member: str | None, n: int = -1) -> bytes:
@@ -171,8 +171,11 @@ def _opened(path: Path, member: str | None) -> Iterator[IO[bytes]]:
                 yield file
             return
         with zipfile.ZipFile(path) as archive:
-            if member not in archive.NameToInfo:
+            described = archive.NameToInfo.get(member)
+            if described is None:
                 raise Unreadable(f"is not in {path.name}, which holds {len(archive.NameToInfo)} other files")
+            if described.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                raise Unreadable(f"is packed in {path.name} by method {described.compress_type}; deflate is read")
             with archive.open(member) as file:
                 yield file
     except OSError as error:
@@ -180,4 +183,5 @@ def _opened(path: Path, member: str | None) -> Iterator[IO[bytes]]:
     except Unreadable:
         raise
     except _DAMAGED as error:
-        raise Unreadable(f"cannot be read: the zip is damaged, cut or encrypted ({error})") from None
+        reason = str(error) or "it ends early"
+        raise Unreadable(f"cannot be read: the zip is damaged, cut or encrypted ({reason})") from None
