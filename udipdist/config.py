@@ -302,6 +302,17 @@ class EngineConfig(Config):
 Resident = Literal["auto", "device", "host", "none"]
 
 
+class DataConfig(Config):
+    """Where the voxels are that the network reads: in its own order, uncompressed, made once from the store."""
+
+    resident: Resident = Field(
+        "auto",
+        description="held in the memory of the GPU (device) or of the machine, once for all its ranks (host), or read "
+        "as they come (none); auto: the first that has room",
+    )
+    packed: Path | None = Field(None, description="folder for the packed voxels; default NAME.zarr/packed in the store")
+
+
 class TrainConfig(VerbConfig):
     """Train an autoencoder on a volume store; run it under torchrun or deepspeed for more than one rank."""
 
@@ -325,8 +336,9 @@ class TrainConfig(VerbConfig):
     optim: OptimConfig = OptimConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     engine: EngineConfig = EngineConfig()
+    data: DataConfig = DataConfig()
     operational: ClassVar[frozenset[str]] = VerbConfig.operational | {
-        "run_dir", "resume", "threads", "keep", "micro_batch",
+        "run_dir", "data", "resume", "threads", "keep", "micro_batch",
     }  # fmt: skip
 
 

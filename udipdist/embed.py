@@ -26,7 +26,8 @@ from hpc.progress import Progress
 from hpc.world import World
 from udipdist import models
 from udipdist.config import EmbedConfig, TrainConfig
-from udipdist.feed import require_brain
+from udipdist.feed import Subjects, require_brain
+from udipdist.volumes.packed import Tokens, Unpacked, find
 from udipdist.volumes.store import VolumeStore
 
 log = logging.getLogger(__name__)
@@ -40,7 +41,7 @@ def embed(config: EmbedConfig) -> None:
     if config.out.suffix not in (".parquet", ".pq"):
         raise ConfigError(f"out={config.out}: a latents table is named NAME.parquet")
     comm = Comm.join(World.detect(os.environ))
-    network, store = _open(config)
+    network, store, tokens = _open(config)
     rows = np.flatnonzero(store.valid)
     left_out = [store.subjects[row] for row in np.flatnonzero(~store.valid)]
     if left_out:
@@ -50,7 +51,7 @@ def embed(config: EmbedConfig) -> None:
         made: list[stage.Stage] = []
         opened = stage.stage("embed", config.out, config, inputs, config.overwrite)
         comm.on_main(lambda: made.append(stack.enter_context(opened)))
-        parts = comm.gather(_latents(network, store, rows[comm.rank :: comm.size], config, comm))
+        parts = comm.gather(_latents(network, tokens, rows[comm.rank :: comm.size], config, comm))
         if comm.is_main:
             latents = np.empty((len(rows), parts[0].shape[1]), np.float32)
             for rank, part in enumerate(parts):
@@ -61,7 +62,7 @@ def embed(config: EmbedConfig) -> None:
 
 def preview(config: EmbedConfig) -> list[str]:
     """What would be embedded, with which checkpoint."""
-    network, store = _open(config)
+    network, store, _ = _open(config)
     return [
         f"checkpoint: {_folder(config)}, {models.count_parameters(network):,} parameters",
         f"subjects: {int(np.sum(store.valid)):,} of {len(store):,}",
@@ -73,8 +74,9 @@ def _folder(config: EmbedConfig) -> Path:
     return Checkpoints(config.run_dir / "checkpoints").find(config.checkpoint)
 
 
-def _open(config: EmbedConfig) -> tuple[models.Autoencoder, VolumeStore]:
-    """The network in evaluation mode and the store, checked against each other."""
+def _open(config: EmbedConfig) -> tuple[models.Autoencoder, VolumeStore, Tokens]:
+    """The network in evaluation mode and the store, checked against each other, and what the one reads of the other:
+    packed where a training has left it so; for reading each subject once, packing does not pay."""
     recipe = config.run_dir / "config.yaml"
     if not recipe.exists():
         raise InputError(f"{recipe}: is missing, so {config.run_dir} is no training run; give run_dir=FOLDER_OF_TRAIN")
@@ -87,11 +89,12 @@ def _open(config: EmbedConfig) -> tuple[models.Autoencoder, VolumeStore]:
             f"{config.store}: its volumes are {_by(store.shape)}, but the network of {config.run_dir} was trained on "
             f"{_by(expected)}; ingest volumes of that shape, or train on this store"
         )
-    return network, store
+    gather = network.gather()
+    return network, store, find(store, gather, trained.data.packed) or Unpacked(store, gather)
 
 
 def _latents(
-    network: models.Autoencoder, store: VolumeStore, rows: np.ndarray, config: EmbedConfig, comm: Comm
+    network: models.Autoencoder, tokens: Tokens, rows: np.ndarray, config: EmbedConfig, comm: Comm
 ) -> np.ndarray:
     """Latents [N, L] float32 of these rows of the store. Raises InputError that names a subject without brain."""
     device = comm.device()
@@ -99,12 +102,14 @@ def _latents(
     torch.set_num_threads(config.threads or max(1, len(os.sched_getaffinity(0)) // sharers))
     network = network.double().to(device)
     latents = np.empty((len(rows), network.latent), np.float32)
+    parts = [rows[start : start + config.batch] for start in range(0, len(rows), config.batch)]
+    stream = Subjects(tokens, rows, device, sharers=sharers).stream(parts)
+    done = 0
     with torch.no_grad(), Progress("embed", len(rows) if comm.is_main else 0, "subjects") as progress:
-        for start in range(0, len(rows), config.batch):
-            part = rows[start : start + config.batch]
-            prepared = network.prepare(torch.from_numpy(store.normalised(part)).to(device)).double()
-            require_brain(prepared, [store.subjects[row] for row in part], config.store)
-            latents[start : start + len(part)] = network.encode(prepared).float().cpu().numpy()
+        for part, prepared in zip(parts, stream, strict=True):
+            require_brain(prepared, [tokens.subjects[row] for row in part], config.store)
+            latents[done : done + len(part)] = network.encode(prepared.double()).float().cpu().numpy()
+            done += len(part)
             if comm.is_main:
                 progress.advance(len(part))
     return latents

@@ -6,7 +6,6 @@ checkpoints, a few reconstructions. With the same seed a resumed run gives the s
 
 from __future__ import annotations
 
-import copy
 import logging
 import os
 import socket
@@ -16,11 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import torch
 from safetensors.torch import save_file
 
-from hpc import stage
+from hpc import memory, stage
 from hpc.checkpoint import Checkpoints, StopRequest
 from hpc.comm import Comm
 from hpc.engine import Batches, Engine, Options, precision
@@ -34,6 +32,7 @@ from udipdist.feed import Sampler, Subjects, split
 from udipdist.models.losses import psnr, reconstruction_loss, ssim
 from udipdist.run_folder import Metrics, last_checkpoint, open_run
 from udipdist.schedules import schedule
+from udipdist.volumes.packed import pack, place_of
 from udipdist.volumes.store import VolumeStore
 
 log = logging.getLogger(__name__)
@@ -77,18 +76,19 @@ def preview(config: TrainConfig) -> list[str]:
     batches = Batches.split(config.global_batch, world.size, config.micro_batch)
     store, rows = _subjects(config, batches)
     network = models.build(models.resolve(config.model, store.zooms), store.mask)
-    example = network.prepare(torch.zeros(1, *store.shape))
+    gather = network.gather()
     parameters = models.count_parameters(network)
     steps = len(rows["train"]) // batches.total
-    resident = example.nbytes * sum(map(len, rows.values()))
+    packed = len(gather.index) * store.reader.layout.dtype.itemsize * sum(map(len, rows.values()))
     shape = "x".join(map(str, store.shape))
     return [
         f"subjects: {len(rows['train']):,} train, {len(rows['validation']):,} validation, volumes {shape}",
-        f"network: {config.model.name}, one subject is {tuple(example.shape[1:])}, {parameters:,} parameters",
+        f"network: {config.model.name}, one subject is {gather.shape}, {parameters:,} parameters",
         f"batch: {batches.total} = {batches.micro} x {world.size} ranks x {batches.accumulation} accumulated",
         f"steps: {steps:,} an epoch, {steps * config.epochs:,} in all",
-        f"memory of a rank: {16 * parameters / 1e9:.2f} GB weights and optimiser (before ZeRO), "
-        f"{resident / 1e9:.2f} GB subjects if all are kept, of {psutil.virtual_memory().available / 1e9:.1f} GB free",
+        f"packed voxels: {packed / 1e9:.2f} GB in {place_of(store, gather, config.data.packed)}",
+        f"memory of a rank: {16 * parameters / 1e9:.2f} GB weights and optimiser (before ZeRO); subjects: "
+        f"{packed / 1e9:.2f} GB for all ranks of a machine, which has {memory.available() / 1e9:.1f} GB left",
     ]
 
 
@@ -108,17 +108,32 @@ class _Run:
         self.store = store
         device = comm.device()
         sharers = comm.gather(socket.gethostname()).count(socket.gethostname())
-        torch.set_num_threads(config.threads or max(1, len(os.sched_getaffinity(0)) // sharers))
+        cores = len(os.sched_getaffinity(0))
+        torch.set_num_threads(config.threads or max(1, cores // sharers))
         torch.manual_seed(config.seed)
         network = models.build(config.model, store.mask, config.engine.activation_checkpointing)
         everyone = np.sort(np.concatenate(list(rows.values())))
-        self.subjects = Subjects(store, copy.deepcopy(network).prepare, everyone, sharers)
+        about = {"network": config.model.name, "patch": config.model.patch}
+        packed = comm.on_each_node(
+            lambda: pack(store, network.gather(), config.data.packed, about, config.threads or cores, self._go_on)
+        )
+        packed.require_brain(everyone)
+        local_rank = comm.world.local_rank % sharers
+        self.subjects = Subjects(packed, everyone, device, config.data.resident, local_rank, sharers)
         network.set_mean(self._mean())
         network.to(device)
         self._rehearse(network, device)
         self.parameters = models.count_parameters(network)
         self.sampler = Sampler(rows["train"], batches, config.seed)
         self.total = self.sampler.steps * config.epochs
+        left_out = len(self.sampler.left_out(0))
+        if left_out:
+            log.info(
+                "each epoch leaves out %d of %d subjects, others each time: they do not fill a last batch of %d",
+                left_out,
+                len(rows["train"]),
+                batches.total,
+            )
         optim = config.optim
         try:
             optimiser = torch.optim.AdamW(
@@ -171,7 +186,7 @@ class _Run:
     def train_epoch(self, progress: Progress) -> None:
         """The optimiser steps that are left of the current epoch. Raises Preempted once a signal has come."""
         first = self.step % self.sampler.steps
-        micros = self.sampler.epoch(self.epoch, self.comm.rank, self.comm.size, first)
+        micros = self.sampler.epoch(self.epoch, self.comm.rank, self.comm.size, first * self.batches.total)
         stream = self.subjects.stream(micros)
         interval = max(1, self.sampler.steps // _LINES_PER_EPOCH)
         self.engine.train()
@@ -251,6 +266,7 @@ class _Run:
             "parameters": self.parameters,
             "steps": self.step,
             "ranks": self.comm.size,
+            "resident": self.subjects.kind,
             "best_step": self.checkpoints.best_step(),
             **self.scores,
         }
@@ -303,6 +319,10 @@ class _Run:
             "running": {"losses": self.comm.gather(float(self._summed)), "steps": self._counted},
         }
         self.checkpoints.save(self.comm, self.step, write, meta, best)
+
+    def _go_on(self) -> None:
+        if self.stop:
+            raise Preempted("stopped by a signal while the voxels were packed; the same command goes on from there")
 
     def _preempt(self) -> None:
         if self.step % self.sampler.steps:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import pandas as pd
 import pytest
 
 from hpc.errors import ConfigError, InputError
+from hpc.store import RowReader
 from hpc.testing import launch
 from udipdist.config import EmbedConfig
 from udipdist.embed import embed, preview
@@ -63,7 +65,10 @@ def test_companions_and_order_do_not_matter(trained, store, reference, tmp_path,
     # Embed a few subjects in another order, among them the one with empty tokens.
     everyone = VolumeStore.open(store)
     order = [everyone.subjects.index(name) for name in ("S020", HALF, "S001", "S030")]
-    chosen = _Chosen(everyone, order)
+    along = ("subjects", "fids", "valid", "mean", "std", "slope", "inter", "affines")
+    taken = {name: [getattr(everyone, name)[i] for i in order] for name in along}
+    taken = {name: values if name in ("subjects", "fids") else np.array(values) for name, values in taken.items()}
+    chosen = replace(everyone, reader=_Chosen(everyone.reader, order), **taken)
     monkeypatch.setattr(VolumeStore, "open", lambda path: chosen)
     found = latents(trained, store, tmp_path / "latents.parquet", batch=3)
     assert found.index.tolist() == ["S020", HALF, "S001", "S030"]
@@ -132,18 +137,18 @@ def other_shape(tmp_path) -> Path:
 
 
 class _Chosen:
-    """Some subjects of a store, in an order of choice."""
+    """The rows of a store in an order of choice."""
 
-    def __init__(self, store: VolumeStore, order: list[int]):
-        self._store, self._order = store, np.array(order)
-        self.shape, self.path = store.shape, store.path
-        self.subjects = [store.subjects[i] for i in order]
-        self.fids = [store.fids[i] for i in order]
-        self.valid = store.valid[self._order]
+    def __init__(self, reader: RowReader, order: list[int]):
+        self.layout, self._reader, self._order = reader.layout, reader, order
 
-    def normalised(self, rows: np.ndarray) -> np.ndarray:
-        """As the store's."""
-        return self._store.normalised(self._order[rows])
+    def row(self, i: int, out: np.ndarray) -> np.ndarray:
+        """As the reader's."""
+        return self._reader.row(self._order[i], out)
+
+    def fingerprint(self) -> str:
+        """Of no other store."""
+        return f"in the order {self._order}"
 
 
 def _tensor(volumes: VolumeStore, name: str):
