@@ -1,4 +1,7 @@
-"""What the tests in this folder run on several ranks."""
+"""What the tests in this folder run on several ranks.
+
+`python -m tests.training.ranked`, in the root of the repository, writes the golden curve anew.
+"""
 
 from __future__ import annotations
 
@@ -6,18 +9,23 @@ import hashlib
 import json
 import os
 import signal
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 from unittest.mock import patch
 
+import torch
 from torch import Tensor
 
+from hpc.comm import leave
 from hpc.engine import Engine
-from hpc.errors import ConfigError, Preempted
+from hpc.errors import Preempted
 from udipdist import train as training
 from udipdist.config import TrainConfig
 
+GOLDEN = Path(__file__).parents[1] / "golden" / "training" / "curve.json"
 KEYS: dict[str, Any] = {
     "epochs": 2,
     "global_batch": 8,
@@ -36,17 +44,26 @@ def zero_stages(store: str, folder: str) -> None:
         _train(store, Path(folder) / f"bf16_zero{zero}", engine={"zero": zero, "precision": "bf16"})
 
 
-def on_other_ranks(store: str, folder: str, stopped: str) -> str:
-    """The training of `zero_stages`, straight, accumulated, and going on from what 2 ranks left; what is refused."""
+def on_other_ranks(store: str, folder: str, stopped: str) -> None:
+    """The training of `zero_stages`, straight, accumulated, and going on from what 2 ranks left."""
     _train(store, Path(folder) / "straight")
     _train(store, Path(folder) / "accumulated", micro_batch=2)
     _train(store, Path(folder) / "worse", epochs=1, optim={"lr": 0.3})
-    _train(store, Path(stopped) / "unfinished_zero0", engine={"zero": 0})
-    try:
-        _train(store, Path(stopped) / "unfinished_zero2", engine={"zero": 2})
-    except ConfigError as error:
-        return str(error)
-    return ""
+    for zero in (0, 2, 3):
+        _train(store, Path(stopped) / f"unfinished_zero{zero}", engine={"zero": zero})
+
+
+def killed(store: str, folder: str) -> None:
+    """The training with dropout of `interrupted`, in ZeRO 2; the first time, rank 1 is killed in mid-epoch."""
+    mark = Path(folder) / "killed"
+
+    def dies(step: int, engine: Engine) -> None:
+        if step == 6 and engine.comm.rank == 1 and not mark.exists():
+            mark.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    with patch.object(training, "_LINES_PER_EPOCH", 2), _after_each_step(dies):
+        _train(store, Path(folder) / "run", engine={"zero": 2}, model=KEYS["model"] | {"dropout": 0.1})
 
 
 def interrupted(store: str, folder: str) -> list[str]:
@@ -63,8 +80,8 @@ def interrupted(store: str, folder: str) -> list[str]:
         keys = {"checkpoint_epochs": 2, "model": dropout}
         messages += _stopped_at(4, store, Path(folder) / "between", **keys)  # at the end of an epoch without checkpoint
         _train(store, Path(folder) / "between", **keys)
-    messages += _stopped_at(6, store, Path(folder) / "unfinished_zero0", engine={"zero": 0})
-    messages += _stopped_at(6, store, Path(folder) / "unfinished_zero2", engine={"zero": 2})
+    for zero in (0, 2, 3):
+        messages += _stopped_at(6, store, Path(folder) / f"unfinished_zero{zero}", engine={"zero": zero})
     return messages
 
 
@@ -74,22 +91,33 @@ def _train(store: str, run_dir: Path, **keys: Any) -> None:
 
 def _stopped_at(step: int, store: str, run_dir: Path, **keys: Any) -> list[str]:
     """Train until rank 0 gets SIGUSR1 at optimiser step `step`; the message of Preempted."""
-    take, taken = Engine.step, 0
 
-    def step_then_signal(self: Engine, losses: Iterable[Tensor]) -> Tensor:
-        nonlocal taken
-        loss = take(self, losses)
-        taken += 1
-        if taken == step and self.comm.is_main:
+    def signals(taken: int, engine: Engine) -> None:
+        if taken == step and engine.comm.is_main:
             os.kill(os.getpid(), signal.SIGUSR1)
-        return loss
 
-    with patch.object(Engine, "step", step_then_signal):
+    with _after_each_step(signals):
         try:
             _train(store, run_dir, **keys)
         except Preempted as error:
             return [f"{error.exit_code} {error}"]
     return []
+
+
+@contextmanager
+def _after_each_step(act: Callable[[int, Engine], None]) -> Iterator[None]:
+    """Call `act` after each optimiser step with the number of steps that this process has taken."""
+    take, taken = Engine.step, 0
+
+    def step_and_act(self: Engine, losses: Iterable[Tensor]) -> Tensor:
+        nonlocal taken
+        loss = take(self, losses)
+        taken += 1
+        act(taken, self)
+        return loss
+
+    with patch.object(Engine, "step", step_and_act):
+        yield
 
 
 def metrics(run: Path) -> list[dict[str, Any]]:
@@ -102,3 +130,25 @@ def weights_hash(run: Path) -> str:
     """The hash of the last checkpoint's weights."""
     last = json.loads((run / "checkpoints" / "last.json").read_text())["folder"]
     return hashlib.sha256((run / "checkpoints" / last / "weights.safetensors").read_bytes()).hexdigest()
+
+
+def curve(run: Path) -> list[float]:
+    """All losses of metrics.jsonl, of training and validation."""
+    return [record["loss"] for record in metrics(run)]
+
+
+def write_golden() -> None:
+    """The curve of 1 rank without accumulation, as it is on this machine."""
+    from tests.training.conftest import make_store
+
+    with TemporaryDirectory() as folder:
+        store, run = make_store(Path(folder) / "cohort", 44), Path(folder) / "run"
+        _train(str(store), run)
+        about = {"command": "python -m tests.training.ranked", "torch": torch.__version__, "keys": KEYS}
+        GOLDEN.parent.mkdir(parents=True, exist_ok=True)
+        GOLDEN.write_text(json.dumps({**about, "losses": curve(run)}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    write_golden()
+    leave()

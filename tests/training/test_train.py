@@ -74,14 +74,6 @@ def unfinished(trained: Path, run: Path) -> TrainConfig:
     return TrainConfig.load(run / "config.yaml", [f"run_dir={run}"])
 
 
-def test_damaged_checkpoint(trained, tmp_path):
-    config = unfinished(trained, tmp_path / "run")
-    weights = tmp_path / "run" / "checkpoints" / "step-00000008" / "weights.safetensors"
-    weights.write_bytes(weights.read_bytes()[:-8])
-    with pytest.raises(InputError, match="weights.safetensors: has .* so the checkpoint is damaged; delete"):
-        training.train(config)
-
-
 def test_a_line_of_metrics_that_was_cut_off_is_dropped(tmp_path):
     metrics = Metrics(tmp_path / "metrics.jsonl")
     for step in (1, 2, 3):
@@ -98,15 +90,17 @@ def test_resume_false_does_not_touch_a_run(trained, tmp_path):
         training.train(config)
 
 
-def test_deleting_the_damaged_checkpoint_goes_on_from_the_one_before(trained, tmp_path):
+def test_a_damaged_checkpoint_is_passed_over(trained, tmp_path):
     run = tmp_path / "run"
     unfinished(trained, run)
-    shutil.rmtree(run / "checkpoints" / "step-00000008")
+    weights = "checkpoints/step-00000008/weights.safetensors"
+    (run / weights).write_bytes((run / weights).read_bytes()[:-8])
     done = launch("udipdist", ["train", str(run / "config.yaml"), f"run_dir={run}"])
     assert done.returncode == 0, done.stderr
-    assert "going on from step 4 of 8" in done.stderr
-    weights = "checkpoints/step-00000008/weights.safetensors"
+    assert "so the checkpoint is damaged; it is kept as" in done.stderr
+    assert "the run goes back to step 4" in done.stderr and "going on from step 4 of 8" in done.stderr
     assert (run / weights).read_bytes() == (trained / weights).read_bytes()
+    assert (run / "checkpoints" / "damaged-step-00000008").is_dir()
 
 
 def config(store: Path, run_dir: Path, **keys) -> TrainConfig:

@@ -34,21 +34,29 @@ def stopped(store, tmp_path_factory) -> tuple[Path, list[list[str]]]:
 
 
 @pytest.fixture(scope="module")
-def alone(store, stopped, tmp_path_factory) -> tuple[Path, str]:
-    """Runs of 1 rank, and the refusal to go on from a sharded optimiser of 2."""
+def alone(store, stopped, tmp_path_factory) -> Path:
+    """Runs of 1 rank; it has also gone on where 2 ranks were stopped."""
     folder = tmp_path_factory.mktemp("alone")
-    return folder, call(PROGRAM, "on_other_ranks", str(store), str(folder), str(stopped[0]))[0]
+    call(PROGRAM, "on_other_ranks", str(store), str(folder), str(stopped[0]))
+    return folder
 
 
 def losses(run: Path) -> np.ndarray:
-    return np.array([record["loss"] for record in ranked.metrics(run)])
+    return np.array(ranked.curve(run))
+
+
+def test_curves_are_golden(stages, alone):
+    # Another processor or version rounds otherwise (about 1e-7 a step, which training lets grow); a mistake in the
+    # gradient, the schedule, the order of subjects or the shares of ranks moves the curve by more than 1e-2.
+    golden = json.loads(ranked.GOLDEN.read_text())["losses"]
+    assert len(golden) > 8 and golden[-1] < 0.9 * golden[0]
+    for run in (*(stages / f"zero{zero}" for zero in range(4)), alone / "straight", alone / "accumulated"):
+        np.testing.assert_allclose(losses(run), golden, rtol=1e-3)
 
 
 def test_zero_stages_give_the_same_curve(stages):
-    reference = losses(stages / "zero0")
-    assert len(reference) > 8 and reference[-1] < 0.9 * reference[0]
     for zero in (1, 2, 3):
-        np.testing.assert_allclose(losses(stages / f"zero{zero}"), reference, rtol=1e-5)
+        np.testing.assert_allclose(losses(stages / f"zero{zero}"), losses(stages / "zero0"), rtol=1e-5)
 
 
 def test_recomputed_blocks_give_the_same_curve(stages):
@@ -65,13 +73,13 @@ def test_bf16_stays_near_float32_in_every_stage(stages):
 
 def test_one_rank_gives_the_curve_of_two(stages, alone):
     for name in ("straight", "accumulated"):
-        np.testing.assert_allclose(losses(alone[0] / name), losses(stages / "zero0"), rtol=1e-4)
+        np.testing.assert_allclose(losses(alone / name), losses(stages / "zero0"), rtol=1e-4)
 
 
 def test_the_best_checkpoint_has_the_lowest_validation_loss(alone):
     for name in ("worse", "straight"):
-        validation = [record for record in ranked.metrics(alone[0] / name) if record["split"] == "validation"]
-        best = json.loads((alone[0] / name / "checkpoints" / "best.json").read_text())["step"]
+        validation = [record for record in ranked.metrics(alone / name) if record["split"] == "validation"]
+        best = json.loads((alone / name / "checkpoints" / "best.json").read_text())["step"]
         assert best == min(validation, key=lambda record: record["loss"])["step"]
         assert (best == 0) == (name == "worse")
 
@@ -93,17 +101,29 @@ def test_a_stop_between_two_checkpoints_loses_nothing(stopped):
 
 def test_a_signal_on_one_rank_stops_all_and_saves(stopped):
     folder, messages = stopped
-    assert len(messages[0]) == 6 and messages[0] == messages[1]
+    assert len(messages[0]) == 7 and messages[0] == messages[1]
     assert messages[0][0].startswith("75 stopped by a signal; step 5 of 8 is saved")
     assert (folder / "unfinished_zero0" / "checkpoints" / "step-00000006" / "meta.json").exists()
 
 
-def test_going_on_with_another_number_of_ranks(stopped, stages, alone):
-    folder, refusal = alone
-    assert (stopped[0] / "unfinished_zero0" / "manifest.json").exists()
-    np.testing.assert_allclose(losses(stopped[0] / "unfinished_zero0"), losses(stages / "zero0"), rtol=1e-4)
-    np.testing.assert_allclose(losses(stopped[0] / "unfinished_zero0"), losses(folder / "straight"), rtol=1e-4)
-    assert "was written by 2 ranks with engine.zero=2" in refusal and "start 2 ranks to go on" in refusal
+@pytest.mark.parametrize("zero", [0, 2, 3])
+def test_going_on_with_another_number_of_ranks(stopped, alone, zero):
+    run = stopped[0] / f"unfinished_zero{zero}"
+    assert (run / "manifest.json").exists()
+    assert [start["ranks"] for start in json.loads((run / "provenance.json").read_text())["starts"]] == [2, 1]
+    np.testing.assert_allclose(losses(run), losses(alone / "straight"), rtol=1e-4)
+
+
+def test_a_rank_killed_in_mid_epoch_changes_nothing(store, stopped, tmp_path):
+    words = ["--standalone", "--nproc-per-node=2", "--max-restarts=1", "-m", "hpc.testing"]
+    arguments = json.dumps([str(store), str(tmp_path)])
+    done = launch("hpc.torchrun", [*words, str(PROGRAM), "killed", arguments, str(tmp_path)])
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "killed").exists()
+    assert len(json.loads((tmp_path / "run" / "provenance.json").read_text())["starts"]) == 2
+    straight = stopped[0] / "zero2" / "straight"
+    assert ranked.metrics(tmp_path / "run") == ranked.metrics(straight)
+    assert ranked.weights_hash(tmp_path / "run") == ranked.weights_hash(straight)
 
 
 def test_weights_are_whole_in_every_stage(stages):
