@@ -1,7 +1,7 @@
 """Ways of reading random training batches, each timed in turn with the others.
 
 One epoch is a permutation of all volumes in batches of BATCH, as training reads them. Costs are per volume. Shapes: B
-volumes of a batch, T tokens, V voxels of a token.
+volumes of a batch, T tokens, V voxels of a token, N volumes, R = T V.
 """
 
 from __future__ import annotations
@@ -13,17 +13,24 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from benchmarks import volume_peers
 from benchmarks.clock import Cost, clock, since_start, smallest
 from hpc import files
+from udipdist.feed import SubjectDataset, Subjects
 from udipdist.models.tokens import PAPER_PATCH, Patcher
+from udipdist.volumes import packed
 from udipdist.volumes.store import VolumeStore
 
 PUBLISHED = "published code: nibabel and boolean passes"
-COPY, COPY_RAW = "np.memmap of float32 tokens, copied", "np.memmap of stored tokens, copied"
-OURS = "store, compressed volumes"
+UNPACKED = "ours, from the compressed volumes"
+OURS, COPY = "ours, packed tokens", "  floor: copy of a np.memmap of the float32 tokens"
+OURS_INTO, COPY_INTO = "ours, packed tokens, into the same memory", "  floor: the same copy, into the same memory"
+OURS_RAW, COPY_RAW = "ours, stored values, into the same memory", "  floor: copy of a np.memmap of these values"
+LOADER = "ours in 2 spawned workers of a DataLoader"
+FEED = "ours, data.resident=none: a thread reads ahead"
+RESIDENT = "ours, data.resident=host: from memory"
 BATCH = 4  # of one GPU in the paper
 SLOW = 8  # volumes of an epoch of those that take a tenth of a second each
 WORKERS = 2
@@ -74,20 +81,14 @@ class Floor:
         self.out_BR = np.empty((BATCH, row.size), row.dtype)
 
     def copy(self, rows: np.ndarray) -> np.ndarray:
-        """One batch, always into the same place."""
+        """One batch, in new memory."""
+        return self.map_NR[rows]
+
+    def copy_into(self, rows: np.ndarray) -> np.ndarray:
+        """One batch, always into the same memory."""
         for out_R, row in zip(self.out_BR, rows, strict=False):
             out_R[...] = self.map_NR[row]
         return self.out_BR[: len(rows)]
-
-
-class TokensOfStore(Dataset):
-    """Batches of z-scored tokens [B, T, V] for a DataLoader; a worker gets a pickled copy."""
-
-    def __init__(self, store: VolumeStore, patcher: Patcher):
-        self.store, self.patcher = store, patcher
-
-    def __getitem__(self, rows: np.ndarray) -> torch.Tensor:
-        return self.patcher(torch.from_numpy(self.store.normalised(rows)))
 
 
 class Order:
@@ -96,19 +97,21 @@ class Order:
     def __init__(self) -> None:
         self.batches: Batches = []
 
-    def __iter__(self) -> Iterator[np.ndarray]:
-        return iter(self.batches)
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return (rows.tolist() for rows in self.batches)
 
 
 class Loader:
-    """A DataLoader over batches of rows, with worker processes that stay."""
+    """A DataLoader with worker processes that stay."""
 
-    def __init__(self, dataset: Dataset):
+    def __init__(self, tokens: packed.Tokens):
         self.order = Order()
         self.loader = DataLoader(
-            dataset,
-            batch_size=None,
-            sampler=self.order,
+            SubjectDataset(tokens),
+            batch_sampler=self.order,
             num_workers=WORKERS,
             multiprocessing_context="spawn",
             persistent_workers=True,
@@ -131,26 +134,18 @@ def every(read: Callable[[np.ndarray], Any]) -> Callable[[Batches], None]:
     return epoch_of
 
 
-def ways(paths: Sequence[Path], folder: Path, few: int) -> dict[str, Way]:
+def ways(paths: Sequence[Path], folder: Path, few: int, ingest: Cost) -> dict[str, Way]:
     """All ways of reading the volumes `paths`, which `folder`/store.zarr holds in the same order; floors among them.
 
-    MONAI's caches hold the first `few` volumes.
+    MONAI's caches hold the first `few` volumes. `ingest`: what that took, a volume.
     """
-    store, n = VolumeStore.open(folder / "store.zarr"), len(paths)
-    patcher = Patcher(store.mask, PAPER_PATCH)
-    tokens = TokensOfStore(store, patcher)
+    n = len(paths)
     found = {PUBLISHED: Way(every(lambda rows: [volume_peers.published(paths[i]) for i in rows]), min(SLOW, n))}
     if volume_peers.has_monai():
         found |= _monai(paths[:few], folder / "monai")
     else:
         print("MONAI is left out: it is not installed (pip install 'udipdist[bench]')")
-    found[OURS] = Way(every(lambda rows: tokens[rows]), n, disk=files.size_of(store.path / "image"))
-    raw = Floor(folder / "raw", (patcher(torch.from_numpy(store.raw(i))[None])[0].numpy() for i in range(n)))
-    ready = Floor(folder / "float32", (tokens[np.array([i])].numpy() for i in range(n)))
-    found[COPY_RAW] = Way(every(raw.copy), n)
-    found[COPY] = Way(every(ready.copy), n)
-    found["the same in 2 workers of a DataLoader"] = Way(Loader(tokens).epoch, n, living=True)
-    return found
+    return found | _ours(VolumeStore.open(folder / "store.zarr"), folder, ingest)
 
 
 def _monai(paths: Sequence[Path], folder: Path) -> dict[str, Way]:
@@ -170,3 +165,42 @@ def _monai(paths: Sequence[Path], folder: Path) -> dict[str, Way]:
         "MONAI PersistentDataset": Way(stacked(persistent), n, disk=files.size_of(folder), making=filling * (1 / n)),
         "MONAI CacheDataset": Way(stacked(cached), n, making=reading * (1 / n)),
     }
+
+
+def _ours(store: VolumeStore, folder: Path, ingest: Cost) -> dict[str, Way]:
+    """From the store, from packed tokens, and the floors of these; tokens are those of the paper's patch."""
+    n = len(store)
+    gather = Patcher(store.mask, PAPER_PATCH).gather()
+    packed.pack(VolumeStore.open(folder / "one.zarr"), gather)  # compiles
+    with clock() as packing:
+        tokens = packed.pack(store, gather)
+    unpacked = packed.Unpacked(store, gather)
+    made = Cost(ingest.seconds + packing.seconds / n, ingest.cpu + packing.cpu / n)
+    disk = {UNPACKED: files.size_of(store.path / "image"), OURS: files.size_of(tokens.place)}
+    ready = Floor(folder / "float32", (tokens.normalised([i]) for i in range(n)))
+    raw = Floor(folder / "stored", (tokens.stored([i]) for i in range(n)))
+    shape_BTV = (BATCH, *gather.shape)
+    out_BTV, raw_BTV = np.empty(shape_BTV, np.float32), np.empty(shape_BTV, tokens.dtype)
+    everyone = np.arange(n)
+    return {
+        UNPACKED: Way(every(unpacked.normalised), n, disk=disk[UNPACKED], making=ingest),
+        OURS: Way(every(tokens.normalised), n, disk=disk[OURS], making=made),
+        COPY: Way(every(ready.copy), n),
+        OURS_INTO: Way(every(lambda rows: tokens.normalised(rows, out_BTV[: len(rows)])), n),
+        COPY_INTO: Way(every(ready.copy_into), n),
+        OURS_RAW: Way(every(lambda rows: tokens.stored(rows, raw_BTV[: len(rows)])), n),
+        COPY_RAW: Way(every(raw.copy_into), n),
+        LOADER: Way(Loader(tokens).epoch, n, living=True),
+        FEED: Way(_drop(Subjects(tokens, everyone, resident="none")), n),
+        RESIDENT: Way(_drop(Subjects(tokens, everyone, resident="host")), n),
+    }
+
+
+def _drop(subjects: Subjects) -> Callable[[Batches], None]:
+    """An epoch of what feeds the training."""
+
+    def epoch_of(batches: Batches) -> None:
+        for _ in subjects.stream(batches):
+            pass
+
+    return epoch_of

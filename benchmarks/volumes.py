@@ -32,8 +32,9 @@ import torch
 from numcodecs import blosc
 from threadpoolctl import threadpool_limits
 
-from benchmarks import ingesting, scans, tables, volume_readers
-from benchmarks.clock import cores, since_start
+from benchmarks import ingesting, scans, steps, tables
+from benchmarks import volume_readers as readers
+from benchmarks.clock import Cost, cores, since_start
 
 EPOCHS, SCANS = 300, 4597  # of the paper
 VOLUMES, QUICK_VOLUMES = 64, 8
@@ -44,6 +45,7 @@ def main(words: list[str] | None = None) -> None:
     """Measure, print tables, and a line of JSON last."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="8 volumes, few rounds; 45 s")
+    parser.add_argument("--profile", action="store_true", help="only the steps of ingest, and what each takes")
     parser.add_argument("--folder", type=Path, help="keep the volumes here, or take those that are here")
     parser.add_argument("--volumes", type=int, help=f"how many; default {VOLUMES}, with --quick {QUICK_VOLUMES}")
     parser.add_argument("--names", type=int, default=VOLUMES, help="files to ingest and read, links to the volumes")
@@ -56,9 +58,20 @@ def main(words: list[str] | None = None) -> None:
         blosc.set_nthreads(1)
         folder = Path(name)
         paths = scans.make(options.folder or folder / "made", n, cores())
-        row = measure(paths, folder, options.names, options.quick)
+        if options.profile:
+            row = profile(paths, folder, options.names)
+        else:
+            row = measure(paths, folder, options.names, options.quick)
     row["seconds"] = since_start()
     print(json.dumps(tables.rounded(row)))
+
+
+def profile(paths: list[Path], folder: Path, names: int) -> dict[str, Any]:
+    """The table of the steps of ingest."""
+    links = ingesting.link(paths, folder / "scans", max(names, len(paths)))
+    rows = steps.profile(links[0].parent, folder)
+    tables.show(f"Steps of ingest, processor ({len(links)} volumes)", rows)
+    return {"names": len(links), "steps_cpu_ms": {row[""]: row["ms, each further volume"] for row in rows}}
 
 
 def measure(paths: list[Path], folder: Path, names: int, quick: bool) -> dict[str, Any]:
@@ -66,15 +79,15 @@ def measure(paths: list[Path], folder: Path, names: int, quick: bool) -> dict[st
     n = max(names, len(paths))
     links = ingesting.link(paths, folder / "scans", n)
     row: dict[str, Any] = {"volumes": len(paths), "names": n, "gz_mb": _mean_mb(paths)}
-    row |= _ingest(links, folder, quick)
-
-    row |= _read(links, folder, quick)
+    costs = ingesting.against_inflating(links[0].parent, folder, *((1, 0.0) if quick else (5, np.inf)))
+    row |= _ingest(costs)
+    row |= _workers(links, folder, quick)
+    row |= _read(links, folder, quick, costs["ingest"])
     return row
 
 
-def _ingest(links: list[Path], folder: Path, quick: bool) -> dict[str, Any]:
-    """Tables of ingest; the store stays in `folder`."""
-    costs = ingesting.against_inflating(links[0].parent, folder, *((1, 0.0) if quick else (5, np.inf)))
+def _ingest(costs: dict[str, Cost]) -> dict[str, Any]:
+    """The table of ingest in one process."""
     floor = costs["inflate with isal"]
     named = {"ingest": "ingest, one process", "run": "  of a whole run, once"}
     tables.show(
@@ -90,37 +103,39 @@ def _ingest(links: list[Path], folder: Path, quick: bool) -> dict[str, Any]:
         ],
     )
     ratio = costs["ingest"] / floor
-    row = {
+    return {
         "ingest_over_inflate": ratio.cpu,
         "ingest_over_inflate_wall": ratio.seconds,
         "ingest_cpu_ms": 1000 * costs["ingest"].cpu,
         "ingest_once_cpu_ms": 1000 * costs["run"].cpu,
         "inflate_cpu_ms": {name.split()[-1]: 1000 * cost.cpu for name, cost in costs.items() if "inflate" in name},
     }
+
+
+def _workers(links: list[Path], folder: Path, quick: bool) -> dict[str, Any]:
+    """The table of worker processes."""
     rates = ingesting.with_workers(links, folder / "workers", (1 if quick else 8) * len(links), 1 if quick else 2)
-    tables.show(
-        "Worker processes, volumes a second",
-        [{"processes": n, **rate} for n, rate in rates.items()],
-    )
-    row["ingest_workers_speedup"] = rates[2]["running"] / rates[1]["running"]
-    row["ingest_volumes_per_s"] = {str(n): rate["running"] for n, rate in rates.items()}
-    return row
+    tables.show("Worker processes, volumes a second", [{"processes": n, **rate} for n, rate in rates.items()])
+    return {
+        "ingest_workers_speedup": rates[2]["running"] / rates[1]["running"],
+        "ingest_volumes_per_s": {str(n): rate["running"] for n, rate in rates.items()},
+    }
 
 
-def _read(links: list[Path], folder: Path, quick: bool) -> dict[str, Any]:
+def _read(links: list[Path], folder: Path, quick: bool, ingest: Cost) -> dict[str, Any]:
     """The table of reading, and what training from the store costs as a whole."""
-    ways = volume_readers.ways(links, folder, 4 if quick else len(links))
-    costs = volume_readers.in_turn(ways, *((3, QUICK_SECONDS) if quick else (7, np.inf)))
-    seed, ours = costs[volume_readers.PUBLISHED], costs[volume_readers.OURS]
+    ways = readers.ways(links, folder, 4 if quick else len(links), ingest)
+    costs = readers.in_turn(ways, *((5, QUICK_SECONDS) if quick else (9, np.inf)))
+    seed, ours = costs[readers.PUBLISHED].cpu, costs[readers.OURS].cpu
     hours = EPOCHS * SCANS / 3600
     tables.show(
-        f"Getting out, a volume of random batches of {volume_readers.BATCH}",
+        f"Getting out, a volume of random batches of {readers.BATCH}",
         [
             {
                 "": name,
                 "processor ms": 1000 * cost.cpu,
                 "wall ms": 1000 * cost.seconds,
-                "published over it": seed.cpu / cost.cpu,
+                "published over it": seed / cost.cpu,
                 f"core hours, {EPOCHS} epochs of {SCANS:,}": hours * cost.cpu,
                 f"GB on disk, {SCANS:,}": way.disk / way.volumes * SCANS / 1e9 if way.disk else "",
                 "made once, processor ms": 1000 * way.making.cpu if way.making else "",
@@ -128,9 +143,17 @@ def _read(links: list[Path], folder: Path, quick: bool) -> dict[str, Any]:
             for (name, way), cost in zip(ways.items(), costs.values(), strict=True)
         ],
     )
+    print(f"The .nii.gz of {SCANS:,} such scans take {_mean_mb(links) * SCANS / 1e3:.1f} GB.\n")
     return {
-        "read_speedup_over_seed": seed.cpu / ours.cpu,
-        "read_over_memcpy": costs[volume_readers.COPY].cpu / ours.cpu,
+        "read_speedup_over_seed": seed / ours,
+        "read_over_memcpy": costs[readers.COPY].cpu / ours,
+        "read_over_memcpy_same_memory": (costs[readers.COPY_INTO] / costs[readers.OURS_INTO]).cpu,
+        "read_over_memcpy_raw": (costs[readers.COPY_RAW] / costs[readers.OURS_RAW]).cpu,
+        "read_cpu_ms": 1000 * ours,
+        "published_cpu_ms": 1000 * seed,
+        "hours_of_300_epochs": hours * ours,
+        "hours_of_300_epochs_published": hours * seed,
+        "speedup_over_seed": {name.strip(): seed / cost.cpu for name, cost in costs.items()},
     }
 
 
