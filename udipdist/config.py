@@ -289,13 +289,18 @@ class EngineConfig(Config):
     deepspeed: dict[str, Any] = Field({}, description="passed to DeepSpeed last; a warning names what it overrides")
 
     @model_validator(mode="after")
-    def _offload_fits(self) -> Self:
+    def _goes_together(self) -> Self:
         if self.offload == "cpu" and self.zero == 0:
             raise ValueError("offload=cpu: needs engine.zero=1, 2 or 3, as stage 0 leaves the optimiser whole")
         if self.offload == "nvme" and self.zero != 3:
             raise ValueError(f"offload=nvme: needs engine.zero=3, not {self.zero}; or type engine.offload=cpu")
         if (self.offload == "nvme") != (self.nvme_path is not None):
             raise ValueError("nvme_path and offload=nvme: the one needs the other; give both or neither")
+        if self.compile and self.zero == 3:
+            raise ValueError(
+                "compile=true: cannot be used with engine.zero=3, whose gathering of weights around every module stops "
+                "the compiler at each; type engine.compile=false, or engine.zero=2"
+            )
         return self
 
 

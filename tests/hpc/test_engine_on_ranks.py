@@ -72,7 +72,7 @@ def test_offloaded_states_make_the_same_steps(two):
 
 
 def test_compiled_modules_make_the_same_steps(two):
-    for zero in ("0", "2", "3"):
+    for zero in ("0", "2"):
         np.testing.assert_allclose(two[1]["compiled"][zero], two[1]["stages"]["0"]["losses"], rtol=1e-5)
 
 
@@ -130,7 +130,7 @@ def on_two_ranks(folder: str) -> dict[str, Any]:
         results["fp16"][zero] = _in_fp16(comm, zero, place / f"half{zero}")
     for zero in (1, 3):
         results["offload"][zero] = _train(_engine(comm, zero, offload="cpu"), 0, STEPS)
-    for zero in (0, 2, 3):
+    for zero in (0, 2):
         results["compiled"][zero] = _train(_engine(comm, zero, compiler="eager"), 0, STEPS)
     for name, keys in {"nvme": {"offload": "nvme", "nvme_path": place}, "compile": {"compiler": "inductor"}}.items():
         path = os.environ["PATH"]
