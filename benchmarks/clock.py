@@ -27,6 +27,12 @@ class Cost:
     def __truediv__(self, other: Cost) -> Cost:
         return Cost(self.seconds / other.seconds, self.cpu / other.cpu)
 
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(self.seconds + other.seconds, self.cpu + other.cpu)
+
+    def __sub__(self, other: Cost) -> Cost:
+        return self + other * -1
+
     def __mul__(self, factor: float) -> Cost:
         return Cost(self.seconds * factor, self.cpu * factor)
 

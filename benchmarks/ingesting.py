@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import threading
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -36,13 +38,12 @@ def inflaters() -> dict[str, Callable[[bytes, int], bytes]]:
     return found | {"zlib-ng": lambda data, size: zlib_ng.decompress(data, GZIP, size + 1)}
 
 
-def link(paths: Sequence[Path], folder: Path, n: int) -> list[Path]:
-    """`n` names in `folder` for the files, one after the other and from the start again."""
+def link(paths: Sequence[Path], folder: Path, n: int) -> Path:
+    """A new folder of `n` names for the files, one after the other and from the start again."""
     folder.mkdir(parents=True)
-    names = [folder / f"{1_000_000 + i}.nii.gz" for i in range(n)]
-    for i, name in enumerate(names):
-        name.symlink_to(paths[i % len(paths)].absolute())
-    return names
+    for i in range(n):
+        (folder / f"{1_000_000 + i}.nii.gz").symlink_to(paths[i % len(paths)].absolute())
+    return folder
 
 
 def config(volumes: Path, out: Path, workers: int = 0, subjects_per_shard: int = 64) -> IngestConfig:
@@ -51,41 +52,52 @@ def config(volumes: Path, out: Path, workers: int = 0, subjects_per_shard: int =
     return IngestConfig.parse(keys | {"overwrite": True})
 
 
-def against_inflating(scans: Path, folder: Path, most: int, deadline: float = np.inf) -> dict[str, Cost]:
-    """The smallest cost of a volume, in one process: `ingest`, and `inflate with X`, in turn, at most `most` times.
+@dataclass(frozen=True)
+class Ingest:
+    """Smallest costs: of each further volume, of what comes once a run, of a volume of the longer run all told, and of
+    inflating a volume with each library."""
 
-    Also `run`, the cost of an ingest of one volume less that of each further one: what comes once.
+    further: Cost
+    once: Cost
+    whole: Cost
+    inflate: dict[str, Cost]
+
+
+def against_inflating(few: Path, many: Path, folder: Path, most: int, deadline: float = np.inf) -> Ingest:
+    """Ingest of two folders in one process, and inflating, in turn, at most `most` times while there is time.
+
+    What comes once (the plan, metadata, provenance, the contact sheet) is told from what comes with each volume by the
+    difference between the folders; both should hold more volumes than a contact sheet shows.
+    The stores stay, in `folder`: few.zarr and many.zarr.
     """
-    paths = sorted(scans.iterdir())
-    packed = [path.read_bytes() for path in paths[:INFLATED]]
+    names, packed = {}, [path.read_bytes() for path in sorted(many.iterdir())[:INFLATED]]
     size = len(zlib.decompress(packed[0], GZIP))
-    link(paths, folder / "one", 1)
-    works: dict[str, tuple[Callable[[], object], int]] = {
-        "ingest": (lambda: ingest(config(scans, folder / "store.zarr")), len(paths)),
-        "one": (lambda: ingest(config(folder / "one", folder / "one.zarr")), 1),
-    }
-
-    def inflate_all(inflate: Callable[[bytes, int], bytes]) -> None:
-        for data in packed:
-            inflate(data, size)
-
+    works: dict[str, Callable[[], object]] = {}
+    for scans in (few, many):
+        names[scans.name] = len(list(scans.iterdir()))
+        works[scans.name] = functools.partial(ingest, config(scans, folder / f"{scans.name}.zarr"))
     for name, inflate in inflaters().items():
-        works[f"inflate with {name}"] = (lambda inflate=inflate: inflate_all(inflate), len(packed))
+        works[name] = functools.partial(_each, inflate, packed, size)
+    _ = [work() for name, work in works.items() if name != many.name]  # compiles, and fills the page cache
     costs: dict[str, list[Cost]] = {name: [] for name in works}
-    for turn in range(most + 1):  # the first compiles, and fills the page cache
+    while len(costs[few.name]) < most:
         started = since_start()
-        for name, (work, volumes) in works.items():
+        for name, work in works.items():
             with clock() as cost:
                 work()
-            if turn:
-                costs[name].append(cost * (1 / volumes))
-        if turn and 2 * since_start() - started > deadline:
+            costs[name].append(cost)
+        if 2 * since_start() - started > deadline:
             break
     least = {name: smallest(found) for name, found in costs.items()}
-    one, each, n = least.pop("one"), least["ingest"], len(paths)
-    once = (one.cpu - each.cpu) * n / (n - 1), (one.seconds - each.seconds) * n / (n - 1)
-    least["run"] = Cost(seconds=once[1], cpu=once[0])
-    return least
+    n_few, n_many, short, long = names[few.name], names[many.name], least.pop(few.name), least.pop(many.name)
+    further = (long - short) * (1 / (n_many - n_few))
+    inflated = {name: cost * (1 / len(packed)) for name, cost in least.items()}
+    return Ingest(further, short - further * n_few, long * (1 / n_many), inflated)
+
+
+def _each(inflate: Callable[[bytes, int], bytes], packed: Sequence[bytes], size: int) -> None:
+    for data in packed:
+        inflate(data, size)
 
 
 def with_workers(paths: Sequence[Path], folder: Path, n: int, rounds: int) -> dict[int, dict[str, float]]:

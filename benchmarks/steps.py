@@ -85,21 +85,20 @@ def places() -> dict[str, list[tuple[Any, str]]]:
     }
 
 
-def profile(scans: Path, folder: Path) -> list[dict[str, Any]]:
+def profile(few: Path, many: Path, folder: Path) -> list[dict[str, Any]]:
     """Rows of a table: processor ms of each step of an ingest in this process, for each further volume and once a run
-    (from one of all volumes and one of the first alone), its share of the whole, and over inflating."""
-    paths = sorted(scans.iterdir())
-    ingesting.link(paths, folder / "first", 1)
+    (from the difference of two folders, as ingesting.against_inflating), its share of `many`, and over inflating."""
+    n_few, n_many = (len(list(scans.iterdir())) for scans in (few, many))
     with mock.patch.object(store, "Blosc", _Compressor):
-        _one(scans, folder)  # compiles
-        few, many = _one(folder / "first", folder), _one(scans, folder)
-    further = {step: (many[step] - few.get(step, 0.0)) / (len(paths) - 1) for step in many}
+        _one(few, folder)  # compiles
+        short, long = _one(few, folder), _one(many, folder)
+    further = {step: (seconds - short.get(step, 0.0)) / (n_many - n_few) for step, seconds in long.items()}
     return [
         {
             "": step,
             "ms, each further volume": 1000 * each,
-            "ms, once": 1000 * (few.get(step, 0.0) - each),
-            "share": many[step] / many[ALL],
+            "ms, once": 1000 * (short.get(step, 0.0) - n_few * each),
+            "share": long[step] / long[ALL],
             "each, over inflating": each / further["inflate"],
         }
         for step, each in further.items()

@@ -135,7 +135,7 @@ def every(read: Callable[[np.ndarray], Any]) -> Callable[[Batches], None]:
 
 
 def ways(paths: Sequence[Path], folder: Path, few: int, ingest: Cost) -> dict[str, Way]:
-    """All ways of reading the volumes `paths`, which `folder`/store.zarr holds in the same order; floors among them.
+    """All ways of reading the volumes `paths`, which `folder`/few.zarr holds in the same order; floors among them.
 
     MONAI's caches hold the first `few` volumes. `ingest`: what that took, a volume.
     """
@@ -145,7 +145,7 @@ def ways(paths: Sequence[Path], folder: Path, few: int, ingest: Cost) -> dict[st
         found |= _monai(paths[:few], folder / "monai")
     else:
         print("MONAI is left out: it is not installed (pip install 'udipdist[bench]')")
-    return found | _ours(VolumeStore.open(folder / "store.zarr"), folder, ingest)
+    return found | _ours(VolumeStore.open(folder / "few.zarr"), folder, ingest)
 
 
 def _monai(paths: Sequence[Path], folder: Path) -> dict[str, Way]:
@@ -171,11 +171,11 @@ def _ours(store: VolumeStore, folder: Path, ingest: Cost) -> dict[str, Way]:
     """From the store, from packed tokens, and the floors of these; tokens are those of the paper's patch."""
     n = len(store)
     gather = Patcher(store.mask, PAPER_PATCH).gather()
-    packed.pack(VolumeStore.open(folder / "one.zarr"), gather)  # compiles
+    files.remove(packed.pack(store, gather).place)  # compiles
     with clock() as packing:
         tokens = packed.pack(store, gather)
     unpacked = packed.Unpacked(store, gather)
-    made = Cost(ingest.seconds + packing.seconds / n, ingest.cpu + packing.cpu / n)
+    made = ingest + packing * (1 / n)
     disk = {UNPACKED: files.size_of(store.path / "image"), OURS: files.size_of(tokens.place)}
     ready = Floor(folder / "float32", (tokens.normalised([i]) for i in range(n)))
     raw = Floor(folder / "stored", (tokens.stored([i]) for i in range(n)))

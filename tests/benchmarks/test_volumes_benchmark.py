@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import threading
 import time
 
 import nibabel as nib
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import ingesting, scans, volume_peers, volume_readers, volumes
+from benchmarks import ingesting, scans, steps, volume_peers, volume_readers, volumes
 from benchmarks.clock import Cost, clock
 from udipdist.models.tokens import PAPER_PATCH, Patcher
 from udipdist.volumes import packed
@@ -97,6 +98,41 @@ def test_the_smallest_cost_counts_and_the_first_round_does_not():
     assert isinstance(costs["nap"], Cost)
 
 
+def test_steps_are_timed_without_what_they_call_of_others():
+    class Work:
+        def outer(self):
+            self.spin(0.1)
+            self.inner()
+
+        def inner(self):
+            self.spin(0.2)
+
+        def spin(self, seconds):
+            end = time.thread_time() + seconds
+            while time.thread_time() < end:
+                pass
+
+    before = Work.outer
+    with steps.timed({"outer": [(Work, "outer")], "inner": [(Work, "inner")]}) as seconds:
+        thread = threading.Thread(target=Work().outer)
+        thread.start()
+        Work().outer()
+        thread.join()
+    assert seconds["outer"] == pytest.approx(0.2, abs=0.02)
+    assert seconds["inner"] == pytest.approx(0.4, abs=0.02)
+    assert Work.outer is before
+
+
+def test_every_step_of_ingest_is_seen(made, tmp_path):
+    paths, _ = made
+    few, many = (ingesting.link(paths, tmp_path / str(n), n) for n in (1, 2))
+    rows = steps.profile(few, many, tmp_path)
+    share = {row[""]: row["share"] for row in rows}
+    assert set(share) == {*steps.places(), steps.REST, steps.ALL}
+    assert all(value > 0 for value in share.values())
+    assert sum(share.values()) == pytest.approx(2 * share[steps.ALL]) == pytest.approx(2)
+
+
 def _spin(seconds, ready):
     while time.process_time() < seconds:
         pass
@@ -129,9 +165,9 @@ def test_parts_are_seen_while_a_store_is_made(made, tmp_path):
 
 def test_the_last_line_is_json_with_what_is_promised(made, capsys):
     paths, _ = made
-    volumes.main(["--quick", "--volumes", "2", "--names", "8", "--folder", str(paths[0].parent)])
+    volumes.main(["--quick", "--volumes", "2", "--names", "4", "8", "--folder", str(paths[0].parent)])
     row = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert row["volumes"] == 2 and row["names"] == 8
+    assert row["volumes"] == 2 and row["names"] == [4, 8]
     promised = ("ingest_over_inflate", "ingest_workers_speedup", "read_speedup_over_seed", "read_over_memcpy")
     for key in (*promised, "read_over_memcpy_raw"):
         assert row[key] > 0, key
