@@ -12,7 +12,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import google_crc32c
+
 from hpc.errors import NoSpace, OutputExists
+
+_BLOCK = 1 << 20
 
 
 @contextmanager
@@ -93,6 +97,15 @@ def sha256(path: str | Path) -> str:
     """The SHA-256 of a file's bytes, in hexadecimal."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def crc32c(path: str | Path) -> str:
+    """The CRC-32C of a file's bytes, in hexadecimal: finds damage at a twentieth of the cost of SHA-256."""
+    checksum = 0
+    with Path(path).open("rb") as file:
+        while block := file.read(_BLOCK):
+            checksum = google_crc32c.extend(checksum, block)
+    return f"{checksum:08x}"
 
 
 def size_of(path: str | Path) -> int:

@@ -21,11 +21,12 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from hpc.errors import Incomplete, NoSpace, OutputExists, some
-from hpc.files import publish_json, remove, sha256
+from hpc.files import crc32c, publish_json, remove, sha256
 from hpc.progress import Progress
 
 log = logging.getLogger(__name__)
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_DIGESTS = {"sha256": sha256, "crc32c": crc32c}
 _LEFTOVER = re.compile(r"^\..+\.(partial|trash)-[0-9a-f]{8}$|\.[0-9a-f]{32}\.partial$")  # of hpc.files, and of zarr
 
 
@@ -45,7 +46,10 @@ class Job(Protocol):
 
 @runtime_checkable
 class Writer(Protocol):
-    """A job that says what a part wrote, so that a file lost or changed later is noticed."""
+    """A job that says what a part wrote, so that a file lost or changed later is noticed.
+
+    It may have `digest`: what is recorded of the bytes of each file, "sha256" (default) or "crc32c".
+    """
 
     def files_of_part(self, index: int) -> Iterable[Path]:
         """The files below `place` that hold part `index`; those that do not exist stand for nothing written."""
@@ -171,7 +175,7 @@ def run_part(job: Job, index: int) -> dict[str, Any]:
         record = {
             "part": index,
             "facts": facts,
-            "files": _checksums(job.place, job.files_of_part(index)) if isinstance(job, Writer) else {},
+            "files": _checksums(job.place, job.files_of_part(index), _digest(job)) if isinstance(job, Writer) else {},
             "host": socket.gethostname(),
             "started": started.isoformat(timespec="seconds"),
             "seconds": round(time.monotonic() - clock, 3),
@@ -249,9 +253,13 @@ def _read(job: Job, index: int) -> dict[str, Any]:
     return json.loads(marker(job.place, index).read_text(encoding="utf-8"))
 
 
-def _checksums(place: Path, files: Iterable[Path]) -> dict[str, dict[str, Any]]:
+def _digest(job: Job) -> str:
+    return getattr(job, "digest", "sha256")
+
+
+def _checksums(place: Path, files: Iterable[Path], digest: str = "sha256") -> dict[str, dict[str, Any]]:
     return {
-        path.relative_to(place).as_posix(): {"bytes": path.stat().st_size, "sha256": sha256(path)}
+        path.relative_to(place).as_posix(): {"bytes": path.stat().st_size, digest: _DIGESTS[digest](path)}
         for path in sorted(files)
         if path.exists()
     }
@@ -266,6 +274,6 @@ def _wrong(place: Path, record: dict[str, Any], contents: bool) -> list[str]:
             wrong.append(f"{name} (is gone)")
         elif path.stat().st_size != seen["bytes"]:
             wrong.append(f"{name} (has {path.stat().st_size:,} bytes, not {seen['bytes']:,})")
-        elif contents and sha256(path) != seen["sha256"]:
+        elif contents and any(of(path) != seen[digest] for digest, of in _DIGESTS.items() if digest in seen):
             wrong.append(f"{name} (other bytes)")
     return wrong

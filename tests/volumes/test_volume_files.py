@@ -25,20 +25,35 @@ REAL = [
 ]
 
 
+def read(path: Path) -> nifti.Volume:
+    return nifti.read(path.read_bytes(), path.name)
+
+
+def read_header(path: Path) -> nifti.Header:
+    return nifti.read_header(path.read_bytes()[: nifti.START], path.name)
+
+
+def in_ras(volume: nifti.Volume) -> np.ndarray:
+    values, flips = volume.up_to_flips()
+    assert values.flags.c_contiguous and values.dtype.isnative
+    return values[tuple(slice(None, None, -1 if flip else 1) for flip in flips)].T
+
+
 def same_as_nibabel(path: Path) -> None:
     """Scaled values, affine and orientation agree with nibabel's canonical image; header and whole file agree."""
     image = nib.load(path)
     expected = nib.as_closest_canonical(image)
-    volume = nifti.read(path)
+    volume = read(path)
+    raw = in_ras(volume)
     header = volume.header
-    scaled = volume.raw.astype(np.float64) * header.slope + header.inter
+    scaled = raw.astype(np.float64) * header.slope + header.inter
     np.testing.assert_array_equal(scaled.reshape(expected.shape), expected.get_fdata())
     np.testing.assert_array_equal(header.affine, expected.affine)
     assert header.orientation == "".join(nib.aff2axcodes(image.affine))
     assert nib.aff2axcodes(header.affine) == ("R", "A", "S")
-    assert volume.raw.dtype == image.get_data_dtype().newbyteorder("=")
-    assert volume.raw.shape == header.shape and volume.raw.flags.c_contiguous
-    only = nifti.read_header(path)
+    assert raw.dtype == image.get_data_dtype().newbyteorder("=")
+    assert raw.shape == header.shape
+    only = read_header(path)
     np.testing.assert_array_equal(only.affine, header.affine)
     assert (only.shape, only.dtype, only.slope, only.inter) == (header.shape, header.dtype, header.slope, header.inter)
 
@@ -53,7 +68,7 @@ def test_one_volume_of_real_4d_images(tmp_path, name):
     """Scale factors (functional.nii), an oblique affine (example4d) and NIfTI-2, cut to their first volume."""
     image = nib.load(Path(data_path) / name)
     with pytest.raises(nifti.Unreadable, match="one 3-D volume"):
-        nifti.read(Path(data_path) / name)
+        read(Path(data_path) / name)
     first = type(image)(image.dataobj.get_unscaled()[..., :1], image.affine, image.header)
     first.header.set_slope_inter(image.dataobj.slope, image.dataobj.inter)
     nib.save(first, tmp_path / "first.nii.gz")
@@ -97,7 +112,7 @@ def test_scale_factors(tmp_path, slope, inter):
     image = nib.Nifti1Image(RNG.integers(0, 99, (3, 4, 5)).astype("int16"), np.eye(4))
     image.header.set_slope_inter(slope, inter)
     nib.save(image, tmp_path / "a.nii.gz")
-    assert nifti.read_header(tmp_path / "a.nii.gz").inter == np.float32(inter)
+    assert read_header(tmp_path / "a.nii.gz").inter == np.float32(inter)
     same_as_nibabel(tmp_path / "a.nii.gz")
 
 
@@ -106,7 +121,7 @@ def test_no_sform_and_no_qform(tmp_path):
     image = nib.Nifti1Image(RNG.integers(0, 99, (3, 4, 5)).astype("int16"), None)
     image.header.set_zooms((1, 2, 3))
     nib.save(image, tmp_path / "a.nii.gz")
-    assert nifti.read_header(tmp_path / "a.nii.gz").orientation == "LAS"
+    assert read_header(tmp_path / "a.nii.gz").orientation == "LAS"
     same_as_nibabel(tmp_path / "a.nii.gz")
 
 
@@ -122,7 +137,7 @@ def test_gzip_of_several_members_and_padding(tmp_path):
     data = image.to_bytes()
     path = tmp_path / "a.nii.gz"
     path.write_bytes(gzip.compress(data[:400]) + gzip.compress(data[400:]) + bytes(16))
-    np.testing.assert_array_equal(nifti.read(path).raw, image.dataobj)
+    np.testing.assert_array_equal(in_ras(read(path)), image.dataobj)
 
 
 def good_file(path: Path) -> bytes:
@@ -151,7 +166,7 @@ def test_damaged_files(tmp_path):
     ]:
         path.write_bytes(damaged)
         with pytest.raises(nifti.Unreadable, match=message):
-            nifti.read(path)
+            read(path)
 
 
 def test_damaged_headers_are_seen_without_reading_voxels(tmp_path):
@@ -160,9 +175,7 @@ def test_damaged_headers_are_seen_without_reading_voxels(tmp_path):
     for damaged in (path.read_bytes()[:30], b"\x1f\x8b", b"\x1f\x8b" + bytes(100), b"no image"):
         path.write_bytes(damaged)
         with pytest.raises(nifti.Unreadable):
-            nifti.read_header(path)
-    with pytest.raises(nifti.Unreadable, match="No such file"):
-        nifti.read_header(tmp_path / "absent.nii.gz")
+            read_header(path)
 
 
 def changed(**fields) -> bytes:
@@ -195,11 +208,4 @@ def test_headers_that_describe_no_volume(tmp_path, fields, message):
     path = tmp_path / "a.nii"
     path.write_bytes(changed(**fields))
     with pytest.raises(nifti.Unreadable, match=message):
-        nifti.read(path)
-
-
-def test_digest_is_of_the_file(tmp_path):
-    import hashlib
-
-    data = good_file(tmp_path / "a.nii.gz")
-    assert nifti.read(tmp_path / "a.nii.gz").sha256 == hashlib.sha256(data).hexdigest()
+        read(path)

@@ -112,7 +112,17 @@ def test_opens_with_xarray_without_warnings(scans):
         data = xarray.open_zarr(scans.parent / "store.zarr")
         one = data.sel(subject="0003")
         np.testing.assert_array_equal(one["image"].values, brain(2))
-        assert dict(data.sizes) == {"subject": 10, "x": 7, "y": 8, "z": 6, "row": 4, "column": 4}
+        assert dict(data.sizes) == {
+            "subject": 10,
+            "x": 7,
+            "y": 8,
+            "z": 6,
+            "row": 4,
+            "column": 4,
+            "tx": 2,
+            "ty": 2,
+            "tz": 2,
+        }
         assert str(one["source"].values) == str(scans / "0003.nii.gz")
         assert data["image"].chunks[0] == (1,) * 10
 
@@ -132,7 +142,8 @@ def test_normalised(scans):
         np.testing.assert_allclose(values, expected, rtol=1e-6, atol=1e-7)
         assert (values[~foreground] == 0).all()
     np.testing.assert_array_equal(batch[1], batch[2])
-    out = np.full((4, *SHAPE), 9, np.float32)
+    out = volumes.empty(4)
+    out[:] = 9
     assert volumes.normalised(np.array(order), out) is out
     np.testing.assert_array_equal(out, batch)
     with pytest.raises(ValueError, match="float32"):
@@ -242,9 +253,9 @@ from pathlib import Path
 from udipdist.config import IngestConfig
 from udipdist.volumes import ingest, nifti
 read = nifti.read
-def slowly(path):
+def slowly(data, name):
     time.sleep(0.1)
-    return read(path)
+    return read(data, name)
 nifti.read = slowly
 ingest.ingest(IngestConfig(volumes=Path(sys.argv[1]), out=Path(sys.argv[2]), workers=0, subjects_per_shard=2))
 """
@@ -265,7 +276,7 @@ def test_killed_ingest_goes_on_to_the_same_bytes(scans, monkeypatch):
         VolumeStore.open(out)
     seen = []
     read = nifti.read
-    monkeypatch.setattr(nifti, "read", lambda path: seen.append(path.name) or read(path))
+    monkeypatch.setattr(nifti, "read", lambda data, name: seen.append(name) or read(data, name))
     ingest(config(scans, out, subjects_per_shard=2))
     assert seen == [f"{i + 1:04d}.nii.gz" for i in range(2 * done, 10)]
     assert tree(out) == tree(undisturbed)
@@ -282,7 +293,7 @@ def test_unfinished_work_of_another_plan_is_refused(scans, monkeypatch):
     with pytest.raises(OutputExists, match="different: subjects_per_shard"):
         ingest(config(scans, subjects_per_shard=5))
     (scans / "0010.nii.gz").unlink()
-    with pytest.raises(OutputExists, match="different: shape, sources"):
+    with pytest.raises(OutputExists, match="different: shape.image, sources"):
         ingest(config(scans))
     ingest(config(scans, overwrite=True))
     assert len(VolumeStore.open(scans.parent / "store.zarr")) == 9
@@ -324,9 +335,9 @@ def test_bad_files_are_named_and_left_out(bad_scans):
     facts = read_manifest(out)["facts"]
     assert facts["failures"] == 7 and len(facts["failed"]) == 7
     lines = [line.split("\t") for line in failures_path(out).read_text().splitlines()]
-    assert lines[0] == ["FID", "IID", "file", "reason"]
-    assert {iid for _, iid, _, _ in lines[1:]} == set(REASONS)
-    for _, iid, file, reason in lines[1:]:
+    assert lines[0] == ["FID", "IID", "modality", "file", "reason"]
+    assert {iid for _, iid, *_ in lines[1:]} == set(REASONS)
+    for _, iid, _, file, reason in lines[1:]:
         assert REASONS[iid] in reason and Path(file).stem.startswith(iid)
 
     volumes = VolumeStore.open(out)
@@ -382,10 +393,22 @@ def test_a_complete_store_is_not_replaced(scans):
         ingest(config(scans))
 
 
-def test_different_shapes_are_refused_by_name(scans):
+def test_a_file_of_another_shape_fails_alone(scans):
     write(scans / "odd.nii", brain(0, (7, 8, 5)))
-    write(scans / "turned.nii", brain(0).transpose(2, 0, 1), np.eye(4)[[1, 2, 0, 3]])  # (7, 8, 6) in RAS order
-    with pytest.raises(InputError, match=r"\(7, 8, 6\): 11 files \(0001.nii.gz.*\(7, 8, 5\): 1 files \(odd.nii\)"):
+    write(scans / "turned.nii", brain(3).transpose(2, 0, 1), np.eye(4)[[1, 2, 0, 3]])  # (7, 8, 6) in RAS order
+    assert "1 of them not usable (odd.nii)" in preview(config(scans))[0]
+    with pytest.raises(Incomplete, match=r"odd: has the shape \(7, 8, 5\) in RAS order, and the store \(7, 8, 6\)"):
+        ingest(config(scans))
+    volumes = VolumeStore.open(scans.parent / "store.zarr")
+    assert volumes.valid.sum() == 11
+    np.testing.assert_array_equal(volumes.raw(volumes.subjects.index("turned")), brain(3))
+
+
+def test_shapes_without_a_majority_are_refused_by_name(scans):
+    for i in range(5):
+        write(scans / f"odd{i}.nii", brain(0, (7, 8, 5)))
+        write(scans / f"more{i}.nii", brain(0, (7, 8, 4)))
+    with pytest.raises(InputError, match=r"\(7, 8, 6\): 10 files \(0001.nii.gz.*\(7, 8, 5\): 5 files \(odd0.nii"):
         ingest(config(scans))
     assert not (scans.parent / "store.zarr").exists()
 
@@ -404,8 +427,8 @@ def test_nothing_readable_is_refused(scans):
 def test_a_file_that_changes_after_the_plan_is_a_failure(scans, monkeypatch):
     start = ingest_module._start
 
-    def and_change(config):
-        job = start(config)
+    def and_change(config, plan):
+        job = start(config, plan)
         write(scans / "0002.nii.gz", brain(0, (9, 8, 6)))
         write(scans / "0003.nii.gz", brain(0).astype(np.float32))
         (scans / "0004.nii.gz").unlink()
@@ -414,7 +437,7 @@ def test_a_file_that_changes_after_the_plan_is_a_failure(scans, monkeypatch):
     monkeypatch.setattr(ingest_module, "_start", and_change)
     ingest(config(scans, allow_failures=3))
     failed = read_manifest(scans.parent / "store.zarr")["facts"]["failed"]
-    assert "(9, 8, 6) int16" in failed[0] and "(7, 8, 6) float32" in failed[1] and "No such file" in failed[2]
+    assert "shape (9, 8, 6)" in failed[0] and "float32 voxels" in failed[1] and "No such file" in failed[2]
 
 
 def test_different_affines_are_told(scans, caplog):

@@ -1,7 +1,8 @@
-"""NIfTI volumes -> the volume store: plan (read the headers), part (one shard of subjects), finish (coordinates, mask).
+"""Images of a cohort -> the volume store: plan (read the headers), part (one shard of subjects), finish (coordinates).
 
 A file that cannot be used is reported by name and reason, marked as not valid in the store, and listed in a table
-beside it; the others are not held up by it.
+beside it; the others are not held up by it. A store of several modalities has a group for each, with the same subjects
+in the same order.
 """
 
 from __future__ import annotations
@@ -12,10 +13,9 @@ import io
 import json
 import logging
 import math
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -23,17 +23,18 @@ import numpy as np
 
 from hpc import cluster, files, parts, store
 from hpc.errors import ConfigError, Incomplete, InputError, some
-from hpc.progress import Progress
 from hpc.stage import is_current, read_manifest, stage
 from udipdist.config import IngestConfig
-from udipdist.volumes import kernels, nifti
-from udipdist.volumes.sources import Source, list_sources
+from udipdist.volumes import kernels, nifti, quality, resample
+from udipdist.volumes.plan import AFFINE_DIGITS, Grid, Plan, in_mni, make_plan
+from udipdist.volumes.sources import Scan, Source
 from udipdist.volumes.store import FORMAT
 
 log = logging.getLogger(__name__)
 MASK_SHARE = 20  # a voxel is in the mask where one subject of 20 (5 %) has foreground
-AFFINE_TOLERANCE_MM = 1e-3
 _SHOWN_FAILURES = 20
+_AXES = ("x", "y", "z")
+_NO_FILE = "has no {} file"
 
 
 def ingest(config: IngestConfig) -> None:
@@ -42,34 +43,51 @@ def ingest(config: IngestConfig) -> None:
     Raises InputError for a cohort that cannot become one store, and Incomplete, when the store is finished, where
     more than `allow_failures` files could not be used.
     """
-    manifest = read_manifest(config.out) or {}
-    if not config.overwrite and manifest.get("facts", {}).get("failures") and is_current("ingest", config.out, config):
-        _judge(config, manifest["facts"])
-        return
+    manifest = read_manifest(config.out)
+    if manifest and not config.overwrite:
+        _tidy(config.out)  # it may have been killed between its last two steps
+        if manifest["facts"].get("failures") and is_current("ingest", config.out, config):
+            _judge(config, manifest["facts"])
+            return
     if config.out.suffix != ".zarr":
         raise ConfigError(f"out={config.out}: a volume store is named NAME.zarr")
-    with stage("ingest", config.out, config, {"volumes": config.volumes}, config.overwrite) as current:
-        job = _start(config)
-        facts = _finish(job, parts.run(job, "ingest", cluster.runner(config.workers, config.cluster)))
+    inputs = {"volumes": Path(config.volumes)}
+    with stage("ingest", config.out, config, inputs, config.overwrite) as current:
+        plan = make_plan(config)
+        job = _start(config, plan)
+        facts = _finish(job, plan, parts.run(job, "ingest", cluster.runner(config.workers, config.cluster)))
         current.note(**facts)
-    files.remove(config.out / "parts")
-    files.remove(config.out / "plan.json")
+    _tidy(config.out)
     _judge(config, facts)
+
+
+def _tidy(out: Path) -> None:
+    files.remove(out / "parts")
+    files.remove(out / "plan.json")
 
 
 def preview(config: IngestConfig) -> list[str]:
     """What `ingest` would do, from the headers only."""
-    plan = _plan(config)
-    volume = math.prod(plan.shape) * plan.dtype.itemsize
+    plan = make_plan(config)
+    largest = max(math.prod(grid.shape) * grid.dtype.itemsize for grid in plan.grids)
+    shards = -(-len(plan.cohort.sources) // config.subjects_per_shard) * len(plan.grids)
     return [
-        f"volumes: {len(plan.sources)} files from {config.volumes}, {len(plan.failures)} of them not usable"
-        + (f" ({some(plan.failures)})" if plan.failures else ""),
-        f"shape {plan.shape} in RAS order, stored as {plan.dtype}; axes in the files: "
-        + ", ".join(f"{n} x {codes}" for codes, n in plan.orientations.most_common()),
+        f"volumes: {plan.scans} files from {config.volumes}, {len(plan.unusable)} of them not usable"
+        + (f" ({some(plan.unusable)})" if plan.unusable else ""),
+        *(
+            f"{grid.modality}: shape {grid.shape} in RAS order, stored as {grid.dtype}; {n_absent} subjects have none"
+            for grid, n_absent in zip(plan.grids, _absent(plan), strict=True)
+        ),
+        "axes in the files: " + ", ".join(f"{n} x {codes}" for codes, n in plan.orientations.most_common()),
+        f"left out: {len(plan.cohort.repeats)} later visits, {len(plan.cohort.duplicates)} files of an id that has one",
         f"store: {config.out}, about {plan.bytes / 1e9:.2f} GB in "
-        f"{-(-len(plan.sources) // config.subjects_per_shard)} shards of {config.subjects_per_shard} subjects",
-        f"memory: about {4 * volume / 1e6:.0f} MB for each of {max(config.workers, 1)} processes",
+        f"{shards} shards of {config.subjects_per_shard} subjects",
+        f"memory: about {4 * largest / 1e6:.0f} MB for each of {max(config.workers, 1)} processes",
     ]
+
+
+def _absent(plan: Plan) -> list[int]:
+    return [sum(source.scans[m] is None for source in plan.cohort.sources) for m in range(len(plan.grids))]
 
 
 def failures_path(out: Path) -> Path:
@@ -77,204 +95,248 @@ def failures_path(out: Path) -> Path:
     return out.with_name(out.stem + ".failures.tsv")
 
 
-@dataclass(frozen=True)
-class _Plan:
-    sources: list[Source]
-    shape: tuple[int, int, int]
-    dtype: np.dtype  # holds the stored values of every file exactly
-    failures: list[str]  # names of files whose header is not usable
-    orientations: Counter[str]
-    bytes: int  # estimate of the store's size
+def repeats_path(out: Path) -> Path:
+    """The table of images that were not taken because the subject has an earlier one, beside the store."""
+    return out.with_name(out.stem + ".repeats.tsv")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class IngestJob:
-    """A cohort cut into shards; part i is shard i of the image array."""
+    """A cohort cut into shards; the parts are the shards of the first modality, then those of the next."""
 
     place: Path
     sources: tuple[Source, ...]
-    dtype: np.dtype
+    grids: tuple[Grid, ...]
     subjects_per_shard: int
     unit: str = "volumes"
+    digest: str = "crc32c"  # what parts record of their files: shards are large, and SHA-256 is a tenth of an ingest
+
+    @property
+    def n_shards(self) -> int:
+        """Shards of a modality."""
+        return -(-len(self.sources) // self.subjects_per_shard)
 
     @property
     def n_parts(self) -> int:
-        return -(-len(self.sources) // self.subjects_per_shard)
+        return self.n_shards * len(self.grids)
 
     def size_of_part(self, index: int) -> int:
         """Subjects of a part."""
-        return min(self.subjects_per_shard, len(self.sources) - index * self.subjects_per_shard)
+        shard = index % self.n_shards
+        return min(self.subjects_per_shard, len(self.sources) - shard * self.subjects_per_shard)
+
+    def group(self, modality: int) -> Path:
+        """The folder of a modality: the store itself where it is the only one."""
+        return self.place / self.grids[modality].modality if len(self.grids) > 1 else self.place
 
     def files_of_part(self, index: int) -> list[Path]:
-        """The shard, and the counts beside its marker."""
+        """The shards, and the counts beside the part's marker."""
+        modality, shard = divmod(index, self.n_shards)
+        shards = [store.Layout(self.group(modality) / name).shard_path(shard) for name in ("image", "thumbnail")]
         counts = self.place / "parts" / _counts_name(index)
-        return [store.Layout(self.place / "image").shard_path(index), *(p for p in counts.rglob("*") if p.is_file())]
+        return [*shards, *(p for p in counts.rglob("*") if p.is_file())]
 
     def part(self, index: int) -> dict[str, Any]:
         """Write one shard and, beside its marker, how many subjects have foreground at each voxel."""
-        layout = store.Layout(self.place / "image")
-        counts = np.zeros(layout.row_shape, np.min_scalar_type(self.subjects_per_shard))
-        subjects: list[dict[str, Any]] = []
+        modality, shard = divmod(index, self.n_shards)
+        grid, group = self.grids[modality], self.group(modality)
+        image, thumbnail = store.Layout(group / "image"), store.Layout(group / "thumbnail")
+        into = _Into(
+            grid,
+            np.zeros(grid.shape[::-1], np.min_scalar_type(self.subjects_per_shard)),
+            _template(self.place / "parts", _template_name(modality)),
+            _blocks(grid),
+        )
+        facts: list[dict[str, Any]] = []
+        thumbnails: list[np.ndarray | None] = []
 
         def rows() -> Iterator[np.ndarray | None]:
-            for i in layout.rows_of_shard(index):
+            for i in image.rows_of_shard(shard):
                 try:
-                    row, fact = _read_subject(self.sources[i].path, layout, counts)
+                    row, small, fact = _read_scan(self.sources[i].scans[modality], into)
                 except nifti.Unreadable as error:
-                    row, fact = None, {"failure": str(error)}
-                subjects.append(fact)
+                    row, small, fact = None, None, {"failure": str(error)}
+                facts.append(fact)
+                thumbnails.append(small)
                 yield row
 
-        store.write_shard(layout, index, rows())
-        store.put(self.place / "parts", _counts_name(index), counts, ("x", "y", "z"))
-        return {"subjects": subjects}
+        store.write_shard(image, shard, rows())
+        store.write_shard(thumbnail, shard, thumbnails)
+        store.put(self.place / "parts", _counts_name(index), into.counts, _AXES[::-1])
+        return {"subjects": facts}
 
 
 def _counts_name(index: int) -> str:
     return f"{index:06d}.foreground"
 
 
-def _read_subject(path: Path, layout: store.Layout, counts: np.ndarray) -> tuple[np.ndarray, dict[str, Any]]:
-    """Voxels and JSON facts of one file; adds its foreground to `counts`. Raises Unreadable."""
-    volume = nifti.read(path)
-    header = volume.header
-    if header.shape != layout.row_shape or not np.can_cast(header.dtype, layout.dtype, "safe"):
-        raise nifti.Unreadable(
-            f"changed since the plan: it is {header.shape} {header.dtype}, the store {layout.row_shape} {layout.dtype}"
-        )
-    n, mean, std = kernels.foreground_moments(volume.raw, header.slope, header.inter, counts)
-    if n == 0:
+def _template_name(modality: int) -> str:
+    return f"template.{modality}"
+
+
+@cache
+def _template(place: Path, name: str) -> np.ndarray | None:
+    """The template's brain on a modality's grid, bool [z, y, x], as the plan laid it down; None where it has none."""
+    return store.get(place, name) if (place / name).exists() else None
+
+
+def _blocks(grid: Grid) -> kernels.Blocks:
+    edge = quality.block(np.linalg.norm(grid.affine[:3, :3], axis=0))
+    z, y, x = quality.thumbnail_offset(grid.shape, edge)[::-1]
+    return kernels.Blocks(edge, (z, y, x), quality.thumbnail_shape(grid.shape, edge)[::-1])
+
+
+@dataclass(frozen=True, eq=False)
+class _Into:
+    """Where the volumes of a part go: all of them arrays [z, y, x]."""
+
+    grid: Grid
+    counts: np.ndarray  # subjects of this part with foreground
+    template: np.ndarray | None
+    blocks: kernels.Blocks
+
+
+def _read_scan(scan: Scan | None, into: _Into) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
+    """Voxels [x, y, z], thumbnail and JSON facts of one image; adds its foreground to the counts. Raises Unreadable."""
+    grid = into.grid
+    if scan is None:
+        raise nifti.Unreadable(_NO_FILE.format(grid.modality))
+    data = scan.read_bytes()
+    volume = nifti.read(data, scan.name)
+    header, values, flips = volume.header, *volume.up_to_flips()
+    if scan.matrix is not None:
+        turned = values[tuple(slice(None, None, -1 if flip else 1) for flip in flips)]
+        moved, _ = resample.to_mni(np.ascontiguousarray(turned.T), header, scan.read_matrix())
+        header, values, flips = in_mni(header), np.ascontiguousarray(moved.T), (False, False, False)
+    if header.shape != grid.shape:
+        raise nifti.Unreadable(f"has the shape {header.shape} in RAS order, and the store {grid.shape}, as most files")
+    if not np.can_cast(header.dtype, grid.dtype, "safe"):
+        raise nifti.Unreadable(f"changed since the plan: it has {header.dtype} voxels, and the store {grid.dtype}")
+    raw, seen = kernels.survey(values, flips, header.slope, header.inter, into.counts, into.template, into.blocks)
+    if seen.n == 0:
         raise nifti.Unreadable("is empty: every voxel is 0")
-    if not math.isfinite(std):
+    if not math.isfinite(seen.std):
         raise nifti.Unreadable("holds NaN, infinite or huge voxels; write 0 where there is no brain")
-    if std == 0:
-        raise nifti.Unreadable(f"has the value {mean:g} in all of its {n} non-zero voxels, so it cannot be z-scored")
-    return volume.raw.astype(layout.dtype, copy=False), {
-        "mean": mean,
-        "std": std,
-        "slope": header.slope,
-        "inter": header.inter,
-        "affine": header.affine.tolist(),
-        "orientation": header.orientation,
-        "sha256": volume.sha256,
-    }
-
-
-def _plan(config: IngestConfig) -> _Plan:
-    """Read every header. Raises InputError where the files cannot become one store."""
-    sources = list_sources(config.volumes, config.column)
-    headers = _read_headers(sources)
-    usable = {s: h for s, h in zip(sources, headers, strict=True) if isinstance(h, nifti.Header)}
-    failures = {s.path.name: h for s, h in zip(sources, headers, strict=True) if isinstance(h, str)}
-    if not usable:
-        name, reason = next(iter(failures.items()))
-        raise InputError(f"{config.volumes}: none of {len(sources)} files can be read; the first, {name}: {reason}")
-    shape = _common_shape(usable)
-    dtype = _common_dtype(usable)
-    compressed = sum(s.path.stat().st_size * dtype.itemsize / h.dtype.itemsize for s, h in usable.items())
-    return _Plan(
-        sources=sources,
-        shape=shape,
-        dtype=dtype,
-        failures=list(failures),
-        orientations=Counter(h.orientation for h in usable.values()),
-        bytes=round(1.2 * compressed) + 10_000_000,
+    if seen.thumbnail is None:
+        raise nifti.Unreadable(
+            f"has the value {seen.mean:g} in all of its {seen.n} non-zero voxels, so it cannot be z-scored"
+        )
+    return (
+        raw.astype(grid.dtype, copy=False).T,
+        seen.thumbnail,
+        {
+            "mean": seen.mean,
+            "std": seen.std,
+            "foreground": seen.n,
+            "foreground_in_template": seen.inside,
+            "slope": header.slope,
+            "inter": header.inter,
+            "affine": header.affine.tolist(),
+            "orientation": header.orientation,
+            "sha256": hashlib.sha256(data).hexdigest(),
+        },
     )
 
 
-def _read_headers(sources: Sequence[Source]) -> list[nifti.Header | str]:
-    """The header of each file, or why it cannot be used. Threads, because a network file system answers slowly."""
-
-    def one(source: Source) -> nifti.Header | str:
-        try:
-            return nifti.read_header(source.path)
-        except nifti.Unreadable as error:
-            return str(error)
-
-    headers = []
-    with ThreadPoolExecutor(8) as threads, Progress("reading headers", len(sources), "files") as progress:
-        for header in threads.map(one, sources):
-            headers.append(header)
-            progress.advance()
-    return headers
-
-
-def _common_shape(usable: dict[Source, nifti.Header]) -> tuple[int, int, int]:
-    names: dict[tuple[int, int, int], list[str]] = {}
-    for source, header in usable.items():
-        names.setdefault(header.shape, []).append(source.path.name)
-    if len(names) > 1:
-        kinds = sorted(names.items(), key=lambda item: -len(item[1]))
-        listed = "; ".join(f"{shape}: {len(group)} files ({some(group, 3)})" for shape, group in kinds[:6])
-        raise InputError(
-            f"the volumes have {len(names)} different shapes in RAS order: {listed}. A store holds one shape: register "
-            "them all to one grid, or ingest each shape into its own store"
-        )
-    return next(iter(names))
-
-
-def _common_dtype(usable: dict[Source, nifti.Header]) -> np.dtype:
-    """The type that holds the stored values of every file exactly."""
-    kinds = {header.dtype for header in usable.values()}
-    common = np.result_type(*kinds)
-    if common.kind == "f" and any(kind.kind in "iu" and kind.itemsize == 8 for kind in kinds):
-        raise InputError(
-            f"the volumes have voxels of types {some(sorted(map(str, kinds)), 9)}, which no one type holds exactly; "
-            "save the 64-bit integers as int32 or float64"
-        )
-    return common
-
-
-def _start(config: IngestConfig) -> IngestJob:
-    """Fix the plan and make the empty image array, or take up the ones that are there."""
-    plan = _plan(config)
-    listed = json.dumps([[s.fid, s.iid, str(s.path)] for s in plan.sources])
-    done = files.size_of(config.out) if config.out.exists() else 0
-    files.require_space(config.out, plan.bytes - done)
-    shape = (len(plan.sources), *plan.shape)
+def _start(config: IngestConfig, plan: Plan) -> IngestJob:
+    """Fix the plan and make the empty arrays, or take up the ones that are there."""
+    cohort, n = plan.cohort, len(plan.cohort.sources)
+    job = IngestJob(config.out.absolute(), tuple(cohort.sources), plan.grids, config.subjects_per_shard)
+    listed = [[s.fid, s.iid, s.session, [scan and [scan.source, scan.matrix] for scan in s.scans]] for s in job.sources]
+    done = files.size_of(job.place) if job.place.exists() else 0
+    files.require_space(job.place, plan.bytes - done)
     parts.fix_plan(
-        config.out,
+        job.place,
         {
             "stage": "ingest",
-            "sources": hashlib.sha256(listed.encode()).hexdigest(),
-            "shape": shape,
-            "dtype": str(plan.dtype),
+            "sources": hashlib.sha256(json.dumps(listed, default=str).encode()).hexdigest(),
+            "shape": {grid.modality: [n, *grid.shape] for grid in job.grids},
+            "dtype": {grid.modality: str(grid.dtype) for grid in job.grids},
             "subjects_per_shard": config.subjects_per_shard,
         },
     )
-    if not (config.out / "image" / "zarr.json").exists():
-        dims = ("subject", "x", "y", "z")
-        store.create_rows(config.out, "image", shape, plan.dtype, dims, config.subjects_per_shard)
-    return IngestJob(config.out.absolute(), tuple(plan.sources), plan.dtype, config.subjects_per_shard)
+    for m, grid in enumerate(job.grids):
+        group, blocks = job.group(m), _blocks(grid)
+        if not (group / "image" / "zarr.json").exists():
+            shape = (n, *grid.shape)
+            store.create_rows(
+                group, "image", shape, grid.dtype, ("subject", *_AXES), job.subjects_per_shard, first_axis_fastest=True
+            )
+        if not (group / "thumbnail" / "zarr.json").exists():
+            dims = ("subject", "tx", "ty", "tz")
+            store.create_rows(group, "thumbnail", (n, *blocks.shape[::-1]), np.float32, dims, job.subjects_per_shard)
+        if not (job.place / "parts" / _template_name(m)).exists():
+            template = quality.template_mask(grid.shape, grid.affine)
+            if template is not None:
+                store.put(job.place / "parts", _template_name(m), np.ascontiguousarray(template.T), _AXES[::-1])
+    return job
 
 
-def _finish(job: IngestJob, part_facts: list[dict[str, Any]]) -> dict[str, Any]:
-    """Write coordinates and mask, and make the store openable. Returns the facts for the manifest."""
-    subjects = [subject for fact in part_facts for subject in fact["subjects"]]
-    failures = [
-        {"FID": s.fid, "IID": s.iid, "file": str(s.path), "reason": fact["failure"]}
-        for s, fact in zip(job.sources, subjects, strict=True)
-        if "failure" in fact
-    ]
-    _write_failures(failures_path(job.place), failures)
-    if len(failures) == len(subjects):
-        raise InputError(
-            f"none of {len(subjects)} volumes can be used; the first, {failures[0]['file']}: {failures[0]['reason']}. "
-            "Mend the files and run again with overwrite=true"
-        )
-    counts = np.zeros(store.Layout(job.place / "image").row_shape, np.int32)
-    for index in range(job.n_parts):
+def _finish(job: IngestJob, plan: Plan, part_facts: list[dict[str, Any]]) -> dict[str, Any]:
+    """Write coordinates and masks, and make the store openable. Returns the facts for the manifest."""
+    groups, failures, of_modality = {}, [], {}
+    for m, grid in enumerate(job.grids):
+        here = range(m * job.n_shards, (m + 1) * job.n_shards)
+        subjects = [subject for index in here for subject in part_facts[index]["subjects"]]
+        failed = {i: fact["failure"] for i, fact in enumerate(subjects) if "failure" in fact}
+        failures += [_failure(job.sources[i], grid.modality, m, reason) for i, reason in failed.items()]
+        if len(failed) == len(subjects):
+            raise InputError(
+                f"none of {len(subjects)} volumes can be used; the first, {failures[-len(failed)]['file']}: "
+                f"{failed[0]}. Mend the files and run again with overwrite=true"
+            )
+        of_modality[grid.modality] = _finish_modality(job, m, subjects, failed)
+        groups[grid.modality if len(job.grids) > 1 else ""] = job.group(m)
+    for duplicate in plan.cohort.duplicates:
+        ids = {"FID": duplicate.fid, "IID": duplicate.iid, "modality": ""}
+        failures.append({**ids, "file": duplicate.file, "reason": duplicate.reason})
+    _write_table(failures_path(job.place), failures)
+    _say_failures(failures, failures_path(job.place))
+    repeats = [{"FID": r.fid, "IID": r.iid, "session": r.session, "file": r.file} for r in plan.cohort.repeats]
+    _write_table(repeats_path(job.place), repeats)
+    if repeats:
+        log.info("ingest: %d later images are left out, see %s", len(repeats), repeats_path(job.place))
+    if len(job.grids) > 1:
+        store.seal(job.place, {"format": FORMAT, "modalities": [grid.modality for grid in job.grids]})
+    quality.publish(job.place, groups)
+    facts = {
+        "subjects": len(job.sources),
+        "images": plan.scans + len(plan.cohort.duplicates),
+        "failures": len(failures),
+        "failed": [" ".join(f"{f['IID']} {f['modality'] if len(groups) > 1 else ''}".split()) + f": {f['reason']}"
+                   for f in failures],
+        "repeats": len(repeats),
+    }  # fmt: skip
+    (first, *more) = of_modality.values()
+    return facts | ({"modalities": of_modality} if more else first)
+
+
+def _failure(source: Source, modality: str, m: int, reason: str) -> dict[str, str]:
+    scan = source.scans[m]
+    ids = {"FID": source.fid, "IID": source.iid, "modality": modality}
+    return {**ids, "file": scan.source if scan else "", "reason": reason}
+
+
+def _finish_modality(
+    job: IngestJob, m: int, subjects: list[dict[str, Any]], failed: Mapping[int, str]
+) -> dict[str, Any]:
+    """Coordinates, mask and judgement of one group, which is sealed. Returns its facts for the manifest."""
+    grid, group, n_valid = job.grids[m], job.group(m), len(subjects) - len(failed)
+    counts = np.zeros(grid.shape[::-1], np.int32)
+    for index in range(m * job.n_shards, (m + 1) * job.n_shards):
         counts += store.get(job.place / "parts", _counts_name(index)).astype(np.int32)
-    affines = _write_coordinates(job, subjects)
-    n_valid = len(subjects) - len(failures)
+    counts = np.ascontiguousarray(counts.T)
+    template = _template(job.place / "parts", _template_name(m))
+    affines = _write_coordinates(job, m, subjects, template is not None)
     mask = (counts > 0) & (MASK_SHARE * counts.astype(np.int64) >= n_valid)
-    store.put(job.place, "foreground_count", counts, ("x", "y", "z"))
-    store.put(job.place, "mask", mask, ("x", "y", "z"))
-    store.seal(job.place, {"format": FORMAT, "mask_share": 1 / MASK_SHARE})
-    off_grid = int((np.abs(affines - affines[0]).max(axis=(1, 2)) > AFFINE_TOLERANCE_MM).sum())
+    store.put(group, "foreground_count", counts, _AXES)
+    store.put(group, "mask", mask, _AXES)
+    judged = quality.assess(group, failed, None if template is None else int(template.sum()))
+    store.seal(group, {"format": FORMAT, "mask_share": 1 / MASK_SHARE, "modality": grid.modality})
+    off_grid = int((np.abs(affines - grid.affine).max(axis=(1, 2)) > 10**-AFFINE_DIGITS).sum())
     if off_grid:
         log.warning(
-            "ingest: %d of %d volumes have another affine than the first; a store should hold volumes on one grid",
+            "ingest: %d of %d volumes have another affine than most; a store should hold volumes on one grid",
             off_grid,
             n_valid,
         )
@@ -282,15 +344,13 @@ def _finish(job: IngestJob, part_facts: list[dict[str, Any]]) -> dict[str, Any]:
     if twins:
         log.warning("ingest: the same file, byte for byte, stands for more than one subject: %s", some(twins))
     return {
-        "subjects": len(subjects),
         "valid": n_valid,
         "same_bytes": twins,
-        "failures": len(failures),
-        "failed": [f"{failure['IID']}: {failure['reason']}" for failure in failures],
         "shape": list(counts.shape),
-        "dtype": str(job.dtype),
+        "dtype": str(grid.dtype),
         "mask_voxels": int(mask.sum()),
         "affine_differs": off_grid,
+        "quality": judged,
     }
 
 
@@ -303,52 +363,62 @@ def _same_bytes(sources: Sequence[Source], subjects: list[dict[str, Any]]) -> li
     return [" = ".join(group) for group in names.values() if len(group) > 1]
 
 
-def _write_coordinates(job: IngestJob, subjects: list[dict[str, Any]]) -> np.ndarray:
-    """The arrays along `subject`; NaN or '' for subjects that are not valid. Returns the affines of the valid ones."""
+def _write_coordinates(job: IngestJob, m: int, subjects: list[dict[str, Any]], template: bool) -> np.ndarray:
+    """The arrays along `subject`; NaN, 0 or '' for those that are not valid. Returns the affines of the valid ones."""
+    group, scans = job.group(m), [source.scans[m] for source in job.sources]
     missing = {"mean": math.nan, "std": math.nan, "slope": math.nan, "inter": math.nan}
     missing |= {"affine": np.full((4, 4), math.nan).tolist(), "orientation": "", "sha256": ""}
     valid = np.array(["failure" not in fact for fact in subjects])
 
     def along(key: str) -> np.ndarray:
-        return np.array([fact.get(key, missing[key]) for fact in subjects])
+        return np.array([fact.get(key, missing.get(key, 0)) for fact in subjects])
 
     columns = {
         "subject": np.array([s.iid for s in job.sources]),
         "fid": np.array([s.fid for s in job.sources]),
-        "source": np.array([str(s.path) for s in job.sources]),
+        "session": np.array([s.session for s in job.sources]),
+        "source": np.array([scan.source if scan else "" for scan in scans]),
         "valid": valid,
         "mean": along("mean"),
         "std": along("std"),
+        "foreground": along("foreground"),
         "scl_slope": along("slope"),
         "scl_inter": along("inter"),
         "orientation": along("orientation"),
         "sha256": along("sha256"),
     }
+    if template:
+        columns["foreground_in_template"] = along("foreground_in_template")
     for name, values in columns.items():
-        store.put(job.place, name, values, ("subject",))
+        store.put(group, name, values, ("subject",))
     affines = along("affine")
-    store.put(job.place, "affine", affines, ("subject", "row", "column"))
+    store.put(group, "affine", affines, ("subject", "row", "column"))
     return affines[valid]
 
 
-def _write_failures(path: Path, failures: list[dict[str, str]]) -> None:
-    if not failures:
+def _write_table(path: Path, rows: Sequence[Mapping[str, str]]) -> None:
+    """A tab-separated table, or none where there are no rows."""
+    if not rows:
         files.remove(path)
         return
     text = io.StringIO()
-    writer = csv.DictWriter(text, list(failures[0]), delimiter="\t", lineterminator="\n")
+    writer = csv.DictWriter(text, list(rows[0]), delimiter="\t", lineterminator="\n")
     writer.writeheader()
-    writer.writerows(failures)
+    writer.writerows(rows)
     files.publish_text(path, text.getvalue())
+
+
+def _say_failures(failures: Iterable[Mapping[str, str]], path: Path) -> None:
+    failures = list(failures)
     for failure in failures[:_SHOWN_FAILURES]:
-        log.warning("ingest: %s: %s", failure["file"], failure["reason"])
+        log.warning("ingest: %s: %s", failure["file"] or failure["IID"], failure["reason"])
     if len(failures) > _SHOWN_FAILURES:
         log.warning("ingest: and %d more, see %s", len(failures) - _SHOWN_FAILURES, path)
 
 
 def _judge(config: IngestConfig, facts: dict[str, Any]) -> None:
     """Say how many files could not be used. Raises Incomplete where they are too many."""
-    failures, total = facts["failures"], facts["subjects"]
+    failures, total = facts["failures"], facts["images"]
     if failures > config.allow_failures:
         raise Incomplete(
             f"{failures} of {total} volumes could not be used ({some(facts['failed'], 3)}). {config.out} holds the "

@@ -6,21 +6,21 @@ kept beside the stored values (scaled = stored * slope + inter, as nibabel compu
 
 from __future__ import annotations
 
-import gzip
-import hashlib
-import zlib
+import math
 from dataclasses import dataclass
-from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+from isal import igzip_lib
 from nibabel.freesurfer.mghformat import MGHHeader
-from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation, ornt2axcodes
+from nibabel.orientations import inv_ornt_aff, io_orientation, ornt2axcodes
 from nibabel.spatialimages import HeaderDataError
 
 from hpc.errors import InputError
 
+START = 16384  # bytes of a file in which its header is, gzipped or not
 _HEADER_BYTES = 1024  # more than the longest header (NIfTI-2: 540)
+_DRAIN = 1 << 20  # bytes inflated at once behind the voxels
 _GZIP = b"\x1f\x8b"
 
 
@@ -43,59 +43,74 @@ class Header:
 
 @dataclass(frozen=True)
 class Volume:
-    """A whole file."""
+    """The content of a whole file."""
 
     header: Header
-    raw: np.ndarray  # [x, y, z] stored values, C-contiguous, RAS order
-    sha256: str  # of the file's bytes
+    stored: np.ndarray  # stored values with the axes of the file, any byte order, x fastest (Fortran); not writable
+
+    def up_to_flips(self) -> tuple[np.ndarray, tuple[bool, bool, bool]]:
+        """Native [z, y, x], C-contiguous, without a copy where possible; and which of z, y, x are still to be turned
+        round to run from left, posterior and inferior."""
+        order = np.argsort(self.header.moves[:, 0])  # of RAS axis a: the axis of the file
+        values = np.ascontiguousarray(self.stored.transpose(order).T, self.stored.dtype.newbyteorder("="))
+        x, y, z = (bool(self.header.moves[axis, 1] < 0) for axis in order)
+        return values, (z, y, x)
 
 
-def read_header(path: Path) -> Header:
-    """The header of a file, without its voxels. Raises Unreadable."""
-    try:
-        with path.open("rb") as file:
-            zipped = file.read(2) == _GZIP
-        with gzip.open(path) if zipped else path.open("rb") as file:
-            start = file.read(_HEADER_BYTES)
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise Unreadable(f"the gzip stream is damaged or ends early ({error})") from None
-    except OSError as error:
-        raise Unreadable(f"cannot be read ({error.strerror})") from None
-    return _describe(_parse(start, path.name))
+def read_header(start: bytes, name: str) -> Header:
+    """The header of a file from its first START bytes. `name` tells MGH from NIfTI. Raises Unreadable."""
+    return _describe(_parse(_first_bytes(start), name))
 
 
-def read(path: Path) -> Volume:
-    """The voxels of a file. The whole gzip stream and its checksum are verified. Raises Unreadable."""
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise Unreadable(f"cannot be read ({error.strerror})") from None
-    digest = hashlib.sha256(data).hexdigest()
-    if data[:2] == _GZIP:
-        data = _inflate(data)
-    parsed = _parse(data[:_HEADER_BYTES], path.name)
+def read(data: bytes, name: str) -> Volume:
+    """A whole file. The gzip stream and its checksum are verified to the end. Raises Unreadable."""
+    parsed = _parse(_first_bytes(data[:START]), name)
     header = _describe(parsed)
-    stored = parsed.get_data_dtype()
-    count, offset = int(np.prod(header.shape)), int(parsed.get_data_offset())
-    if len(data) < offset + count * stored.itemsize:
-        raise Unreadable(f"is truncated: {len(data)} bytes where {offset + count * stored.itemsize} are announced")
-    raw = np.frombuffer(data, stored, count, offset).reshape(parsed.get_data_shape()[:3], order="F")
-    return Volume(header, _compact(apply_orientation(raw, header.moves)), digest)
+    dtype, shape = parsed.get_data_dtype(), parsed.get_data_shape()[:3]
+    count, offset = math.prod(shape), int(parsed.get_data_offset())
+    announced = offset + count * dtype.itemsize
+    if data[:2] == _GZIP:
+        data = _inflate(data, announced)
+    if len(data) < announced:
+        raise Unreadable(f"is truncated: {len(data)} bytes where {announced} are announced")
+    return Volume(header, np.frombuffer(data, dtype, count, offset).reshape(shape, order="F"))
 
 
-def _inflate(data: bytes) -> bytes:
-    """The content of a gzip file of one or more members, each with its checksum verified."""
-    contents = []
+def _first_bytes(start: bytes) -> bytes:
+    """The first bytes of a file's content, from its own first bytes."""
+    if start[:2] != _GZIP:
+        return start[:_HEADER_BYTES]
+    member = igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP)
+    try:
+        content = member.decompress(start, _HEADER_BYTES)
+    except igzip_lib.error as error:
+        raise Unreadable(f"the gzip stream is damaged ({error})") from None
+    if not content and not member.eof:
+        raise Unreadable("is truncated: the gzip stream ends early")
+    return content
+
+
+def _inflate(data: bytes, wanted: int) -> bytes:
+    """The first `wanted` bytes in a gzip file of one or more members. All of it is inflated, in bounded memory, and
+    the checksum of each member verified."""
+    pieces, room = [], wanted
     while data:
-        member = zlib.decompressobj(wbits=31)
+        if data[:2] != _GZIP:
+            raise Unreadable(f"the gzip stream is damaged ({len(data)} bytes behind it are something else)")
+        member, feed = igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP), data
         try:
-            contents.append(member.decompress(data))
-        except zlib.error as error:
+            while not member.eof:
+                piece = member.decompress(feed, room or _DRAIN)
+                feed = b""
+                if room:
+                    pieces.append(piece)
+                    room -= len(piece)
+                if not piece and member.needs_input and not member.eof:
+                    raise Unreadable("is truncated: the gzip stream ends early")
+        except igzip_lib.error as error:
             raise Unreadable(f"the gzip stream is damaged ({error})") from None
-        if not member.eof:
-            raise Unreadable("is truncated: the gzip stream ends early")
         data = member.unused_data.lstrip(b"\0")
-    return contents[0] if len(contents) == 1 else b"".join(contents)
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
 def _parse(start: bytes, name: str) -> nib.Nifti1Header | MGHHeader:
@@ -145,11 +160,3 @@ def _describe(parsed: nib.Nifti1Header | MGHHeader) -> Header:
         slope=1.0 if slope is None else float(slope),
         inter=0.0 if inter is None else float(inter),
     )
-
-
-def _compact(view: np.ndarray) -> np.ndarray:
-    """A C-contiguous copy in native byte order, made plane by plane: files hold x fastest, and planes fit the cache."""
-    copy = np.empty(view.shape, view.dtype.newbyteorder("="))
-    for y in range(view.shape[1]):
-        copy[:, y] = view[:, y]
-    return copy

@@ -9,9 +9,10 @@ from typing import Self
 
 import nibabel as nib
 import numpy as np
+import zarr
 
 from hpc import store
-from hpc.errors import InputError
+from hpc.errors import InputError, some
 from udipdist.volumes import kernels
 
 FORMAT = "udipdist volumes 1"
@@ -24,7 +25,7 @@ class VolumeStore:
     N subjects; [x, y, z] voxels. Subjects with `valid` False could not be read when the store was made.
     """
 
-    path: Path
+    path: Path  # of the group: the store, or its folder of a modality
     subjects: list[str]
     fids: list[str]
     valid: np.ndarray  # [N] bool
@@ -39,11 +40,13 @@ class VolumeStore:
     reader: store.RowReader
 
     @classmethod
-    def open(cls, path: str | Path) -> Self:
-        """Open a finished store. Raises InputError where there is none."""
-        group = store.open_group(path)
-        if group.attrs.get("format") != FORMAT:
-            raise InputError(f"{path}: is not a volume store ({FORMAT!r}); make one with `udipdist ingest`")
+    def open(cls, path: str | Path, modality: str | None = None) -> Self:
+        """Open a finished store, or one modality of it, which must be said where it has several.
+
+        Raises InputError where there is none.
+        """
+        path = _of_modality(Path(path), modality)
+        group = _open_group(path)
         reader = store.RowReader(Path(path) / "image")
 
         def array(name: str) -> np.ndarray:
@@ -57,7 +60,7 @@ class VolumeStore:
 
         valid, affines = array("valid"), array("affine")
         return cls(
-            path=Path(path),
+            path=path,
             subjects=[str(iid) for iid in array("subject")],
             fids=[str(fid) for fid in array("fid")],
             valid=valid,
@@ -80,30 +83,35 @@ class VolumeStore:
         return self.affines[i]
 
     def raw(self, i: int) -> np.ndarray:
-        """Stored values of subject `i`, [x, y, z]. Raises InputError for a subject that is not valid."""
+        """Stored values of subject `i`, [x, y, z] with x fastest in memory. Raises InputError where it is not valid."""
         self._require_valid([i])
         return self.reader.row(i)
 
     def normalised(self, indices: Sequence[int] | np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
         """Subjects z-scored over their own non-zero voxels, background exactly 0: float32 [B, x, y, z].
 
-        The cost of a subject is one read, one decompression and one pass: at 1 mm about the time it takes to copy
-        the result a few times. `out` may be given, to be filled and returned. Raises InputError for a subject that
-        is not valid.
+        In memory x is fastest, as on the disk: a subject costs one read, one decompression and one pass. `out` may be
+        given, made by `empty`, to be filled and returned. Raises InputError for a subject that is not valid.
         """
-        indices = [int(i) for i in indices]
+        indices, layout = [int(i) for i in indices], self.reader.layout
         self._require_valid(indices)
         if out is None:
-            out = np.empty((len(indices), *self.shape), np.float32)
-        elif out.shape != (len(indices), *self.shape) or out.dtype != np.float32 or not out.flags.c_contiguous:
-            raise ValueError(f"out must be C-contiguous float32 {(len(indices), *self.shape)}")
-        raw = np.empty(self.shape, self.reader.layout.dtype)
+            out = self.empty(len(indices))
+        elif (out.shape, out.dtype, out.strides) != _alike(self.empty(len(indices))):
+            raise ValueError(f"out must be float32 {(len(indices), *self.shape)} in the order of memory of `empty`")
+        raw = layout.empty_row()
         for place, i in enumerate(indices):
             self.reader.row(i, raw)
-            kernels.zscore(
-                raw.reshape(-1), self.slope[i], self.inter[i], self.mean[i], self.std[i], out[place].reshape(-1)
-            )
+            flat, filled = layout.as_stored(raw).reshape(-1), layout.as_stored(out[place]).reshape(-1)
+            kernels.zscore(flat, self.slope[i], self.inter[i], self.mean[i], self.std[i], filled)
         return out
+
+    def empty(self, n: int) -> np.ndarray:
+        """Memory for n z-scored subjects, float32 [n, x, y, z], laid out as on the disk."""
+        layout = self.reader.layout
+        if not layout.first_axis_fastest:
+            return np.empty((n, *self.shape), np.float32)
+        return np.empty((n, *self.shape[::-1]), np.float32).transpose(0, 3, 2, 1)
 
     def to_nifti(self, i: int) -> nib.Nifti1Image:
         """Subject `i` as an image in RAS order: scaled values exactly, affine to the float32 of NIfTI-1.
@@ -127,3 +135,26 @@ class VolumeStore:
                     f"{self.path}: the volume of subject {self.subjects[i]} could not be read at ingest; "
                     "leave the subjects out that are not valid"
                 )
+
+
+def _alike(out: np.ndarray) -> tuple:
+    return out.shape, out.dtype, out.strides
+
+
+def _open_group(path: Path) -> zarr.Group:
+    group = store.open_group(path)
+    if group.attrs.get("format") != FORMAT:
+        raise InputError(f"{path}: is not a volume store ({FORMAT!r}); make one with `udipdist ingest`")
+    return group
+
+
+def _of_modality(path: Path, modality: str | None) -> Path:
+    """The folder of a modality of a store. Raises InputError where it has no such, or several and none is said."""
+    attributes = _open_group(path).attrs
+    several = attributes.get("modalities")
+    names = several or [attributes.get("modality")]
+    if modality is None and several:
+        raise InputError(f"{path}: holds {some(names)}; say which with modality=, or give {path / names[0]}")
+    if modality is not None and modality not in names:
+        raise InputError(f"{path}: holds no {modality}; give modality= of {some(names)}")
+    return path / modality if several else path
