@@ -117,7 +117,6 @@ def test_voxels_become_square_pixels():
 
 def test_blank_volumes_can_be_drawn():
     blank = np.zeros((2, 4, 5, 6), np.float32)
-    assert brains.contact_sheet(blank, ["a", "b"], (1, 1, 1)).axes
     assert brains.reconstructions(blank, blank, ["a", "b"], (1, 1, 1)).axes
 
 

@@ -23,9 +23,10 @@ from udipdist.report.page import SECTIONS, figures_folder, preview, report
 from udipdist.report.section import Album, Picture
 
 FIGURES = {
-    "contact_sheet", "training_curves", "reconstructions", "manhattan", "manhattan_joint", "qq", "heritability",
+    "scan_figures", "training_curves", "reconstructions", "manhattan", "manhattan_joint", "qq", "heritability",
     "comparison", "covariates", "recall",
 }  # fmt: skip
+SHEETS = {"contact_sheet_train", "contact_sheet_gwas"}  # drawn by ingest
 VOID = {"meta", "img", "br", "link", "input", "hr"}
 
 
@@ -84,15 +85,15 @@ def test_every_section_is_there_and_says_how_to_read_it(made):
     _, page, out = made
     assert page.open == []
     assert list(page.sections) == [
-        "cohort", "training", "reconstructions", "manhattan", "loci", "calibration", "comparison", "confounding",
-        "recall", "cost", "provenance",
+        "cohort", "quality", "training", "reconstructions", "manhattan", "loci", "calibration", "comparison",
+        "confounding", "recall", "cost", "provenance",
     ]  # fmt: skip
     assert len(page.sections) == len(SECTIONS)
     leads = [attrs for tag, attrs in page.tags if tag == "p" and attrs.get("class") == "lead"]
     assert len(leads) == len(SECTIONS)
     manifest = read_manifest(out)
     assert manifest["facts"]["missing"] == []
-    assert set(manifest["facts"]["figures"]) == FIGURES
+    assert set(manifest["facts"]["figures"]) == FIGURES | SHEETS
 
 
 def test_what_the_sections_say(made):
@@ -136,7 +137,10 @@ def test_hostile_names_are_text(made):
 def test_figures_are_drawn_and_inlined(made):
     text, _, out = made
     folder = figures_folder(out)
-    assert {path.stem for path in folder.iterdir()} == FIGURES
+    assert {path.stem for path in folder.iterdir()} == FIGURES | SHEETS
+    for name in SHEETS:
+        data = (folder / f"{name}.png").read_bytes()
+        assert base64.b64encode(data).decode() in text and Image.open(folder / f"{name}.png").width > 1000
     for name in FIGURES:
         image = np.asarray(Image.open(folder / f"{name}.png").convert("L"), float)
         assert image.shape[1] == 2000 and image.std() > 5, name

@@ -16,10 +16,12 @@ from typing import Any, Self
 import numpy as np
 import pandas as pd
 
+from hpc import store
 from hpc.errors import InputError, some
 from hpc.stage import manifest_path, read_manifest
 from udipdist.gwas.sumstats import Sumstats
 from udipdist.loci import genome
+from udipdist.volumes import quality
 from udipdist.volumes.store import VolumeStore
 
 # stage -> its output inside the run folder, and the verb that makes it
@@ -115,9 +117,33 @@ class RunFolder:
         sumstats = Sumstats.open(folder / "gwas")
         return sumstats, _places(sumstats), _read_loci(folder / "loci")
 
-    def volumes(self, name: str) -> VolumeStore:
-        """The store of `ingest train` or `ingest gwas`. Raises InputError."""
-        return VolumeStore.open(self.stages[name].path)
+    def volumes(self, name: str) -> dict[str, VolumeStore]:
+        """The modalities of the store of `ingest train` or `ingest gwas`; '' is the name of an only one.
+
+        Raises InputError.
+        """
+        path = self.stages[name].path
+        names = store.open_group(path).attrs.get("modalities")
+        return {name: VolumeStore.open(path, name) for name in names} if names else {"": VolumeStore.open(path)}
+
+    def quality(self, name: str) -> tuple[pd.DataFrame, dict[str, dict[str, Any]]] | None:
+        """The table of figures of each scan of a store, and for each modality `limits` and `flip_limit`.
+
+        None where the store was made without. `name`: `ingest train` or `ingest gwas`. Raises InputError.
+        """
+        place = self.stages[name].path
+        path = quality.table_path(place)
+        if not path.exists():
+            return None
+        table = _read_tsv(path, quality.COLUMNS, "ingest", numbers=quality.FIGURES)
+        limits = {}
+        for modality in table["modality"].unique():
+            array = f"{modality}/qc_outlier" if modality else "qc_outlier"
+            try:
+                limits[modality] = dict(store.open_group(place)[array].attrs)
+            except KeyError:
+                raise InputError(f"{place}: holds no {array}; run ingest again with overwrite=true") from None
+        return table, limits
 
     def metrics(self) -> pd.DataFrame:
         """metrics.jsonl: one row a line, columns step, epoch, split, loss, lr and what else is there."""

@@ -13,11 +13,9 @@ from udipdist.report.figures import brains, curves
 from udipdist.report.section import Album, Section, Table, Tile, count, fixed, number, plural
 from udipdist.volumes.store import VolumeStore
 
-SHOWN = 8  # subjects on the contact sheet
-
 
 def cohort(run: RunFolder, album: Album) -> Section:
-    """Who and what went in: scans, genotypes, covariates; a few brains."""
+    """Who and what went in: scans, genotypes, covariates."""
     section = Section("cohort", "Cohort")
     stores = {name: run.volumes(name) for name in ("ingest train", "ingest gwas") if run.done(name)}
     if not stores and not run.done("gwas"):
@@ -29,7 +27,7 @@ def cohort(run: RunFolder, album: Album) -> Section:
         "the two groups are different people."
     )
     if stores:
-        _volumes(section, run, stores, album)
+        _volumes(section, run, stores)
     else:
         section.add(run.stages["ingest gwas"].why_absent)
     if run.done("gwas"):
@@ -37,19 +35,22 @@ def cohort(run: RunFolder, album: Album) -> Section:
     return section
 
 
-def _volumes(section: Section, run: RunFolder, stores: dict[str, VolumeStore], album: Album) -> None:
+def _volumes(section: Section, run: RunFolder, stores: dict[str, dict[str, VolumeStore]]) -> None:
     names = {"ingest train": "training", "ingest gwas": "association"}
     if len(stores) == 1:
         names = dict.fromkeys(names, "training and association")
     rows = []
-    for name, store in stores.items():
-        millimetres = " \u00d7 ".join(f"{zoom:g}" for zoom in store.zooms)
-        rows.append(
-            (names[name], count(len(store)), count(int((~store.valid).sum())),
-             " \u00d7 ".join(map(str, store.shape)), millimetres, count(int(store.mask.sum())))
-        )  # fmt: skip
+    for name, modalities in stores.items():
+        for modality, store in modalities.items():
+            millimetres = " \u00d7 ".join(f"{zoom:g}" for zoom in store.zooms)
+            rows.append(
+                (" ".join(part for part in (names[name], modality) if part), count(len(store)),
+                 count(int((~store.valid).sum())), " \u00d7 ".join(map(str, store.shape)), millimetres,
+                 count(int(store.mask.sum())))
+            )  # fmt: skip
         if names[name] != "association":
-            section.tiles.append(Tile(count(int(store.valid.sum())), f"scans for {names[name]}"))
+            scans = sum(int(store.valid.sum()) for store in modalities.values())
+            section.tiles.append(Tile(count(scans), f"scans for {names[name]}"))
     columns = ("scans", ">in the list", ">not readable", ">voxels", ">voxel, mm", ">brain voxels of the cohort")
     section.add(Table(columns, rows, "Volumes as stored, in RAS order."))
     failed = [line for name in stores for line in run.stages[name].facts.get("failed", [])]
@@ -58,23 +59,13 @@ def _volumes(section: Section, run: RunFolder, stores: dict[str, VolumeStore], a
     overlap = _overlap(list(stores.values()))
     if overlap:
         section.add(f"Warning: {plural(overlap, 'person', 'people')} stand in both the training and the tested group.")
-    store = stores.get("ingest gwas", next(iter(stores.values())))
-    usable = np.flatnonzero(store.valid)
-    if len(usable):
-        rows = usable[np.unique(np.linspace(0, len(usable) - 1, SHOWN).astype(int))]
-        figure = brains.contact_sheet(store.normalised(rows), [store.subjects[i] for i in rows], store.zooms)
-        caption = (
-            f"{len(rows)} of {len(usable):,} people, evenly spaced through the store: sagittal, coronal and axial "
-            "slice through the middle of the brain, z-scored, on one grey scale. Look for brains that are cut, tilted "
-            "or blank."
-        )
-        section.add(album.add("contact_sheet", figure, caption, "Slices of a few brains", chart=False))
 
 
-def _overlap(stores: list[VolumeStore]) -> int:
+def _overlap(stores: list[dict[str, VolumeStore]]) -> int:
     if len(stores) < 2:
         return 0
-    people = [set(zip(store.fids, store.subjects, strict=True)) for store in stores]
+    firsts = [next(iter(modalities.values())) for modalities in stores]  # every modality has the same people
+    people = [set(zip(store.fids, store.subjects, strict=True)) for store in firsts]
     return len(people[0] & people[1])
 
 
@@ -186,11 +177,12 @@ def _zooms(run: RunFolder, shape: tuple[int, ...]) -> tuple[float, ...]:
     """Voxel edges of the store that was trained on; that of the tested people where they are the same."""
     for name in ("ingest train", "ingest gwas"):
         if run.done(name):
-            store = run.volumes(name)
-            if store.shape != tuple(shape):
+            stores = run.volumes(name).values()
+            fitting = [store for store in stores if store.shape == tuple(shape)]
+            if not fitting:
                 raise InputError(
                     f"{run.stages['train'].path / 'reconstructions.npz'}: holds volumes of {tuple(shape)}, the store "
-                    f"{store.path} volumes of {store.shape}; train again on that store"
+                    f"{run.stages[name].path} volumes of {next(iter(stores)).shape}; train again on that store"
                 )
-            return store.zooms
+            return fitting[0].zooms
     return (1.0, 1.0, 1.0)

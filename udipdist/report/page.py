@@ -14,7 +14,7 @@ from hpc.files import publish, publish_text, refuse_existing
 from hpc.progress import Progress
 from hpc.stage import stage
 from udipdist.config import ReportConfig
-from udipdist.report import cost, genetics, imaging, truth
+from udipdist.report import cost, genetics, imaging, scans, truth
 from udipdist.report.collect import RunFolder
 from udipdist.report.section import Album, Bar, Picture, Section, Table
 
@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 TEMPLATE = "page.html.j2"
 SECTIONS = (
     imaging.cohort,
+    scans.quality,
     imaging.training,
     imaging.reconstruction,
     genetics.manhattans,

@@ -71,7 +71,7 @@ class Section:
 
 
 class Album:
-    """Writes each figure as PNG and PDF into a folder, and gives it back for the page."""
+    """Writes each figure into a folder, as PNG and PDF where it is drawn here, and gives it back for the page."""
 
     def __init__(self, folder: Path):
         self.folder = folder
@@ -85,9 +85,13 @@ class Album:
             figure.savefig(
                 self.folder / f"{name}.pdf", dpi=300, metadata={"CreationDate": None, "Creator": None, "Producer": None}
             )
-        (self.folder / f"{name}.png").write_bytes(buffer.getvalue())
+        return self.add_png(name, buffer.getvalue(), caption, alt, chart)
+
+    def add_png(self, name: str, data: bytes, caption: str, alt: str, chart: bool = False) -> Picture:
+        """Keep a picture that is drawn already, the bytes of a PNG file."""
+        (self.folder / f"{name}.png").write_bytes(data)
         self.names.append(name)
-        source = "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+        source = "data:image/png;base64," + base64.b64encode(data).decode("ascii")
         return Picture(name, source, caption, alt, chart)
 
 

@@ -47,21 +47,6 @@ def mosaic(grid: Sequence[Sequence[np.ndarray]]) -> np.ndarray:
 
 
 @styled
-def contact_sheet(volumes: np.ndarray, names: Sequence[str], zooms: Sequence[float]) -> Figure:
-    """A column a subject, a row a view. volumes [S, x, y, z], z-scored, background 0."""
-    box = _box(volumes)
-    pieces = [slices(volume[box], volume[box], zooms) for volume in volumes]
-    image = mosaic([[piece[view] for piece in pieces] for view in range(3)])
-    height = WIDTH * image.shape[0] / image.shape[1]
-    figure, (axes,) = _panels([image.shape], height, above=0.22)
-    axes.imshow(image, cmap="gray", interpolation="nearest", **_window(volumes))
-    column = image.shape[1] / len(names)
-    for i, name in enumerate(names):
-        _write(axes, (i + 0.5) * column, -2, name)
-    return figure
-
-
-@styled
 def reconstructions(
     original: np.ndarray, reconstruction: np.ndarray, names: Sequence[str], zooms: Sequence[float]
 ) -> Figure:
