@@ -8,17 +8,21 @@ import logging
 import math
 import tracemalloc
 
+import nibabel as nib
 import numpy as np
 import pytest
+import xarray
 from matplotlib.image import imread
 from nilearn.datasets import load_mni152_brain_mask
 from nilearn.image import resample_img
 
 from hpc import store
+from hpc.stage import read_manifest
 from udipdist.cohort import factors, seeds, template
 from udipdist.cohort.brains import BrainModel, draw_scan
-from udipdist.config import BrainConfig
+from udipdist.config import BrainConfig, IngestConfig
 from udipdist.volumes import contact_sheet, likeness, quality
+from udipdist.volumes.ingest import ingest
 
 RESOLUTION, N = 8, 120
 TORQUE = 3.0  # SD of the factor that everybody has more of: a common asymmetry, as real brains have
@@ -336,3 +340,29 @@ def test_the_sheet_shows_outliers_first_and_at_most_forty():
     outlier[:] = True
     assert len(contact_sheet.chosen(outlier, valid)) == contact_sheet.UNUSUAL
     assert contact_sheet.chosen(np.zeros(0, bool), np.zeros(0, bool)) == []
+
+
+def test_ingest_takes_what_is_judged(model, asymmetric, tmp_path):
+    """From files to the table: the same figures as from arrays, though the files have left and right in another order
+    and are scaled; a file that is flipped in space is found, one whose axis is only stored backwards is not."""
+    scans = asymmetric[:60].copy()
+    scans[3] = scans[3][::-1]
+    (tmp_path / "scans").mkdir()
+    backwards = model.affine @ np.array([[-1.0, 0, 0, scans.shape[1] - 1], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
+    for i, scan in enumerate(scans):
+        image = nib.Nifti1Image(scan[::-1], backwards) if i % 2 else nib.Nifti1Image(scan, model.affine)
+        nib.save(image, tmp_path / "scans" / f"s{i:03d}.nii.gz")
+    (tmp_path / "scans" / "s005.nii.gz").write_bytes(b"no")
+    out = tmp_path / "files.zarr"
+    ingest(IngestConfig(volumes=tmp_path / "scans", out=out, workers=0, allow_failures=1))
+    facts = build(tmp_path / "arrays.zarr", scans, failed=(5,))
+    for name in ("foreground", "overlap", "correlation", "asymmetry"):
+        ours, theirs = store.get(tmp_path / "arrays.zarr", f"qc_{name}"), store.get(out, f"qc_{name}")
+        np.testing.assert_allclose(theirs, ours, atol=1e-4, err_msg=name)
+    judged = read_manifest(out)["facts"]["quality"]
+    assert judged["outliers"] == facts["outliers"] >= 1 and judged["flips_suspected"] == 1
+    with quality.table_path(out).open() as file:
+        rows = {row["IID"]: row for row in csv.DictReader(file, delimiter="\t")}
+    assert quality.FLIPPED in rows["s003"]["reasons"] and quality.sheet_path(out).exists()
+    assert rows["s005"]["outlier"] == "failed" and "not a NIfTI" in rows["s005"]["reasons"]
+    assert xarray.open_zarr(out, consolidated=False)["qc_outlier"].values.sum() == judged["outliers"]

@@ -90,7 +90,7 @@ def _sheet(run: RunFolder, name: str, words: str, album: Album) -> Picture:
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); run ingest again with overwrite=true") from None
     caption = (
-        f"Contact sheet of the scans for {words}: those that look unusual first, in orange, then a random sample of the "
-        "others to compare with. Look for brains that are cut, tilted, doubled or blank."
+        f"Contact sheet of the scans for {words}: those that look unusual first, in orange, then a random sample "
+        "of the others to compare with. Look for brains that are cut, tilted, doubled or blank."
     )
     return album.add_png(f"contact_sheet_{name.split()[-1]}", data, caption, "Slices of many brains")
