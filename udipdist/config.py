@@ -159,7 +159,6 @@ class IngestConfig(VerbConfig):
         "FID) and columns of paths, a BIDS dataset, or a folder of UK Biobank's EID_20252_2_0.zip"
     )
     out: Path = Field(description="store to write, NAME.zarr")
-    column: str | None = Field(None, description="as modalities, with one name")
     layout: Literal["auto", "folder", "table", "bids", "ukb"] = Field(
         "auto", description="what volumes is; auto looks; folder: also a pattern"
     )

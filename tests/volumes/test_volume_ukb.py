@@ -2,29 +2,38 @@
 
 from __future__ import annotations
 
+import csv
+import gzip
 import tempfile
 import zipfile
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hpc.errors import ConfigError, InputError
+from udipdist.config import IngestConfig
+from udipdist.volumes import nifti
+from udipdist.volumes.ingest import ingest
 from udipdist.volumes.nifti import Unreadable
+from udipdist.volumes.resample import to_mni
 from udipdist.volumes.sources import Duplicate, Repeat, Scan, list_cohort
 from udipdist.volumes.sources.scan import parse_matrix
+from udipdist.volumes.store import VolumeStore
 
 T1 = ("T1/T1_unbiased_brain.nii.gz", "T1/transforms/T1_to_MNI_linear.mat")
 FLAIR = ("T2_FLAIR/T2_FLAIR_unbiased_brain.nii.gz", "T2_FLAIR/transforms/T2_FLAIR_to_MNI_linear.mat")
 MATRIX = "1.1  0  0  -3.5  \n0  1.2  0.1  2  \n0  -0.1  1.05  -4e-1  \n0  0  0  1  \n"
 
 
-def bulk(folder, *names, image=b"image", matrix=MATRIX):
+def bulk(folder, *names, image=None, matrix=MATRIX):
     """Bulk files of these names; a name without .zip becomes an unpacked folder."""
     for name in names:
-        members = dict(zip(T1 if "_20252_" in name else FLAIR, (image + name.encode(), matrix.encode()), strict=True))
+        content = (image or b"image" + name.encode(), matrix.encode())
+        members = dict(zip(T1 if "_20252_" in name else FLAIR, content, strict=True))
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         if name.endswith(".zip"):
@@ -173,3 +182,36 @@ def test_a_damaged_zip_is_refused_or_read_right(data):
             scan.read_matrix()
         except Unreadable as error:
             assert "\n" not in str(error)
+
+
+def test_a_cohort_of_zips_becomes_a_store(tmp_path):
+    """Two visits, two modalities, a damaged zip and one without the image: what can be used is there, in MNI."""
+    rng = np.random.default_rng(3)
+    affine, shape = np.diag([-4.0, 5.0, 4.5, 1.0]), (36, 36, 32)
+    brain = np.zeros(shape, np.int16)
+    brain[4:-4, 4:-4, 4:-4] = rng.integers(1, 900, (28, 28, 24))
+    image = nib.Nifti1Image(brain, affine)
+    place = tmp_path / "bulk"
+    for name in ("1_20252_2_0.zip", "1_20252_3_0.zip", "1_20253_2_0", "2_20252_2_0.zip", "3_20252_2_0"):
+        bulk(place, name, image=gzip.compress(image.to_bytes()))
+    bulk(place, "2_20253_2_0.zip")
+    (place / "2_20253_2_0.zip").write_bytes((place / "2_20253_2_0.zip").read_bytes()[:-40])
+    (place / "3_20252_2_0" / T1[0]).unlink()
+    out = tmp_path / "s.zarr"
+    ingest(IngestConfig(volumes=place, out=out, modalities=["T1", "T2_FLAIR"], allow_failures=9, workers=0))
+    with open(tmp_path / "s.failures.tsv") as file:
+        failures = {(row["IID"], row["modality"]): row["reason"] for row in csv.DictReader(file, delimiter="\t")}
+    assert "the zip is damaged, cut or encrypted" in failures["2", "T2_FLAIR"]
+    assert failures["3", "T1"] == "cannot be read (No such file or directory)"
+    assert failures["3", "T2_FLAIR"] == "has no T2_FLAIR file"
+    assert len(failures) == 3
+    assert "1_20252_3_0.zip" in (tmp_path / "s.repeats.tsv").read_text()
+    t1, flair = (VolumeStore.open(out, name) for name in ("T1", "T2_FLAIR"))
+    assert t1.subjects == flair.subjects == ["1", "2", "3"]
+    assert (t1.valid.tolist(), flair.valid.tolist()) == ([True, True, False], [True, False, False])
+    header = nifti.read_header(image.to_bytes(), "x.nii")
+    expected, grid = to_mni(brain[::-1], header, parse_matrix(MATRIX.encode(), ""))
+    assert np.count_nonzero(expected) > 100_000
+    for store, i in ((t1, 0), (t1, 1), (flair, 0)):
+        np.testing.assert_allclose(store.raw(i), expected, atol=1e-3)
+        np.testing.assert_array_equal(store.affine(i), grid)

@@ -69,7 +69,3 @@ def _layout_of(volumes: str | Path) -> str:
     if len(found) > 1:
         raise InputError(f"volumes={volumes}: could be more than one thing; say layout={' or layout='.join(found)}")
     return found[0] if found else "folder"
-
-
-def list_sources(volumes: str | Path, column: str | None = None) -> list[Source]:
-    return list_cohort(volumes, modalities=[column] if column else None).sources

@@ -95,10 +95,6 @@ class Source:
     scans: tuple[Scan | None, ...]
     session: str = ""  # the imaging visit that was kept, where the layout has visits
 
-    @property
-    def path(self) -> Path:
-        return self.scans[0].path
-
 
 @dataclass(frozen=True)
 class Repeat:
