@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, Literal
 
 import torch
@@ -217,7 +218,7 @@ class Engine:
             with warnings.catch_warnings(), universal.loading_tensors_only():
                 warnings.simplefilter("ignore")
                 path, client = self._engine.load_checkpoint(str(place), tag=_STATE)
-        except (RuntimeError, KeyError, EOFError, OSError, AssertionError) as error:
+        except (RuntimeError, KeyError, EOFError, OSError, AssertionError, UnpicklingError) as error:
             raise InputError(f"{folder}: does not hold a state of this model ({_first_line(error)})") from error
         finally:
             self._engine._config.load_universal_checkpoint = False

@@ -11,12 +11,13 @@ import logging
 from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
 
 from hpc.errors import InputError
-from hpc.files import publish
+from hpc.files import publish, remove, require_space, size_of
 
 log = logging.getLogger(__name__)
 _FOLDER = "universal"
@@ -31,7 +32,7 @@ def convert(state: Path) -> Path:
     """The folder that holds `state` under the same name, made for any number of ranks; made once, by one process.
 
     It stands beside `state`, appears by one rename, and is removed with the checkpoint. It holds the weights and both
-    moments once in float32, 12 bytes a weight. Raises InputError where `state` cannot be converted.
+    moments once in float32, 12 bytes a weight. Raises InputError where `state` cannot be converted, and NoSpace.
     """
     place = state.parent / _FOLDER
     if place.exists():
@@ -41,6 +42,9 @@ def convert(state: Path) -> Path:
             f"{state}: its optimiser was kept on disk (engine.offload=nvme), and DeepSpeed cannot share that anew; "
             f"start {writers(state)} ranks to go on"
         )
+    for stale in place.parent.glob(f".{place.name}.partial-*"):  # of a start that was killed here
+        remove(stale)
+    require_space(place, size_of(state))
     log.info("%s: making what %d ranks wrote fit another number of ranks", state.parent, writers(state))
     with publish(place) as partial, loading_tensors_only():
         from deepspeed.checkpoint import ds_to_universal
@@ -58,7 +62,7 @@ def convert(state: Path) -> Path:
         try:
             with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
                 ds_to_universal.main(arguments)
-        except (AssertionError, KeyError, ValueError, RuntimeError) as error:
+        except (AssertionError, KeyError, ValueError, RuntimeError, UnpicklingError) as error:
             raise InputError(
                 f"{state}: cannot be made to fit another number of ranks ({' '.join(str(error).split())[:300]}); start "
                 f"{writers(state)} ranks to go on"

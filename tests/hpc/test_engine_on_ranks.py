@@ -19,7 +19,7 @@ from torch import nn
 from hpc.comm import Comm
 from hpc.ema import Ema
 from hpc.engine import Batches, Engine, Options
-from hpc.errors import ConfigError
+from hpc.errors import ConfigError, InputError
 from hpc.scaling import LossScale
 from hpc.testing import call
 from hpc.world import World
@@ -106,6 +106,11 @@ def test_what_a_machine_lacks_is_said_before_anything_starts(two, tmp_path):
     assert two[1]["refused"]["compile"].startswith("engine.compile=true: needs a C++ compiler; install g++")
 
 
+def test_no_code_of_a_checkpoint_is_run(there_and_back):
+    for message in there_and_back[0]["foreign"]:
+        assert "Weights only load failed" in message
+
+
 def test_a_scale_that_never_fits_is_an_error():
     scale = LossScale(scale=4.0, window=2)
     scale.update(False)
@@ -144,8 +149,20 @@ def on_two_ranks(folder: str) -> dict[str, Any]:
 
 
 def on_one_rank(folder: str) -> dict[str, Any]:
-    """Go on from what 2 ranks left in every stage, in micro-batches of half the size."""
+    """Go on from what 2 ranks left in every stage, in micro-batches of half the size; refuse what is not a state."""
     comm, results = Comm(World()), {}
+    foreign = Path(folder) / "foreign" / "state"
+    foreign.mkdir(parents=True)
+    for rank in range(2):
+        torch.save({"optimizer_state_dict": LossScale()}, foreign / f"zero_pp_rank_{rank}_mp_rank_00_optim_states.pt")
+    torch.save({"module": LossScale()}, foreign / "mp_rank_00_model_states.pt")
+    results["foreign"] = []
+    for zero in (0, 2):
+        try:
+            _engine(comm, zero).load(foreign.parent)
+            results["foreign"].append("loaded")
+        except InputError as error:
+            results["foreign"].append(str(error))
     for zero in range(4):
         place = Path(folder) / f"zero{zero}"
         randoms = []
