@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import platform
 import shutil
+import subprocess
 from importlib import metadata
 
 
@@ -32,7 +34,35 @@ def describe_machine() -> list[str]:
         else "compiler   none: DeepSpeed's CPU operations (optimiser offload) and torch.compile cannot be built; "
         "all else works. On Debian and Ubuntu: apt-get install g++ ninja-build"
     )
-    return lines
+    return lines + launchers()
+
+
+def launchers() -> list[str]:
+    """Lines about what can start the ranks of a training here, and what is not there."""
+    ray = importlib.util.find_spec("ray") is not None
+    found = {
+        "torchrun": "launch/torchrun.sh, on one node and several",
+        "deepspeed": "launch/deepspeed.sh" + (", on several nodes by pdsh" if shutil.which("pdsh") else ""),
+        "slurm": _slurm(),
+        "mpirun": shutil.which("mpirun"),
+        "ray": f"{metadata.version('ray')}, hpc.torchrun.run in its tasks" if ray else None,
+    }
+    there = [f"{name} ({what})" for name, what in found.items() if what]
+    missing = [name for name, what in found.items() if not what]
+    lines = [f"{'launchers' if i == 0 else '':<11}{line}" for i, line in enumerate(there)]
+    return lines + [f"{'':<11}not here: {', '.join(missing)}"] * bool(missing)
+
+
+def _slurm() -> str | None:
+    """What Slurm says of its nodes; None where there is no Slurm."""
+    if not all(map(shutil.which, ("sbatch", "srun", "sinfo"))):
+        return None
+    try:
+        asked = subprocess.run(["sinfo", "--noheader", "--format=%D"], capture_output=True, text=True, timeout=10)
+    except subprocess.TimeoutExpired:
+        return "installed, but does not answer"
+    nodes = sum(int(line) for line in asked.stdout.split() if line.isdigit())
+    return f"launch/train.sbatch, {nodes} nodes" if asked.returncode == 0 else "installed, but does not answer"
 
 
 if __name__ == "__main__":

@@ -17,7 +17,8 @@ from typing import Any
 
 from hpc.comm import leave
 from hpc.errors import Error
-from hpc.torchrun import end, started
+from hpc.torchrun import end, end_with_launcher, started
+from hpc.world import World
 
 
 def launch(
@@ -53,8 +54,7 @@ def call(path: str | Path, function: str, *arguments: Any, ranks: int = 1, timeo
 
 
 def _worker(path: str, function: str, arguments: str, folder: str) -> int:
-    from hpc.world import World
-
+    end_with_launcher(os.environ)
     spec = importlib.util.spec_from_file_location("ranked", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -65,8 +65,7 @@ def _worker(path: str, function: str, arguments: str, folder: str) -> int:
     except Error as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return error.exit_code
-    rank = World.detect(os.environ).rank
-    (Path(folder) / f"{rank}.json").write_text(json.dumps(value), encoding="utf-8")
+    (Path(folder) / f"{World.detect(os.environ).rank}.json").write_text(json.dumps(value), encoding="utf-8")
     return 0
 
 

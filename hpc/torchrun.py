@@ -4,11 +4,12 @@
 - SIGTERM and SIGUSR1 are handed to the ranks, so that they can save and leave; torchrun would end them, or die alone.
 - `--max-restarts` is for ranks that crash or are killed, not for those that end with a message or were asked to stop.
 
-`started` does the same from a program, in a world of its own: from a Ray task, from a stage, from a test.
+`run` and `started` do the same from a program, in a world of its own: from a Ray task, from a stage, from a test.
 """
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import os
 import signal
@@ -24,6 +25,8 @@ import psutil
 from hpc.errors import Preempted
 from hpc.world import outside
 
+_LAUNCHER = "HPC_TORCHRUN_PID"
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _STOPS = (signal.SIGTERM, signal.SIGUSR1)
 _ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",  # a rank sets its own number of threads; unset, torchrun says at length that it is 1
@@ -53,10 +56,19 @@ def started(
         end(process)
 
 
+def run(module: str, words: Sequence[str], ranks: int = 1, **options: Any) -> int:
+    """`started`, waited for: the exit code. What interrupts this process (Ray cancels a task so) ends the ranks too."""
+    with started(module, words, ranks, **options) as process:
+        while True:
+            with suppress(subprocess.TimeoutExpired):
+                return process.wait(timeout=60)  # a wait with a limit polls: one without it hears no interrupt
+
+
 def main() -> None:
     """Start the ranks of this node and wait for them."""
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+    os.environ[_LAUNCHER] = str(os.getpid())
     stop = _Stop()
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -79,6 +91,19 @@ def main() -> None:
         sys.exit(stop.code(1))
     except SignalException as caught:
         sys.exit(128 + caught.sigval)
+
+
+def end_with_launcher(environ: Mapping[str, str]) -> None:
+    """Called by a rank: the death of torchrun, be it by SIGKILL, is a SIGTERM to it. Linux only; elsewhere it lives on.
+
+    Nothing where the process is no rank of torchrun.
+    """
+    if "TORCHELASTIC_RUN_ID" not in environ or sys.platform != "linux":
+        return
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    launcher = environ.get(_LAUNCHER)
+    if launcher and not psutil.pid_exists(int(launcher)):  # it died before this line
+        signal.raise_signal(signal.SIGTERM)
 
 
 class _Stop:

@@ -86,3 +86,20 @@ def test_what_the_scripts_refuse(here, script, variables, message):
     started = here.start(LAUNCH / script.split()[0], *script.split()[1:], **variables)
     assert started.code() == 2
     assert message in started.output
+
+
+@pytest.mark.cluster
+def test_nodes_whose_names_stand_for_themselves_only(nodes, trains, tmp_path):
+    """As on Debian: /etc/hosts gives a node's own name 127.0.1.1. The site file says what the network is."""
+    site = tmp_path / "site.sh"
+    site.write_text("INTERFACE=eth0\n")
+    started = []
+    for rank, node in enumerate(nodes):
+        hosts = tmp_path / f"hosts{rank}"
+        hosts.write_text(f"127.0.0.1 localhost\n127.0.1.1 {node.name}\n")
+        words = ["unshare", "--mount", "sh", "-c", f'mount --bind {hosts} /etc/hosts && exec "$@"', "sh"]
+        keys = {"NODES": "2", "HEAD": nodes[0].address, "NODE_RANK": str(rank), "RANKS": "1"}
+        started.append(node.start(*words, LAUNCH / "torchrun.sh", *trains.words(), UDIPDIST_SITE=str(site), **keys))
+    for one in started:
+        assert one.code() == 0, one.output
+    trains.check("torchrun")
