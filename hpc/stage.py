@@ -27,6 +27,7 @@ from hpc.progress import duration
 
 log = logging.getLogger(__name__)
 MANIFEST = "manifest.json"
+DERIVED = ".derived"  # a file that says: the folder it stands in is made from the rest of what holds it
 
 
 def manifest_path(out: str | Path) -> Path:
@@ -49,12 +50,14 @@ def read_manifest(out: str | Path) -> dict[str, Any] | None:
 
 def fingerprint(path: str | Path) -> dict[str, Any]:
     """What an input looked like: for a stage's output its manifest's id, for a file size and time of change,
-    for a folder those of its files (by name)."""
+    for a folder those of its files (by name) that are not derived from others of them."""
     path = Path(path)
     manifest = read_manifest(path)
     if manifest is not None:
         return {"path": str(path.absolute()), "manifest": manifest["id"]}
     files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
+    derived = [p.parent for p in files if p.name == DERIVED]
+    files = [p for p in files if not any(p.is_relative_to(folder) for folder in derived)]
     stats = [p.stat() for p in files]
     return {
         "path": str(path.absolute()),

@@ -181,7 +181,9 @@ class Subjects:
     def _ahead(self, batches: Sequence[np.ndarray]) -> Iterator[tuple[np.ndarray, Tensor]]:
         """Each batch as it is read, by threads that run ahead."""
         waiting: deque[tuple[np.ndarray, Future[Tensor]]] = deque()
-        with ThreadPoolExecutor(self._readers) as threads:
+        # A thread that pins memory would otherwise open a context on the first GPU.
+        start = (torch.cuda.set_device, (self.device,)) if self._gpu else (None, ())
+        with ThreadPoolExecutor(self._readers, initializer=start[0], initargs=start[1]) as threads:
             try:
                 for rows in batches:
                     waiting.append((rows, threads.submit(self._read, rows)))

@@ -122,6 +122,7 @@ def test_the_first_memory_that_has_room_is_taken(monkeypatch):
 
 def test_unsigned_values_survive_being_held_as_signed(monkeypatch):
     values = np.array([[0, 1, 40_000, 65_535]], np.uint16)
+    device = torch.device("cuda", 0) if torch.cuda.is_available() else CPU
 
     class One:
         shape, dtype, row_bytes, padding, scale = (4,), values.dtype, 8, np.zeros(0, int), np.array([[2.0, 1, 3, 4]])
@@ -134,8 +135,21 @@ def test_unsigned_values_survive_being_held_as_signed(monkeypatch):
 
     tokens = One()
     monkeypatch.setattr(feed, "choose", lambda *_: ("device", "for the test"))
-    found = feed.Subjects(tokens, np.array([0]), CPU).batch(np.array([0]))
+    found = feed.Subjects(tokens, np.array([0]), device).batch(np.array([0])).cpu()
     np.testing.assert_array_equal(found, ((values * 2.0 + 1 - 3) / 4).astype(np.float32))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+@pytest.mark.parametrize("kind", ["auto", "device", "host", "none"])
+def test_a_gpu_gets_the_same_bits(packed, kind):
+    rows = np.flatnonzero(packed.valid)
+    subjects = feed.Subjects(packed, rows, torch.device("cuda", 0), kind)
+    assert subjects.kind == ("device" if kind == "auto" else kind)
+    batches = [rows[[5, 1, 7]], rows[[0]], rows[10:14]] * 20
+    for batch, found in zip(batches, subjects.stream(batches), strict=True):
+        assert found.is_cuda and torch.equal(found.cpu(), torch.from_numpy(packed.normalised(batch)))
+        assert torch.equal(subjects.batch(batch), found)
 
 
 def test_a_loader_with_spawned_workers_gives_every_subject_once(packed):
@@ -154,12 +168,12 @@ def test_the_loss_has_the_same_bits_wherever_the_subjects_are(store, tmp_path, c
     caplog.set_level(logging.INFO)
     own = Path(shutil.copytree(store, tmp_path / "store.zarr", ignore=shutil.ignore_patterns("packed")))
     model = {"patch": 4, "width": 12, "depth": 1, "heads": 2}
-    keys = {"store": str(own), "epochs": 2, "global_batch": 12, "validation": 0.2, "model": model}
+    keys = {"store": str(own), "epochs": 1, "global_batch": 12, "validation": 0.2, "model": model}
     curves = []
     for data in ({"resident": "device"}, {"resident": "host"}, {"resident": "none"}, {"packed": str(tmp_path / "p")}):
         run = tmp_path / "-".join([*data, *data.values()]).replace("/", "-")
         training.train(TrainConfig.parse(keys | {"run_dir": str(run), "data": data}))
-        weights = run / "checkpoints" / "step-00000004" / "weights.safetensors"
+        weights = run / "checkpoints" / "step-00000002" / "weights.safetensors"
         curves.append(weights.read_bytes())
     assert len(set(curves)) == 1
     assert caplog.text.count("packing the voxels") == 2  # in the store, and in the folder that was named

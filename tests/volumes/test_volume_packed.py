@@ -26,6 +26,7 @@ from hypothesis import strategies as st
 
 from hpc import store as rows
 from hpc.errors import InputError, NoSpace
+from hpc.stage import fingerprint
 from udipdist.config import IngestConfig
 from udipdist.feed import zscore
 from udipdist.models.tokens import Patcher
@@ -121,7 +122,10 @@ def test_torch_zscores_in_pieces(store, tmp_path, monkeypatch):
 def test_readers_of_the_store_do_not_see_it(tmp_path):
     store = make(tmp_path)
     gather = patcher(store).gather()
+    (tmp_path / "s.zarr.manifest.json").rename(tmp_path / "away")
+    before = fingerprint(store.path)
     made = pack(store, gather, about={"patch": list(PATCH)})
+    assert fingerprint(store.path) == before  # a run that read the store goes on, with or without a manifest
     assert made.place == store.path / "packed" / gather.key[:12]
     with warnings.catch_warnings():
         warnings.simplefilter("error")

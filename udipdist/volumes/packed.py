@@ -30,6 +30,7 @@ from hpc import store as rows
 from hpc.errors import InputError, NoSpace, OutputExists, some
 from hpc.files import publish_json, remove, require_space, size_of
 from hpc.lock import locked
+from hpc.stage import DERIVED
 from udipdist.volumes import kernels
 from udipdist.volumes.store import VolumeStore
 
@@ -228,6 +229,7 @@ def pack(
     if not _wanting(place, source, gather):
         return Packed(store, gather, place)
     try:
+        _make_group(place.parent)
         with locked(place.with_name(f".{place.name}.lock"), check):
             wanting = _wanting(place, source, gather)
             if wanting:
@@ -253,6 +255,15 @@ def _wanting(place: Path, source: str, gather: Gather) -> str:
     return f"it is damaged: {some(lost)}" if lost else ""
 
 
+def _make_group(folder: Path) -> None:
+    """What holds packed arrays is a Zarr group itself, so that readers of the store know it, and no part of what the
+    store is, so that making one does not change the store for those who have read it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / DERIVED).touch()
+    if not (folder / "zarr.json").exists():
+        publish_json(folder / "zarr.json", {"zarr_format": 3, "node_type": "group", "attributes": {}})
+
+
 @dataclass(frozen=True, eq=False)
 class _PackJob:
     """The store cut by its shards; part i is shard i of the packed array."""
@@ -261,6 +272,7 @@ class _PackJob:
     store: VolumeStore
     gather: Gather
     unit: str = "volumes"
+    digest: str = "crc32c"  # shards are large
 
     @cached_property
     def layout(self) -> rows.Layout:
@@ -338,8 +350,6 @@ def _make(
     rows.put(place, "index", gather.index.reshape(gather.shape), dims[1:])
     rows.put(place, "foreground", np.array([n for fact in facts for n in fact["foreground"]], np.int64), ("subject",))
     rows.put(place, "subject", np.array(store.subjects), ("subject",))
-    if not (place.parent / "zarr.json").exists():  # what holds packed arrays is a group too, so that readers know it
-        publish_json(place.parent / "zarr.json", {"zarr_format": 3, "node_type": "group", "attributes": {}})
     tags = {"made_from": source, "gather": gather.key, "store": str(store.path)}
     rows.seal(place, {"format": FORMAT, **tags, **about})
 
