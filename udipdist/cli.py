@@ -134,9 +134,12 @@ def resolve(verb: Verb, words: tuple[str, ...]) -> Config:
 
 def execute(verb: Verb, words: tuple[str, ...], dry_run: bool) -> None:
     """Run one verb; a user's mistake ends with its message and exit code, without a traceback."""
+    from hpc.torchrun import end_with_launcher
+
     world = World()
     try:
         world = World.detect(os.environ)
+        end_with_launcher(os.environ)
         log.setup(world)
         config = resolve(verb, words)
         module = importlib.import_module(verb.module)
