@@ -123,3 +123,9 @@ def test_zscore(dtype):
     expected = np.where(scaled != 0, (scaled - 20.0) / 7.0, 0)
     np.testing.assert_allclose(out, expected, rtol=2e-7, atol=1e-9)
     assert (out[scaled == 0] == 0).all()
+
+
+def test_other_shapes_are_refused():
+    for counts, mask in ((np.zeros((2, 2, 2), np.uint8), None), (np.zeros(SHAPE, np.uint8), np.ones((2, 2, 2), bool))):
+        with pytest.raises(ValueError, match="a volume of"):
+            survey(volume("int16"), counts=counts, mask=mask)

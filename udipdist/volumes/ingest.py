@@ -13,9 +13,7 @@ import io
 import json
 import logging
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cache
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,16 +23,15 @@ from hpc import cluster, files, parts, store
 from hpc.errors import ConfigError, Incomplete, InputError, some
 from hpc.stage import is_current, read_manifest, stage
 from udipdist.config import IngestConfig
-from udipdist.volumes import kernels, nifti, quality, resample
-from udipdist.volumes.plan import AFFINE_DIGITS, Grid, Plan, in_mni, make_plan
-from udipdist.volumes.sources import Scan, Source
+from udipdist.volumes import quality
+from udipdist.volumes.job import AXES, IngestJob, blocks_of, counts_name, template_name, template_of
+from udipdist.volumes.plan import AFFINE_DIGITS, Plan, make_plan
+from udipdist.volumes.sources import Source
 from udipdist.volumes.store import FORMAT
 
 log = logging.getLogger(__name__)
 MASK_SHARE = 20  # a voxel is in the mask where one subject of 20 (5 %) has foreground
 _SHOWN_FAILURES = 20
-_AXES = ("x", "y", "z")
-_NO_FILE = "has no {} file"
 
 
 def ingest(config: IngestConfig) -> None:
@@ -62,8 +59,11 @@ def ingest(config: IngestConfig) -> None:
 
 
 def _tidy(out: Path) -> None:
-    files.remove(out / "parts")
-    files.remove(out / "plan.json")
+    """Remove what only unfinished work needs, and what is left of an earlier attempt to."""
+    for name in ("parts", "plan.json"):
+        files.remove(out / name)
+        for left in out.glob(f".{name}.trash-*"):
+            files.remove(left)
 
 
 def preview(config: IngestConfig) -> list[str]:
@@ -100,144 +100,6 @@ def repeats_path(out: Path) -> Path:
     return out.with_name(out.stem + ".repeats.tsv")
 
 
-@dataclass(frozen=True, eq=False)
-class IngestJob:
-    """A cohort cut into shards; the parts are the shards of the first modality, then those of the next."""
-
-    place: Path
-    sources: tuple[Source, ...]
-    grids: tuple[Grid, ...]
-    subjects_per_shard: int
-    unit: str = "volumes"
-    digest: str = "crc32c"  # what parts record of their files: shards are large, and SHA-256 is a tenth of an ingest
-
-    @property
-    def n_shards(self) -> int:
-        """Shards of a modality."""
-        return -(-len(self.sources) // self.subjects_per_shard)
-
-    @property
-    def n_parts(self) -> int:
-        return self.n_shards * len(self.grids)
-
-    def size_of_part(self, index: int) -> int:
-        """Subjects of a part."""
-        shard = index % self.n_shards
-        return min(self.subjects_per_shard, len(self.sources) - shard * self.subjects_per_shard)
-
-    def group(self, modality: int) -> Path:
-        """The folder of a modality: the store itself where it is the only one."""
-        return self.place / self.grids[modality].modality if len(self.grids) > 1 else self.place
-
-    def files_of_part(self, index: int) -> list[Path]:
-        """The shards, and the counts beside the part's marker."""
-        modality, shard = divmod(index, self.n_shards)
-        shards = [store.Layout(self.group(modality) / name).shard_path(shard) for name in ("image", "thumbnail")]
-        counts = self.place / "parts" / _counts_name(index)
-        return [*shards, *(p for p in counts.rglob("*") if p.is_file())]
-
-    def part(self, index: int) -> dict[str, Any]:
-        """Write one shard and, beside its marker, how many subjects have foreground at each voxel."""
-        modality, shard = divmod(index, self.n_shards)
-        grid, group = self.grids[modality], self.group(modality)
-        image, thumbnail = store.Layout(group / "image"), store.Layout(group / "thumbnail")
-        into = _Into(
-            grid,
-            np.zeros(grid.shape[::-1], np.min_scalar_type(self.subjects_per_shard)),
-            _template(self.place / "parts", _template_name(modality)),
-            _blocks(grid),
-        )
-        facts: list[dict[str, Any]] = []
-        thumbnails: list[np.ndarray | None] = []
-
-        def rows() -> Iterator[np.ndarray | None]:
-            for i in image.rows_of_shard(shard):
-                try:
-                    row, small, fact = _read_scan(self.sources[i].scans[modality], into)
-                except nifti.Unreadable as error:
-                    row, small, fact = None, None, {"failure": str(error)}
-                facts.append(fact)
-                thumbnails.append(small)
-                yield row
-
-        store.write_shard(image, shard, rows())
-        store.write_shard(thumbnail, shard, thumbnails)
-        store.put(self.place / "parts", _counts_name(index), into.counts, _AXES[::-1])
-        return {"subjects": facts}
-
-
-def _counts_name(index: int) -> str:
-    return f"{index:06d}.foreground"
-
-
-def _template_name(modality: int) -> str:
-    return f"template.{modality}"
-
-
-@cache
-def _template(place: Path, name: str) -> np.ndarray | None:
-    """The template's brain on a modality's grid, bool [z, y, x], as the plan laid it down; None where it has none."""
-    return store.get(place, name) if (place / name).exists() else None
-
-
-def _blocks(grid: Grid) -> kernels.Blocks:
-    edge = quality.block(np.linalg.norm(grid.affine[:3, :3], axis=0))
-    z, y, x = quality.thumbnail_offset(grid.shape, edge)[::-1]
-    return kernels.Blocks(edge, (z, y, x), quality.thumbnail_shape(grid.shape, edge)[::-1])
-
-
-@dataclass(frozen=True, eq=False)
-class _Into:
-    """Where the volumes of a part go: all of them arrays [z, y, x]."""
-
-    grid: Grid
-    counts: np.ndarray  # subjects of this part with foreground
-    template: np.ndarray | None
-    blocks: kernels.Blocks
-
-
-def _read_scan(scan: Scan | None, into: _Into) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
-    """Voxels [x, y, z], thumbnail and JSON facts of one image; adds its foreground to the counts. Raises Unreadable."""
-    grid = into.grid
-    if scan is None:
-        raise nifti.Unreadable(_NO_FILE.format(grid.modality))
-    data = scan.read_bytes()
-    volume = nifti.read(data, scan.name)
-    header, values, flips = volume.header, *volume.up_to_flips()
-    if scan.matrix is not None:
-        turned = values[tuple(slice(None, None, -1 if flip else 1) for flip in flips)]
-        moved, _ = resample.to_mni(np.ascontiguousarray(turned.T), header, scan.read_matrix())
-        header, values, flips = in_mni(header), np.ascontiguousarray(moved.T), (False, False, False)
-    if header.shape != grid.shape:
-        raise nifti.Unreadable(f"has the shape {header.shape} in RAS order, and the store {grid.shape}, as most files")
-    if not np.can_cast(header.dtype, grid.dtype, "safe"):
-        raise nifti.Unreadable(f"changed since the plan: it has {header.dtype} voxels, and the store {grid.dtype}")
-    raw, seen = kernels.survey(values, flips, header.slope, header.inter, into.counts, into.template, into.blocks)
-    if seen.n == 0:
-        raise nifti.Unreadable("is empty: every voxel is 0")
-    if not math.isfinite(seen.std):
-        raise nifti.Unreadable("holds NaN, infinite or huge voxels; write 0 where there is no brain")
-    if seen.thumbnail is None:
-        raise nifti.Unreadable(
-            f"has the value {seen.mean:g} in all of its {seen.n} non-zero voxels, so it cannot be z-scored"
-        )
-    return (
-        raw.astype(grid.dtype, copy=False).T,
-        seen.thumbnail,
-        {
-            "mean": seen.mean,
-            "std": seen.std,
-            "foreground": seen.n,
-            "foreground_in_template": seen.inside,
-            "slope": header.slope,
-            "inter": header.inter,
-            "affine": header.affine.tolist(),
-            "orientation": header.orientation,
-            "sha256": hashlib.sha256(data).hexdigest(),
-        },
-    )
-
-
 def _start(config: IngestConfig, plan: Plan) -> IngestJob:
     """Fix the plan and make the empty arrays, or take up the ones that are there."""
     cohort, n = plan.cohort, len(plan.cohort.sources)
@@ -256,19 +118,19 @@ def _start(config: IngestConfig, plan: Plan) -> IngestJob:
         },
     )
     for m, grid in enumerate(job.grids):
-        group, blocks = job.group(m), _blocks(grid)
+        group, blocks = job.group(m), blocks_of(grid)
         if not (group / "image" / "zarr.json").exists():
             shape = (n, *grid.shape)
             store.create_rows(
-                group, "image", shape, grid.dtype, ("subject", *_AXES), job.subjects_per_shard, first_axis_fastest=True
+                group, "image", shape, grid.dtype, ("subject", *AXES), job.subjects_per_shard, first_axis_fastest=True
             )
         if not (group / "thumbnail" / "zarr.json").exists():
             dims = ("subject", "tx", "ty", "tz")
             store.create_rows(group, "thumbnail", (n, *blocks.shape[::-1]), np.float32, dims, job.subjects_per_shard)
-        if not (job.place / "parts" / _template_name(m)).exists():
+        if not (job.place / "parts" / template_name(m)).exists():
             template = quality.template_mask(grid.shape, grid.affine)
             if template is not None:
-                store.put(job.place / "parts", _template_name(m), np.ascontiguousarray(template.T), _AXES[::-1])
+                store.put(job.place / "parts", template_name(m), np.ascontiguousarray(template.T), AXES[::-1])
     return job
 
 
@@ -324,13 +186,13 @@ def _finish_modality(
     grid, group, n_valid = job.grids[m], job.group(m), len(subjects) - len(failed)
     counts = np.zeros(grid.shape[::-1], np.int32)
     for index in range(m * job.n_shards, (m + 1) * job.n_shards):
-        counts += store.get(job.place / "parts", _counts_name(index)).astype(np.int32)
+        counts += store.get(job.place / "parts", counts_name(index)).astype(np.int32)
     counts = np.ascontiguousarray(counts.T)
-    template = _template(job.place / "parts", _template_name(m))
+    template = template_of(job.place / "parts", template_name(m))
     affines = _write_coordinates(job, m, subjects, template is not None)
     mask = (counts > 0) & (MASK_SHARE * counts.astype(np.int64) >= n_valid)
-    store.put(group, "foreground_count", counts, _AXES)
-    store.put(group, "mask", mask, _AXES)
+    store.put(group, "foreground_count", counts, AXES)
+    store.put(group, "mask", mask, AXES)
     judged = quality.assess(group, failed, None if template is None else int(template.sum()))
     store.seal(group, {"format": FORMAT, "mask_share": 1 / MASK_SHARE, "modality": grid.modality})
     off_grid = int((np.abs(affines - grid.affine).max(axis=(1, 2)) > 10**-AFFINE_DIGITS).sum())

@@ -66,6 +66,8 @@ def survey(
     in float64 around a guess of the mean, and again around the mean where the guess was far off: mean and std agree
     with numpy's two passes in float64 to about 1e-14.
     """
+    if counts.shape != stored.shape or (mask is not None and mask.shape != stored.shape):
+        raise ValueError(f"a volume of {stored.shape}, counts of {counts.shape}, mask of {np.shape(mask)}")
     small = stored.dtype.kind in "iu" and stored.dtype.itemsize <= 2
     if not small and stored.dtype.kind != "f":  # rare, so not compiled for
         raw = np.ascontiguousarray(stored[tuple(slice(None, None, -1 if flip else 1) for flip in flips)])
