@@ -259,6 +259,9 @@ class OptimConfig(Config):
     weight_decay: float = Field(0.01, ge=0, description="decoupled weight decay")
     betas: tuple[float, float] = Field((0.9, 0.98), description="moment decays")
     clip: float = Field(1.0, ge=0, description="largest gradient norm; 0 does not clip")
+    ema: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.0, description="decay of a moving average of the weights, which is then validated and saved; 0: none"
+    )
 
 
 class ScheduleConfig(Config):
@@ -278,6 +281,9 @@ class EngineConfig(Config):
     zero: Literal[0, 1, 2, 3] = Field(0, description="ZeRO stage: what is sharded over ranks")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
         "auto", description="auto: bf16 on a GPU, fp32 on a CPU; fp16 scales the loss dynamically"
+    )
+    attention: Literal["auto", "flash", "efficient", "cudnn", "math"] = Field(
+        "auto", description="kernel of the attention; auto: torch chooses, and the log says which"
     )
     offload: Literal["none", "cpu", "nvme"] = Field(
         "none", description="where the optimiser (zero=3: the weights too) lies: on the GPU, the host, or nvme_path"
@@ -333,6 +339,8 @@ class TrainConfig(VerbConfig):
     validation: Share = Field(0.1, description="share of subjects held out, chosen by a hash of the id")
     checkpoint_epochs: Positive = Field(1, description="epochs between checkpoints")
     keep: Positive = Field(3, description="checkpoints kept beside the first (untrained) and the best")
+    picture_epochs: Positive = Field(5, description="epochs between pictures of reconstructions")
+    tensorboard: bool = Field(True, description="write event files for TensorBoard into run_dir/tensorboard")
     resume: bool = Field(True, description="go on from the last checkpoint of run_dir")
     seed: NonNegative = Field(0, description="weights, order of subjects, dropout")
     threads: NonNegative = Field(0, description="CPU threads of a rank; 0: cores / ranks")
@@ -342,7 +350,7 @@ class TrainConfig(VerbConfig):
     engine: EngineConfig = EngineConfig()
     data: DataConfig = DataConfig()
     operational: ClassVar[frozenset[str]] = VerbConfig.operational | {
-        "run_dir", "data", "resume", "threads", "keep", "micro_batch",
+        "run_dir", "data", "resume", "threads", "keep", "micro_batch", "picture_epochs", "tensorboard",
     }  # fmt: skip
 
 

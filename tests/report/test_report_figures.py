@@ -10,9 +10,9 @@ import pandas as pd
 from hypothesis import given
 from hypothesis import strategies as st
 
-from udipdist.report.figures import brains
+from udipdist.figures import brains
+from udipdist.figures.style import thin
 from udipdist.report.figures.manhattan import Genome, Scan, declutter, manhattan
-from udipdist.report.figures.style import thin
 
 
 def test_thinning_keeps_every_point_above_and_one_a_pixel_below():

@@ -11,6 +11,7 @@ import os
 import signal
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -19,9 +20,10 @@ from unittest.mock import patch
 import torch
 from torch import Tensor
 
-from hpc.comm import leave
+from hpc.comm import Watch, leave
 from hpc.engine import Engine
 from hpc.errors import Preempted
+from udipdist import loop
 from udipdist import train as training
 from udipdist.config import TrainConfig
 
@@ -62,7 +64,7 @@ def killed(store: str, folder: str) -> None:
             mark.touch()
             os.kill(os.getpid(), signal.SIGKILL)
 
-    with patch.object(training, "_LINES_PER_EPOCH", 2), _after_each_step(dies):
+    with patch.object(loop, "_LINES_PER_EPOCH", 2), _after_each_step(dies):
         _train(store, Path(folder) / "run", engine={"zero": 2}, model=KEYS["model"] | {"dropout": 0.1})
 
 
@@ -70,7 +72,7 @@ def interrupted(store: str, folder: str) -> list[str]:
     """Trainings with dropout: never interrupted, and stopped by a signal on rank 0 in mid-epoch, then resumed."""
     messages = []
     dropout = KEYS["model"] | {"dropout": 0.1}
-    with patch.object(training, "_LINES_PER_EPOCH", 2):  # of two steps each: step 5 is in the middle of one
+    with patch.object(loop, "_LINES_PER_EPOCH", 2):  # of two steps each: step 5 is in the middle of one
         for zero in (0, 2, 3):
             keys = {"engine": {"zero": zero}, "model": dropout}
             place = Path(folder) / f"zero{zero}"
@@ -96,7 +98,7 @@ def _stopped_at(step: int, store: str, run_dir: Path, **keys: Any) -> list[str]:
         if taken == step and engine.comm.is_main:
             os.kill(os.getpid(), signal.SIGUSR1)
 
-    with _after_each_step(signals):
+    with _after_each_step(signals), patch.object(loop, "Watch", partial(Watch, seconds=0)):
         try:
             _train(store, run_dir, **keys)
         except Preempted as error:

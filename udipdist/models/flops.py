@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from udipdist.models import Autoencoder
 
 
-def forward_flops(network: Autoencoder, prepared: Tensor) -> int:
-    """Floating-point operations (two a multiply-add) of the matrix products of one forward pass, attention included.
+def _attention(query: Any, key: Any, value: Any, *args: Any, **keys: Any) -> int:
+    return sdpa_flop_count(query, key, value)
 
-    Attention runs as plain products while it is counted: torch's counter does not know all fused kernels.
-    """
-    with FlopCounterMode(display=False) as counter, torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
+
+# The fused kernel of the CPU, which torch's counter does not know.
+ATTENTION_FLOPS = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention}
+
+
+def forward_flops(network: Autoencoder, prepared: Tensor) -> int:
+    """Floating-point operations (two a multiply-add) of the products of one forward pass, attention included."""
+    with FlopCounterMode(display=False, custom_mapping=ATTENTION_FLOPS) as counter, torch.no_grad():
         network(prepared)
     return counter.get_total_flops()

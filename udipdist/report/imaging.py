@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 
 from hpc.errors import InputError
+from udipdist.figures import brains
 from udipdist.report.collect import RunFolder
-from udipdist.report.figures import brains, curves
+from udipdist.report.figures import curves
 from udipdist.report.section import Album, Section, Table, Tile, count, fixed, number, plural
 from udipdist.volumes.store import VolumeStore
 

@@ -12,7 +12,7 @@ from typing import Any
 import matplotlib
 from matplotlib.figure import Figure
 
-from udipdist.report.figures.style import STYLE
+from udipdist.figures.style import STYLE
 
 DOTS_PER_INCH = 200
 

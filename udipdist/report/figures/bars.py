@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from udipdist.report.figures.style import BLUE, GREY, INK, ORANGE, PALE, SKY, VERMILLION, grid, new_figure, styled
+from udipdist.figures.style import BLUE, GREY, INK, ORANGE, PALE, SKY, VERMILLION, grid, new_figure, styled
 
 
 @styled

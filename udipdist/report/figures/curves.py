@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from udipdist.report.figures.style import BLUE, GREEN, INK, VERMILLION, grid, new_figure, styled
+from udipdist.figures.style import BLUE, GREEN, INK, VERMILLION, grid, new_figure, styled
 
 
 @styled

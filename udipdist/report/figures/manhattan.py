@@ -11,8 +11,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from udipdist.loci import genome
-from udipdist.report.figures.style import (
+from udipdist.figures.style import (
     BLUE,
     GREY,
     INK,
@@ -25,6 +24,7 @@ from udipdist.report.figures.style import (
     styled,
     thin,
 )
+from udipdist.loci import genome
 
 EXACT_ABOVE = 2.0  # -log10 p above which every point is drawn
 DARK, LIGHT = "#6f7b88", "#aab3bd"

@@ -6,8 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from udipdist.report.calibration import Calibration, Curve, band
-from udipdist.report.figures.style import (
+from udipdist.figures.style import (
     BLUE,
     GREEN,
     GREY,
@@ -21,6 +20,7 @@ from udipdist.report.figures.style import (
     styled,
     thin,
 )
+from udipdist.report.calibration import Calibration, Curve, band
 
 EXACT_ABOVE = 2.0
 _COLOURS = (BLUE, GREEN)

@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from udipdist.report.figures.style import GREY, INK, SKY, VERMILLION, new_figure, styled
+from udipdist.figures.style import GREY, INK, SKY, VERMILLION, new_figure, styled
 from udipdist.volumes.quality import FIGURES
 
 _WORDS = {

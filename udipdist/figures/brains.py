@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from udipdist.report.figures.style import WIDTH, styled
+from udipdist.figures.style import WIDTH, styled
 
 _DIFFERENCE = "PuOr_r"
 _PAPER, _MARGIN = "black", 2  # pixels between slices
