@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import logging
 import platform
+import shutil
 import socket
+import subprocess
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-
-import torch
 
 import hpc
 from hpc import stage
@@ -41,12 +42,24 @@ def open_run(config: TrainConfig, world: World) -> None:
             "host": socket.gethostname(),
             "ranks": world.size,
             "launcher": world.launcher,
+            "seed": config.seed,
             "python": platform.python_version(),
-            "torch": torch.__version__,
             "udipdist": hpc.__version__,
+            "git": _git_state(),
+            **{name: importlib.metadata.version(name) for name in ("torch", "deepspeed", "numpy", "numba", "zarr")},
         }
     )
     publish_json(path, {"store": stage.fingerprint(config.store), "starts": starts})
+
+
+def _git_state() -> str | None:
+    """The commit of the source tree that runs, with '-dirty' where files differ from it; None where it is installed."""
+    root = Path(hpc.__file__).parents[1]
+    if not (root / ".git").exists() or shutil.which("git") is None:
+        return None
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.stdout.strip() or None
 
 
 def last_checkpoint(config: TrainConfig, world: World) -> dict[str, Any] | None:

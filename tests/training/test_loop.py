@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,13 @@ def test_what_is_seen(trained):
     curve = [(event.step, event.value) for event in board.Scalars("train/loss")]
     assert curve == [(line["step"], pytest.approx(line["loss"])) for line in steps]
     assert board.Tags()["images"] == ["reconstructions"]
+
+
+def test_where_it_came_from(trained):
+    (start,) = json.loads((trained / "provenance.json").read_text())["starts"]
+    assert start["seed"] == 3 and start["torch"] == torch.__version__.split("+")[0] and start["deepspeed"]
+    root = Path(__file__).parents[2]
+    assert (start["git"] is not None) == ((root / ".git").exists() and shutil.which("git") is not None)
 
 
 def test_a_rate_that_is_too_high_names_the_subjects(store, tmp_path):
