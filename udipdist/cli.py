@@ -6,7 +6,9 @@ Grammar: udipdist VERB [CONFIG.yaml] [key=value ...] [--dry-run]. Nothing heavy 
 from __future__ import annotations
 
 import importlib
+import json
 import os
+import re
 import sys
 import textwrap
 import time
@@ -29,13 +31,15 @@ _PATIENCE_SECONDS = 5.0
 class Verb:
     """A command: its configuration class, and the module with the function of its name and `preview`.
 
-    `word` is the key that may be given before all else without its name (udipdist gwas-part 7 CONFIG.yaml).
+    `word` is the key whose value may be the first word, without its name (udipdist gwas-part 7 CONFIG.yaml), where that
+    word is of the form `word_is`; otherwise it is the configuration, as of every verb.
     """
 
     name: str
     config: type[Config]
     module: str
     word: str | None = None
+    word_is: str = r"[^=]+"
 
     @property
     def grammar(self) -> str:
@@ -46,12 +50,13 @@ class Verb:
 VERBS = (
     Verb("simulate", configs.SimulateConfig, "udipdist.cohort.simulate"),
     Verb("ingest", configs.IngestConfig, "udipdist.volumes.ingest"),
+    Verb("volumes", configs.VolumesConfig, "udipdist.volumes.convert"),
     Verb("train", configs.TrainConfig, "udipdist.train"),
     Verb("embed", configs.EmbedConfig, "udipdist.embed"),
     Verb("grm", configs.GrmConfig, "udipdist.gwas.relatives"),
     Verb("gwas", configs.GwasConfig, "udipdist.gwas.scan"),
     Verb("gwas-plan", configs.GwasPlanConfig, "udipdist.gwas.phases"),
-    Verb("gwas-part", configs.GwasPartConfig, "udipdist.gwas.phases", word="part"),
+    Verb("gwas-part", configs.GwasPartConfig, "udipdist.gwas.phases", word="part", word_is=r"\d[^=]*"),
     Verb("gwas-finish", configs.GwasFinishConfig, "udipdist.gwas.phases"),
     Verb("export", configs.ExportConfig, "udipdist.gwas.export"),
     Verb("loci", configs.LociConfig, "udipdist.loci.clump"),
@@ -59,6 +64,7 @@ VERBS = (
     Verb("report", configs.ReportConfig, "udipdist.report.page"),
     Verb("run", configs.RunConfig, "udipdist.pipeline"),
     Verb("demo", configs.DemoConfig, "udipdist.demo"),
+    Verb("inspect", configs.InspectConfig, "udipdist.inspection", word="path"),
 )
 
 
@@ -120,8 +126,9 @@ def program() -> NoReturn:
 def resolve(verb: Verb, words: tuple[str, ...]) -> Config:
     """The configuration of a command line. Raises ConfigError."""
     path, given = None, ()
-    if verb.word is not None and words and words[0][:1].isdigit() and "=" not in words[0]:
-        given, words = (f"{verb.word}={words[0]!r}",), words[1:]  # quoted: YAML takes 010 for 8
+    if verb.word is not None and words and re.fullmatch(verb.word_is, words[0]):
+        # Quoted, as YAML takes 010 for 8; what JSON writes is YAML.
+        given, words = (f"{verb.word}={json.dumps(words[0], ensure_ascii=False)}",), words[1:]
     if words and "=" not in words[0]:
         path, words = words[0], words[1:]
     stray = [word for word in words if "=" not in word]

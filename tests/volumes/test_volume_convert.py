@@ -154,9 +154,10 @@ def test_bytes_depend_on_the_volume_only(config, tmp_path):
 
 def test_ome_zarr_of_the_specification(config, caplog):
     """Read by ome-zarr-models, which checks the metadata and the arrays against the 0.5 specification."""
-    models = pytest.importorskip("ome_zarr_models.v05", reason="pip install ome-zarr-models")
+    models = pytest.importorskip("ome_zarr_models.v05")
     volumes(config(format="ome-zarr"))
     assert "1 of 4 volumes are rotated or sheared against the axes" in caplog.text and "(1003)" in caplog.text
+    assert read_manifest(config().out)["facts"]["not_on_axes"] == ["1003"]
     for name in FILES:
         group = zarr.open_group(config().out / f"{name}.ome.zarr", mode="r")
         image = models.Image.from_zarr(group)
@@ -203,7 +204,7 @@ def test_pyramid_is_the_mean_of_eight(dtype):
 
 @pytest.mark.parametrize("orientation", ["ras", "source"])
 def test_nifti_zarr_is_read_by_the_package_of_its_specification(orientation, cohort, config, tmp_path):
-    niizarr = pytest.importorskip("niizarr", reason="pip install nifti-zarr")
+    niizarr = pytest.importorskip("niizarr")
     volumes(config(format="nifti-zarr", orientation=orientation))
     for name in FILES:
         source = nib.load(cohort / "scans" / f"{name}.nii.gz")
@@ -290,6 +291,7 @@ def test_a_disk_that_cannot_hold_it_says_so_first(config, monkeypatch):
         ({"subjects": ["1001", "1"]}, "subjects: 1 not in .*store.zarr; its 5 subjects are 1001, .*quotes"),
         ({"subjects": ["1005"]}, "1005 could not be read when .* was made"),
         ({"store": "nowhere.zarr"}, "nowhere.zarr: is not there"),
+        ({"modality": "T3"}, "store.zarr: holds no T3; give modality= of image"),
         ({"format": "ome-zarr", "orientation": "source"}, "OME-Zarr 0.5 cannot say that an axis is flipped"),
     ],
 )
@@ -317,5 +319,20 @@ def test_command_line(cohort, udipdist, tmp_path):
     assert "# 2 of 5 subjects, 70 x 9 x 8 voxels of int16, as nifti" in text and not (tmp_path / "o").exists()
     udipdist(*words)
     assert sorted(p.name for p in (tmp_path / "o").glob("*.gz")) == ["1001.nii.gz", "1003.nii.gz"]
-    facts = json.loads((tmp_path / "o" / "manifest.json").read_text())["facts"]
-    assert facts["subjects"] == 2 and facts["not_on_axes"] == 1
+    assert json.loads((tmp_path / "o" / "manifest.json").read_text())["facts"]["subjects"] == 2
+
+
+def test_one_modality_of_several(tmp_path):
+    for i, name in enumerate(("a1", "a2", "b1", "b2")):
+        write(tmp_path / f"{name}.nii", brain(i), np.eye(4))
+    (tmp_path / "list.csv").write_text("EID,T1,FLAIR\na,a1.nii,a2.nii\nb,b1.nii,b2.nii\n")
+    keys = {"modalities": ["T1", "FLAIR"], "workers": 0, "out": tmp_path / "store.zarr"}
+    ingest(IngestConfig.parse({"volumes": tmp_path / "list.csv"} | keys))
+    made = VolumesConfig(store=tmp_path / "store.zarr", out=tmp_path / "out", modality="FLAIR", format="ome-zarr")
+    volumes(made)
+    for i, name in ((1, "a"), (3, "b")):
+        group = zarr.open_group(tmp_path / "out" / f"{name}.ome.zarr", mode="r")
+        np.testing.assert_array_equal(group["0"][...].T, brain(i))
+        assert group.attrs["udipdist"]["modality"] == "FLAIR"
+    with pytest.raises(InputError, match="holds T1, FLAIR; say which with modality="):
+        volumes(VolumesConfig(store=tmp_path / "store.zarr", out=tmp_path / "other"))

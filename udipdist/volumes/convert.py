@@ -85,14 +85,15 @@ def volumes(config: VolumesConfig) -> None:
         if config.format == "ome-zarr" and askew:
             log.warning(
                 "%d of %d volumes are rotated or sheared against the axes, which OME-Zarr 0.5 cannot say (%s): viewers "
-                "show them along their own axes. The affine is in the attributes (udipdist); format=nifti-zarr and nifti "
-                "have it in the header", len(askew), len(rows), some(askew),
+                "show them along their own axes. The affine is in the attributes (udipdist); format=nifti-zarr "
+                "and nifti have it in the header too", len(askew), len(rows), some(askew),
             )  # fmt: skip
         if left_out:
             log.warning("%d subjects without a readable volume are left out: %s", len(left_out), some(left_out))
         _list(job, opened)
-        shape, dtype = list(opened.shape), str(opened.reader.layout.dtype)
-        current.note(subjects=len(rows), left_out=left_out, not_on_axes=len(askew), shape=shape, dtype=dtype)
+        current.note(subjects=len(rows), left_out=left_out)
+        if config.format == "ome-zarr":
+            current.note(not_on_axes=askew)
     remove(config.out / "parts")
     remove(config.out / "plan.json")
 
@@ -188,7 +189,7 @@ def _digest(sums: dict[str, str]) -> str:
 
 @lru_cache(maxsize=2)
 def _open(path: Path, modality: str | None) -> VolumeStore:
-    return VolumeStore.open(path) if modality is None else VolumeStore.open(path, modality)
+    return VolumeStore.open(path, modality)
 
 
 @lru_cache(maxsize=2)

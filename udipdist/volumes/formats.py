@@ -7,7 +7,6 @@ NIfTI-Zarr is the draft of https://github.com/neuroscales/nifti-zarr: where the 
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any, Self
 import nibabel as nib
 import numpy as np
 import zarr
+from isal import isal_zlib
 from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, ornt_transform
 from zarr.codecs import BloscCodec
 
@@ -23,7 +23,7 @@ from hpc.store import COMPRESSION
 
 TOLERANCE_MM = 1e-3  # of a corner of the volume, for an affine that scale and translation are to stand for
 CHUNK = 64  # edge of a chunk of the pyramid; a level that fits into one is the last
-_LEVEL = 6  # of zlib
+_LEVEL = 2  # of ISA-L: as small as 6 of zlib, in a tenth of the time
 _NO_EXTENSIONS = b"\0\0\0\0"  # what NIfTI has between header and voxels
 _ROUNDING = 1e-12  # of float64, in a translation there and back, relative to the size of the volume
 
@@ -84,7 +84,7 @@ def header_of(picture: Picture) -> nib.Nifti1Header:
 
 def write_nifti(path: Path, picture: Picture) -> None:
     """A .nii.gz whose bytes depend on the volume only: no name and no time stand in the gzip header."""
-    packer = zlib.compressobj(_LEVEL, wbits=31)
+    packer = isal_zlib.compressobj(_LEVEL, wbits=31)
     with path.open("wb") as file:
         for block in (header_of(picture).binaryblock, _NO_EXTENSIONS, picture.values.tobytes(order="F")):
             file.write(packer.compress(block))

@@ -1,0 +1,60 @@
+"""Folders that hold outputs: the run of a pipeline, a demo, or whatever a person has put together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hpc.config import read_yaml
+from hpc.errors import ConfigError
+from hpc.stage import manifest_path
+from udipdist import pipeline
+from udipdist.config import RunConfig
+from udipdist.inspection import outputs, stores, training
+from udipdist.inspection.finding import COMPLETE, UNFINISHED, Finding
+
+_DEPTH = 4  # comparison/NAME/gwas of a demo's run, and the run itself
+
+
+def folder(path: Path, contents: bool) -> Finding | None:
+    """A folder with outputs below it; None where there are none."""
+    if not path.is_dir():
+        return None
+    inside = _inside(path, contents, _DEPTH)
+    if not inside:
+        return None
+    config = _config(path)
+    found = Finding(path, "run of the pipeline" if config else "folder of outputs", COMPLETE)
+    found.hold(inside)
+    if config is not None:
+        there = {one.path.resolve() for one in inside}
+        steps = pipeline.plan(config.model_copy(update={"out": path}))
+        gone = [step.name for step in steps if step.out.resolve() not in there]
+        found.worsen(UNFINISHED, [f"stage {name} has not been run" for name in gone])
+    return found
+
+
+def _inside(path: Path, contents: bool, depth: int) -> list[Finding]:
+    """The outputs in a folder, and in folders of it that are no outputs themselves."""
+    found = []
+    for child in sorted(path.iterdir()):
+        if child.name.startswith(".") or child.name in ("manifest.json", "plan.json"):
+            continue
+        own = manifest_path(child).is_file() or (child / "plan.json").is_file() or (child / "zarr.json").is_file()
+        if own:
+            looks = (outputs.finished, stores.derived_array, training.unfinished, outputs.unfinished, stores.zarr_group)
+            found.append(next(one for look in looks if (one := look(child, contents)) is not None))
+        elif child.is_dir() and _config(child) is not None:
+            found += [one] if (one := folder(child, contents)) is not None else []
+        elif child.is_dir() and depth > 1:
+            found += _inside(child, contents, depth - 1)
+    return found
+
+
+def _config(path: Path) -> RunConfig | None:
+    """The configuration of a run, which `udipdist run` writes into its folder; None where there is none."""
+    if not (path / "config.yaml").is_file():
+        return None
+    try:
+        return RunConfig.parse(read_yaml(path / "config.yaml"))
+    except ConfigError:
+        return None  # of something else
