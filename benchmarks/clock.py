@@ -75,6 +75,20 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+@contextmanager
+def one_core() -> Iterator[None]:
+    """This thread, and what it starts in the block, on one core, where the system can do that."""
+    if not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, sorted(before)[:1])
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
 def forget_peak_memory() -> None:
     """Let hpc.stage.peak_memory count from here (where Linux allows it), so that making the data does not show."""
     with suppress(OSError):

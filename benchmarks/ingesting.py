@@ -7,14 +7,14 @@ import importlib.util
 import threading
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from isal import igzip_lib
 
-from benchmarks.clock import Cost, clock, since_start, smallest
+from benchmarks.clock import Cost, clock, one_core, since_start, smallest
 from udipdist.config import IngestConfig
 from udipdist.volumes.ingest import ingest
 
@@ -64,7 +64,7 @@ class Ingest:
 
 
 def against_inflating(few: Path, many: Path, folder: Path, most: int, deadline: float = np.inf) -> Ingest:
-    """Ingest of two folders in one process, and inflating, in turn, at most `most` times while there is time.
+    """Ingest of two folders on one core, and inflating, in turn, at most `most` times while there is time.
 
     What comes once (the plan, metadata, provenance, the contact sheet) is told from what comes with each volume by the
     difference between the folders; both should hold more volumes than a contact sheet shows.
@@ -83,7 +83,7 @@ def against_inflating(few: Path, many: Path, folder: Path, most: int, deadline: 
     while len(costs[few.name]) < most:
         started = since_start()
         for name, work in works.items():
-            with clock() as cost:
+            with one_core(), clock() as cost:
                 work()
             costs[name].append(cost)
         if 2 * since_start() - started > deadline:
@@ -101,23 +101,25 @@ def _each(inflate: Callable[[bytes, int], bytes], packed: Sequence[bytes], size:
 
 
 def with_workers(paths: Sequence[Path], folder: Path, n: int, rounds: int) -> dict[int, dict[str, float]]:
-    """Volumes a second with 1 and 2 worker processes: while running, and with their start. The best of the rounds.
+    """Volumes a second of one process on one core (this one), and of 2 worker processes with a core each: while
+    running, and with their start. The best of the rounds.
 
-    While running: from when each worker has done its first part, most of which is its start.
+    While running: from when each process has done its first part, most of which is its start.
     """
-    link(paths, folder / "scans", n)
+    scans = link(paths, folder / "scans", n)
     found: dict[int, dict[str, float]] = {}
     for _ in range(rounds):
-        for workers in (1, 2):
-            asked = config(folder / "scans", folder / "store.zarr", workers, max(1, n // (2 * PARTS_A_WORKER)))
-            with watch_parts(asked.out) as ends, clock() as cost:
+        for processes in (1, 2):
+            workers = 0 if processes == 1 else processes
+            asked = config(scans, folder / "store.zarr", workers, max(1, n // (2 * PARTS_A_WORKER)))
+            with watch_parts(asked.out) as ends, one_core() if processes == 1 else nullcontext(), clock() as cost:
                 ingest(asked)
             times = sorted(ends.values())
             assert len(times) == -(-n // asked.subjects_per_shard), "the records of parts were not seen"
-            rest = (len(times) - workers) * asked.subjects_per_shard
-            rates = {"running": rest / (times[-1] - times[workers - 1]), "with start": n / cost.seconds}
-            before = found.get(workers, rates)
-            found[workers] = {name: max(rate, before[name]) for name, rate in rates.items()}
+            rest = n - processes * asked.subjects_per_shard
+            rates = {"running": rest / (times[-1] - times[processes - 1]), "with start": n / cost.seconds}
+            before = found.get(processes, rates)
+            found[processes] = {name: max(rate, before[name]) for name, rate in rates.items()}
     return found
 
 

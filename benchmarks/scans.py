@@ -8,11 +8,8 @@ of UK Biobank come from, and gzip packs as it does when nobody asks for a level.
 from __future__ import annotations
 
 import gzip
-import multiprocessing
 import os
-from concurrent.futures import ProcessPoolExecutor
-from functools import partial
-from itertools import product
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import nibabel as nib
@@ -23,20 +20,19 @@ AFFINE = np.array([[-1.0, 0, 0, 90], [0, 1, 0, -126], [0, 0, 1, -72], [0, 0, 0, 
 NOISE = 20.0  # of values up to about 1,000
 _ORIGIN = (7, 8, 0)  # of FSL's grid in nilearn's template
 _LEVEL = 6
+_WAVES = 3  # along each axis, of at most one period over the grid
 
 
-def make(folder: Path, n: int, workers: int = 2) -> list[Path]:
-    """`n` volumes in `folder`, by `workers` processes; those that are there are kept."""
+def make(folder: Path, n: int, threads: int = 2) -> list[Path]:
+    """`n` volumes in `folder`; those that are there are kept."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{1_000_000 + i}.nii.gz" for i in range(n)]
-    missing = [(i, path) for i, path in enumerate(paths) if not path.exists()]
+    missing = [(seed, path) for seed, path in enumerate(paths) if not path.exists()]
     if missing:
-        template = folder / "template.npy"
-        np.save(template, template_brain())
-        with ProcessPoolExecutor(min(workers, len(missing)), multiprocessing.get_context("spawn")) as pool:
-            for _ in pool.map(partial(_write, template), *zip(*missing, strict=True), chunksize=1):
+        brain = template_brain()
+        with ThreadPoolExecutor(threads) as pool:  # numpy and zlib leave the interpreter free
+            for _ in pool.map(lambda one: _write(volume(brain, one[0]), one[1]), missing):
                 pass
-        template.unlink()
     return paths
 
 
@@ -62,21 +58,16 @@ def volume(brain: np.ndarray, seed: int) -> np.ndarray:
 
 
 def _smooth(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
-    """A sum of long waves, standard deviation about 0.1."""
-    field = np.zeros(shape, np.float32)
-    orders = [order for order in product(range(3), repeat=3) if 0 < sum(order) <= 3]
-    for order in orders:
-        x, y, z = (
-            np.cos(np.pi * k * np.arange(length) / length).astype(np.float32)
-            for k, length in zip(order, shape, strict=True)
-        )
-        field += rng.normal(0, 0.15 / len(orders) ** 0.5) * (x[:, None, None] * y[:, None] * z)
-    return field
+    """A sum of long waves, standard deviation about 0.09."""
+    x, y, z = (np.cos(np.pi * np.outer(np.arange(length), range(_WAVES)) / length) for length in shape)
+    size = rng.normal(0, 0.15 / _WAVES, (_WAVES, _WAVES, _WAVES))
+    size[0, 0, 0] = 0
+    return np.einsum("xi,yj,zk,ijk->xyz", x, y, z, size, optimize=True, dtype=np.float32, casting="same_kind")
 
 
-def _write(template: Path, seed: int, path: Path) -> None:
-    image = nib.Nifti1Image(volume(np.load(template, mmap_mode="r"), seed), AFFINE)
+def _write(raw: np.ndarray, path: Path) -> None:
+    image = nib.Nifti1Image(raw, AFFINE)
     image.header.set_xyzt_units("mm")
-    partial_file = path.with_suffix(f".{os.getpid()}")
-    partial_file.write_bytes(gzip.compress(image.to_bytes(), _LEVEL, mtime=0))
-    partial_file.rename(path)
+    unfinished = path.with_suffix(f".{os.getpid()}")
+    unfinished.write_bytes(gzip.compress(image.to_bytes(), _LEVEL, mtime=0))
+    unfinished.rename(path)

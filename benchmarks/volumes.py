@@ -10,7 +10,7 @@ seconds, so the last line has these. It is one JSON object, among others with
 
     ingest_over_inflate     ingest of each further volume, over inflating the same .gz from memory with the library that
                             ingest uses (isal)
-    ingest_workers_speedup  volumes a second of 2 worker processes over 1, once they have started
+    ingest_workers_speedup  volumes a second of 2 processes, a core each, over 1, once they have started
     read_speedup_over_seed  the published code's __getitem__, over a volume of a random batch that is ready for the
                             model: float32 tokens, z-scored
     read_over_memcpy        copying the same float32 tokens from a plain np.memmap of them, over the same
@@ -98,7 +98,7 @@ def _ingest(costs: ingesting.Ingest) -> dict[str, Any]:
         **{f"  floor: inflate with {name}": cost for name, cost in costs.inflate.items()},
     }
     tables.show(
-        "Getting in, one process, a volume",
+        "Getting in, one core, a volume",
         [
             {
                 "": name,
@@ -123,7 +123,7 @@ def _ingest(costs: ingesting.Ingest) -> dict[str, Any]:
 def _workers(links: list[Path], folder: Path, quick: bool) -> dict[str, Any]:
     """The table of worker processes."""
     rates = ingesting.with_workers(links, folder, (1 if quick else 8) * len(links), 1 if quick else 2)
-    tables.show("Worker processes, volumes a second", [{"processes": n, **rate} for n, rate in rates.items()])
+    tables.show("Processes with a core each, volumes a second", [{"processes": n, **rate} for n, rate in rates.items()])
     return {
         "ingest_workers_speedup": rates[2]["running"] / rates[1]["running"],
         "ingest_volumes_per_s": {str(n): rate["running"] for n, rate in rates.items()},

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import nibabel as nib
 import numpy as np
@@ -13,7 +15,7 @@ import pytest
 import torch
 
 from benchmarks import ingesting, scans, steps, volume_peers, volume_readers, volumes
-from benchmarks.clock import Cost, clock
+from benchmarks.clock import Cost, clock, one_core
 from udipdist.models.tokens import PAPER_PATCH, Patcher
 from udipdist.volumes import packed
 from udipdist.volumes.ingest import ingest
@@ -150,6 +152,16 @@ def test_living_children_count_where_asked():
     child.terminate()
     child.join()
     assert cost.cpu >= 0.9 > without.cpu
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system does not tie a thread to a core")
+def test_one_core_is_for_the_block_alone():
+    before = os.sched_getaffinity(0)
+    with one_core():
+        assert len(os.sched_getaffinity(0)) == 1
+        with ThreadPoolExecutor(1) as pool:
+            assert len(pool.submit(os.sched_getaffinity, 0).result()) == 1
+    assert os.sched_getaffinity(0) == before
 
 
 def test_parts_are_seen_while_a_store_is_made(made, tmp_path):
