@@ -82,7 +82,7 @@ def _open(config: EmbedConfig) -> tuple[models.Autoencoder, VolumeStore, Tokens]
         raise InputError(f"{recipe}: is missing, so {config.run_dir} is no training run; give run_dir=FOLDER_OF_TRAIN")
     trained = TrainConfig.load(recipe)
     network = models.load(trained.model, _folder(config) / models.WEIGHTS)
-    store = VolumeStore.open(config.store)
+    store = VolumeStore.open(config.store, config.modality)
     expected = tuple(network.patcher.mask.shape)
     if tuple(store.shape) != expected:
         raise InputError(

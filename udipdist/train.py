@@ -88,7 +88,7 @@ def _stage(config: TrainConfig) -> Any:
 
 def _subjects(config: TrainConfig, batches: Batches) -> tuple[VolumeStore, dict[str, np.ndarray]]:
     """The store, and the rows to train on and to validate with. Raises InputError where there are too few."""
-    store = VolumeStore.open(config.store)
+    store = VolumeStore.open(config.store, config.modality)
     usable = np.flatnonzero(store.valid)
     held_out = split([store.subjects[row] for row in usable], config.validation)
     rows = {"train": usable[~held_out], "validation": usable[held_out]}

@@ -1,0 +1,221 @@
+"""The configuration of the stages from genotypes to loci."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from hpc.cluster import ClusterConfig
+from hpc.config import Config
+from udipdist.config.base import NonNegative, Positive, Probability, Share, VerbConfig
+
+
+class GrmConfig(VerbConfig):
+    """The sparse GRM: pairs of relatives from genotypes, or from a table of kinships made elsewhere."""
+
+    genotypes: Path = Field(description="prefix of PLINK .bed/.bim/.fam; {chr} in it stands for 1..22, X, XY")
+    kinship: Path | tuple[Path, ...] | None = Field(
+        None,
+        description="table of KING (.kin0, .kin, .seg), plink2 (--make-king-table) or UK Biobank (ukb_rel.dat), or a "
+        "list [a.kin, b.kin0], taken instead of the genotypes (only the .fam is read); G is twice the kinship",
+    )
+    out: Path = Field(description="prefix to write: .grm.sp, .grm.id (for sparse_grm=); .grm.kin0 lists the pairs")
+    method: Literal["king", "gcta"] = Field(
+        "king", description="king: KING-robust, right among ancestries; gcta: GCTA's GRM, which takes ancestry for kin"
+    )
+    cutoff: Annotated[float, Field(gt=0, lt=1)] = Field(
+        0.0884, description="pairs with smaller relatedness G count as unrelated; 0.0884: up to third-degree relatives"
+    )
+    match: Literal["fid_iid", "iid"] = Field("fid_iid", description="ids of the kinship table that agree with the .fam")
+    max_variants: Positive = Field(20_000, description="variants used, spread evenly over the autosomes")
+    min_maf: Share = Field(0.05, description="variants below this minor allele frequency are not used")
+    max_missing: Share = Field(0.02, description="variants with more missing calls are not used")
+    max_family: Positive = Field(8000, description="a larger group of relatives is refused, as gwas would")
+    tile: Positive = Field(2048, description="people of a tile; memory grows with it, the result does not change")
+    workers: NonNegative = Field(0, description="Dask worker processes; 0 works in this one")
+    operational: ClassVar[frozenset[str]] = VerbConfig.operational | {"tile"}
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        unused = {"method", "max_variants", "min_maf", "max_missing"} & self.model_fields_set
+        if self.kinship is not None and unused:
+            raise ValueError(
+                f"{', '.join(sorted(unused))}: of no use with kinship=, which is read as it is; leave it out"
+            )
+        return self
+
+
+class NullConfig(Config):
+    """The null models (variance components without a variant)."""
+
+    total_variance: Literal["free", "sample"] = Field(
+        "free", description="free: two-parameter REML; sample: GCTA's constraint Vg + Ve = sample variance"
+    )
+    variance: Path | None = Field(None, description="table with trait, Vg, Ve to use instead of REML")
+
+
+class GwasConfig(VerbConfig):
+    """Test every variant against every trait in one pass over the genotypes."""
+
+    genotypes: Path = Field(description="prefix of PLINK .bed/.bim/.fam; {chr} in it stands for 1..22, X, XY")
+    phenotypes: tuple[Path, ...] = Field(
+        description="Parquet or text table with FID IID and one column a trait; several, as [a.parquet, b.parquet], "
+        "are tested in one pass, each with a folder of its own below out"
+    )
+    covariates: Path | None = Field(None, description="text or Parquet table with FID IID and covariates")
+    formula: str | None = Field(
+        None, description="covariates to use, as 'age + I(age**2) + sex + sex:age + C(site)'; default all columns"
+    )
+    missing_covariates: Literal["refuse", "drop"] = Field(
+        "refuse", description="people with a missing covariate: an error, or left out"
+    )
+    sparse_grm: Path | None = Field(None, description="prefix of GCTA .grm.sp/.grm.id; needed by test=mixed")
+    test: Literal["mixed", "linear"] = Field("mixed", description="exact mixed model, or linear regression")
+    adjust: Literal["gls", "project", "phenotype"] = Field(
+        "gls",
+        description="covariates by GLS with the variants; projected (OLS) out of both; or out of the phenotype only",
+    )
+    out: Path = Field(description="folder to write: sumstats.zarr, null.tsv, samples.tsv")
+    match: Literal["fid_iid", "iid"] = Field("fid_iid", description="ids that must agree between the tables")
+    normalise: Literal["none", "rank"] = Field("none", description="rank: traits to normal scores before anything else")
+    min_maf: Share = Field(1e-4, description="variants below this minor allele frequency are not tested (NaN)")
+    max_missing: Share = Field(0.1, description="variants with more missing calls are not tested (NaN)")
+    min_hwe: Share = Field(
+        0.0,
+        description="variants with a smaller p of Hardy-Weinberg equilibrium (exact; X: females) are not tested (NaN)",
+    )
+    region: tuple[str, ...] = Field(
+        (), description="only variants there: chr6:25000000-35000000, a chromosome, a BED file, or a list [..., ...]"
+    )
+    extract: Path | None = Field(None, description="only variants whose ids this file lists, one a line")
+    exclude: Path | None = Field(None, description="no variants whose ids this file lists")
+    info: str | None = Field(
+        None, description="list of INFO: ukb_mfi_chr{chr}_v3.txt, a table with ID and INFO or R2, or two columns"
+    )
+    min_info: Share | None = Field(None, description="variants below this INFO, or not in the list, are left out")
+    max_family: Positive = Field(8000, description="largest group of relatives that is decomposed")
+    weight_tolerance: float = Field(1e-9, gt=0, description="largest relative error of the weights' factorisation")
+    block: Positive = Field(2048, description="variants decoded at once at most; does not change the result")
+    variants_per_part: Positive = Field(8192, description="variants of one part, one shard of the output")
+    workers: NonNegative = Field(0, description="Dask worker processes on this machine; 0 works in this one")
+    cluster: ClusterConfig = ClusterConfig()
+    null: NullConfig = NullConfig()
+    operational: ClassVar[frozenset[str]] = VerbConfig.operational | {"block", "variants_per_part", "cluster"}
+
+    @field_validator("phenotypes", mode="before")
+    @classmethod
+    def _one_or_several(cls, value: Any) -> Any:
+        if value in ([], ()):
+            raise ValueError("the list is empty; give phenotypes=TABLE or phenotypes=[TABLE, TABLE]")
+        return (value,) if isinstance(value, str | Path) else value
+
+    @field_validator("region", mode="before")
+    @classmethod
+    def _regions(cls, value: Any) -> Any:
+        entries = value if isinstance(value, list | tuple) else [] if value is None else [value]
+        return tuple(str(entry) if isinstance(entry, int | Path) else entry for entry in entries)
+
+    @model_validator(mode="after")
+    def _list_and_limit(self) -> Self:
+        if self.min_info is not None and self.info is None:
+            raise ValueError("min_info: needs the list that says what each variant's INFO is; give info=FILE")
+        if self.min_info is None and self.info is not None:
+            raise ValueError("info: is of no use without a limit; give min_info=0.3, or another between 0 and 1")
+        return self
+
+    @model_validator(mode="after")
+    def _components_of_one_table(self) -> Self:
+        if self.null.variance is not None and len(self.phenotypes) > 1:
+            raise ValueError(
+                "null.variance: names traits of one table, but phenotypes has several; test these tables one by one"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _has_grm(self) -> Self:
+        if self.test == "mixed" and self.sparse_grm is None:
+            raise ValueError(
+                "sparse_grm: is required by test=mixed; give sparse_grm=PREFIX (of .grm.sp and .grm.id), "
+                "or test=linear for people known to be unrelated"
+            )
+        return self
+
+
+class GwasPlanConfig(GwasConfig):
+    """Plan a gwas whose parts run as a job array: check all input, fit the null models, print how many parts."""
+
+
+class GwasPartConfig(GwasConfig):
+    """Do parts of a planned gwas: udipdist gwas-part 7 CONFIG.yaml, or 0-9, or 3,5,8."""
+
+    part: str = Field(description="number of the part, a range as 0-9 (it may end beyond the last), or a list of both")
+    operational: ClassVar[frozenset[str]] = GwasConfig.operational | {"part"}
+
+    @field_validator("part", mode="before")
+    @classmethod
+    def _as_text(cls, value: Any) -> Any:
+        return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+    @field_validator("part")
+    @classmethod
+    def _of_numbers(cls, value: str) -> str:
+        if not re.fullmatch(r"\d+(-\d+)?(,\d+(-\d+)?)*", value):
+            raise ValueError("is no number of a part; give a number as 7, a range as 0-9, or a list of both as 0-9,12")
+        return value
+
+
+class GwasFinishConfig(GwasConfig):
+    """End a gwas of which all parts are done: check every file that they wrote, and write the manifest."""
+
+
+class ExportConfig(VerbConfig):
+    """Summary statistics as other programs read them: of a trait, of several, or of the smallest p over traits."""
+
+    sumstats: Path = Field(description="folder that gwas wrote")
+    trait: str | list[str] = Field(
+        "minp",
+        description="a trait, minp or multivariate: one file; a list of them, or all traits: a folder of files",
+    )
+    format: Literal["fastgwa", "ssf", "fuma", "regenie"] = Field(
+        "fastgwa", description="columns of GCTA, of GWAS-SSF (with its -meta.yaml), of FUMA's input, or of regenie"
+    )
+    out: Path = Field(description="file to write (.gz compresses, .parquet is Parquet); of several traits a folder")
+    encoding: Literal["text", "gz", "parquet"] | None = Field(
+        None, description="of the files of a folder; default gz. One file is encoded as its suffix says"
+    )
+    untested: bool = Field(False, description="keep variants that were not tested, as NA (fastgwa, regenie)")
+    assembly: Literal["GRCh36", "GRCh37", "GRCh38", "NR"] = Field(
+        "NR", description="genome assembly of the positions, for the metadata of ssf; NR: not reported"
+    )
+
+
+class LociConfig(VerbConfig):
+    """Summary statistics -> genomic risk loci, by the rules of FUMA SNP2GENE."""
+
+    sumstats: Path = Field(description="folder that gwas wrote")
+    genotypes: Path = Field(description="prefix of .bed/.bim/.fam for LD; {chr} in it stands for 1..22, X, XY")
+    out: Path = Field(description="folder to write: GenomicRiskLoci.txt, leadSNPs.txt, IndSigSNPs.txt, loci.parquet")
+    trait: str = Field("minp", description="minp, multivariate, or the name of a trait")
+    p: Probability = Field(5e-8, description="threshold of lead SNPs, before division by traits")
+    traits: Positive | None = Field(None, description="Bonferroni divisor; default the number tested (1 for one trait)")
+    p_candidate: Probability = Field(0.05, description="threshold of candidate SNPs")
+    r2: Share = Field(0.6, description="LD that makes a SNP a candidate of an independent significant SNP")
+    r2_lead: Share = Field(0.1, description="LD that joins independent significant SNPs to one lead SNP")
+    merge_bp: NonNegative = Field(250_000, description="blocks closer than this are one locus")
+    window_bp: Positive = Field(1_000_000, description="LD is computed within this distance")
+    min_maf: Share = Field(0.0, description="SNPs below this are no independent significant SNPs")
+    exclude_mhc: bool = Field(False, description="leave out chr6:29,614,758-33,170,276 (GRCh37)")
+
+
+class PanelConfig(VerbConfig):
+    """Loci against a panel of known ones."""
+
+    loci: Path = Field(description="folder that loci wrote")
+    panel: str = Field("big40", description="big40, or a table with chr, start, end (or chr, pos)")
+    out: Path = Field(description="folder to write: hits.tsv, panel.json")
+    flank_bp: NonNegative = Field(250_000, description="added on both sides of a panel interval")
+    rotations: NonNegative = Field(1000, description="rotations of the genome that give the chance level")
+    seed: NonNegative = Field(0, description="of the rotations")
