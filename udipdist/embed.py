@@ -26,7 +26,7 @@ from hpc.progress import Progress
 from hpc.world import World
 from udipdist import models
 from udipdist.config import EmbedConfig, TrainConfig
-from udipdist.feed import Subjects, require_brain
+from udipdist.training.feed import Subjects, require_brain
 from udipdist.volumes.packed import Tokens, Unpacked, find
 from udipdist.volumes.store import VolumeStore
 

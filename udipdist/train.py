@@ -22,9 +22,9 @@ from hpc.progress import Progress
 from hpc.world import World
 from udipdist import models
 from udipdist.config import TrainConfig
-from udipdist.feed import split
-from udipdist.loop import Run
-from udipdist.run_folder import last_checkpoint, open_run
+from udipdist.training.feed import split
+from udipdist.training.loop import Run
+from udipdist.training.run_folder import last_checkpoint, open_run
 from udipdist.volumes.packed import place_of
 from udipdist.volumes.store import VolumeStore
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader, Dataset
 
 from hpc.engine import Batches
-from udipdist.feed import Sampler
+from udipdist.training.feed import Sampler
 
 SIZES = st.tuples(st.integers(1, 5), st.integers(1, 4), st.integers(1, 3))  # ranks, micro-batch, accumulation
 

@@ -23,9 +23,9 @@ from torch import Tensor
 from hpc.comm import Watch, leave
 from hpc.engine import Engine
 from hpc.errors import Preempted
-from udipdist import loop
 from udipdist import train as training
 from udipdist.config import TrainConfig
+from udipdist.training import loop
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "training" / "curve.json"
 KEYS: dict[str, Any] = {

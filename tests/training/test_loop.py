@@ -12,10 +12,10 @@ import torch
 from safetensors.torch import load_file
 
 from hpc.errors import ConfigError, Error
-from udipdist import loop
 from udipdist import train as training
 from udipdist.config import TrainConfig
 from udipdist.models.tokens import Patcher
+from udipdist.training import loop
 from udipdist.volumes.store import VolumeStore
 
 KEYS = {"epochs": 2, "global_batch": 8, "validation": 0.2, "seed": 3, "model": {"patch": 4, "width": 24, "depth": 2}}

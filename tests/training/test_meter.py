@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from hpc.ceiling import matmul_flops
-from udipdist.meter import Meter, in_words
+from udipdist.training.meter import Meter, in_words
 
 CPU = torch.device("cpu")
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from udipdist.config import ScheduleConfig, TrainConfig
-from udipdist.schedules import schedule
+from udipdist.training.schedules import schedule
 
 
 def rates(steps: int, epochs: int, **keys) -> list[float]:

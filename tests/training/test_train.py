@@ -17,9 +17,9 @@ from hpc.stage import read_manifest
 from hpc.testing import launch
 from udipdist import train as training
 from udipdist.config import TrainConfig
-from udipdist.feed import split
 from udipdist.models.tokens import Patcher
-from udipdist.run_folder import Metrics
+from udipdist.training.feed import split
+from udipdist.training.run_folder import Metrics
 from udipdist.volumes.store import VolumeStore
 
 

@@ -28,8 +28,8 @@ from hpc import store as rows
 from hpc.errors import InputError, NoSpace
 from hpc.stage import fingerprint
 from udipdist.config import IngestConfig
-from udipdist.feed import zscore
 from udipdist.models.tokens import Patcher
+from udipdist.training.feed import zscore
 from udipdist.volumes import packed
 from udipdist.volumes.ingest import ingest
 from udipdist.volumes.packed import Gather, Unpacked, find, pack
@@ -114,7 +114,7 @@ def test_any_gather(store, tmp_path_factory, data):
 
 def test_torch_zscores_in_pieces(store, tmp_path, monkeypatch):
     made = pack(store, patcher(store).gather(), tmp_path)
-    monkeypatch.setattr("udipdist.feed._AT_ONCE", 2 * made.row_bytes)
+    monkeypatch.setattr("udipdist.training.feed._AT_ONCE", 2 * made.row_bytes)
     found = zscore(torch.from_numpy(made.stored(range(6))), made.scale[:6], made.padding)
     assert found.numpy().tobytes() == made.normalised(range(6)).tobytes()
 

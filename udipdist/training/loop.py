@@ -25,16 +25,16 @@ from hpc.errors import ConfigError, Error, Preempted, some
 from hpc.files import publish
 from hpc.progress import Progress
 from udipdist import models
-from udipdist.board import Board
 from udipdist.config import TrainConfig
-from udipdist.feed import Sampler, Subjects
 from udipdist.figures.brains import reconstructions
-from udipdist.meter import Meter, in_words
 from udipdist.models.attention import use_backend, watched
 from udipdist.models.flops import ATTENTION_FLOPS
 from udipdist.models.losses import psnr, reconstruction_loss, ssim
-from udipdist.run_folder import Metrics
-from udipdist.schedules import schedule
+from udipdist.training.board import Board
+from udipdist.training.feed import Sampler, Subjects
+from udipdist.training.meter import Meter, in_words
+from udipdist.training.run_folder import Metrics
+from udipdist.training.schedules import schedule
 from udipdist.volumes.packed import pack
 from udipdist.volumes.store import VolumeStore
 
