@@ -137,18 +137,24 @@ def test_srun_by_hand_on_one_node(slurm, trains):
 
 
 @pytest.mark.parametrize("tasks", [1, 2])
-def test_the_time_limit_queues_the_job_again(slurm, trains, tasks):
-    """The first start is signalled 25 s after it began; the second goes on from what it saved, and is cancelled."""
-    words = ["--nodes=2", f"--ntasks-per-node={tasks}", "--time=1", "--signal=USR1@35"]
-    job = slurm.submit(*words, LAUNCH / "train.sbatch", *trains.words("epochs=1000000"), RANKS="1")
+def test_a_job_stopped_by_a_signal_is_queued_again(slurm, trains, tasks):
+    """The first start is signalled, once by its time limit; the second goes on from what it saved, and is cancelled."""
+    words = ["--nodes=2", f"--ntasks-per-node={tasks}", LAUNCH / "train.sbatch", *trains.words("epochs=1000000")]
+    if tasks == 1:
+        job = slurm.submit("--time=2", "--signal=USR1@75", *words, RANKS="1")  # 45 s after it began
+    else:
+        job = slurm.submit(*words)
+        trains.wait_for_steps()
+        slurm.ask("scancel", "--signal=USR1", job.number)
     job.wait_for(Restarts="1", JobState="PENDING")
     saved = trains.last()["step"]
     assert saved > 0 and f"step {saved} of" in job.output and "queued again" in job.output
-    slurm.ask("scontrol", "update", f"JobId={job.number}", "StartTime=now")  # Slurm has it wait for two minutes
     limit = time.monotonic() + 60
     while f"going on from step {saved} of" not in job.output:
         assert time.monotonic() < limit, job.output
-        time.sleep(0.2)
+        if job.facts()["JobState"] == "PENDING":  # Slurm has it wait for two minutes, once all of it has ended
+            slurm.ask("scontrol", "update", f"JobId={job.number}", "StartTime=now")
+        time.sleep(0.5)
     slurm.ask("scancel", job.number)
     job.wait_for(JobState="CANCELLED")
 
