@@ -168,12 +168,16 @@ DAMAGES = [  # name, what is done to it, what is said
     ("store.zarr", lambda p: (p / SHARD).unlink(), "image/c/1/0/0/0"),
     ("store.zarr", lambda p: shutil.rmtree(p / "store.zarr" / "mask"), "the array mask is gone"),
     ("store.zarr", lambda p: shutil.rmtree(p / "store.zarr" / "std" / "c"), "the array std is gone"),
-    ("store.zarr", lambda p: _cut(p / "store.zarr" / "std" / "c" / "0"), "the array std is damaged"),
+    ("store.zarr", lambda p: _cut(p / "store.zarr" / "std" / "c" / "0"), "the array std cannot be read"),
     ("store.zarr", lambda p: (p / "store.zarr" / "zarr.json").unlink(), "zarr.json is missing"),
     ("nifti", lambda p: _cut(p / "nifti" / "s1.nii.gz"), "s1.nii.gz has .* bytes, not"),
     ("nifti", lambda p: (p / "nifti" / "s1.nii.gz").unlink(), "s1.nii.gz is gone"),
     ("nifti", lambda p: (p / "nifti" / "files.tsv").unlink(), "files.tsv is missing"),
     ("nifti", lambda p: _cut(p / "nifti" / "files.tsv", 70), "files.tsv is damaged"),
+    ("nifti", lambda p: (p / "nifti" / "files.tsv").write_text("FID\tIID\tfile\n"), "it lists 0 files of 5"),
+    ("store.zarr", lambda p: (p / "store.failures.tsv").unlink(), "store.failures.tsv is missing"),
+    ("store.zarr", lambda p: shutil.rmtree(p / "store.zarr/thumbnail/c/1"), "thumbnail/c/1/0/0/0, which is gone"),
+    ("store.zarr", lambda p: _cut(p / "store.zarr" / "zarr.json"), "damaged: "),
     ("ome", lambda p: (p / "ome" / "s1.ome.zarr" / "zarr.json").unlink(), "s1.ome.zarr has"),
     ("latents.parquet", lambda p: _cut(p / "latents.parquet"), "cannot be read as Parquet"),
     ("latents.parquet", lambda p: (p / "latents.pheno").unlink(), "latents.pheno is missing"),
@@ -455,6 +459,8 @@ def test_run_of_the_pipeline(place):
         (run / to).parent.mkdir(parents=True, exist_ok=True)
         shutil.move(place / name, run / to)
     shutil.move(place / "latents.pheno", run)
+    for name in ("failures", "qc"):
+        shutil.move(place / f"store.{name}.tsv", run / "ingest" / f"gwas.{name}.tsv")
     (run / "config.yaml").write_text(config.yaml())
     for name in ("store.zarr", "latents.parquet"):
         to = "ingest/gwas.zarr" if name == "store.zarr" else name

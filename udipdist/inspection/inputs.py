@@ -124,22 +124,12 @@ def _image(path: Path, contents: bool) -> Finding:
         if contents:
             values = np.asanyarray(image.dataobj)
             found.facts["range"] = [float(values.min()), float(values.max())]
-            _to_the_end(path)
+            found.worsen(DAMAGED, outputs.unzipped(path))
     except (OSError, EOFError, zlib.error, ValueError, nib.filebasedimages.ImageFileError) as error:
         found.worsen(DAMAGED, [f"cannot be read ({str(error) or type(error).__name__})"])
     except nib.spatialimages.HeaderDataError as error:
         found.worsen(DAMAGED, [f"its header is not valid ({error})"])
     return found
-
-
-def _to_the_end(path: Path) -> None:
-    """Read a gzip file to its end, where its checksum stands. Raises OSError, EOFError, zlib.error."""
-    with path.open("rb") as plain:
-        packed = plain.read(2) == _GZIP
-    if packed:
-        with gzip.open(path) as stream:
-            while stream.read(1 << 20):
-                pass
 
 
 def _parquet(path: Path, contents: bool) -> Finding:

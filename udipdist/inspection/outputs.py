@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import csv
+import gzip
+import zlib
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -114,12 +117,16 @@ def _ingest(found: Finding, manifest: Mapping[str, Any], contents: bool) -> None
     found.facts = {}
     stores.check_store(found, contents)
     found.facts |= said
+    facts = manifest.get("facts", {})
+    judged = any("quality" in one for one in (facts, *facts.get("modalities", {}).values()))
+    tables = [name for name in ("failures", "repeats") if said.get(name)] + (["qc"] if judged else [])
+    found.worsen(DAMAGED, records.missing(found.path.parent, [f"{found.path.stem}.{name}.tsv" for name in tables]))
 
 
 def _volumes(found: Finding, manifest: Mapping[str, Any], contents: bool) -> None:
     config = manifest.get("config", {})
     found.facts |= {key: config[key] for key in ("format", "orientation", "modality") if config.get(key)}
-    for row in _rows_of(found, convert.FILES):
+    for row in _rows_of(found, convert.FILES, found.facts.get("subjects", 0)):
         path = found.path / row["file"]
         if not path.exists():
             found.worsen(DAMAGED, [f"{row['file']} is gone"])
@@ -143,6 +150,8 @@ def _embed(found: Finding, manifest: Mapping[str, Any], contents: bool) -> None:
         found.facts |= {"subjects": file.metadata.num_rows, "columns": file.schema_arrow.names}
         if contents:
             file.read()
+        if pheno.is_file() and (here := _lines(pheno) - 1) != file.metadata.num_rows:
+            found.worsen(DAMAGED, [f"{pheno.name} holds {here:,} subjects, not {file.metadata.num_rows:,}"])
     except (OSError, pa.ArrowException) as error:
         found.worsen(DAMAGED, [f"cannot be read as Parquet ({error})"])
 
@@ -173,10 +182,12 @@ def _export(found: Finding, manifest: Mapping[str, Any], contents: bool) -> None
     found.facts |= {key: config[key] for key in ("format", "trait") if key in config}
     paths = [found.path]
     if found.path.is_dir():
-        paths = [found.path / row["file"] for row in _rows_of(found, "files.tsv")]
+        paths = [found.path / row["file"] for row in _rows_of(found, "files.tsv", found.facts.get("files", 0))]
     if config.get("format") == "ssf":
         paths += [path.with_name(f"{path.name}-meta.yaml") for path in paths]
     found.worsen(DAMAGED, [f"{path.name} is gone" for path in paths if not path.is_file()])
+    if contents:
+        found.worsen(DAMAGED, [line for path in paths if path.is_file() for line in unzipped(path)])
 
 
 def _loci(found: Finding, manifest: Mapping[str, Any], contents: bool) -> None:
@@ -224,22 +235,41 @@ def genotype_problems(prefix: str) -> list[str]:
     return []
 
 
+def unzipped(path: Path) -> list[str]:
+    """What is wrong with a gzip file, which is read to its end, where its checksum stands; nothing of other files."""
+    try:
+        with path.open("rb") as plain:
+            packed = plain.read(2) == b"\x1f\x8b"
+        with gzip.open(path) if packed else nullcontext() as stream:
+            while packed and stream.read(1 << 20):
+                pass
+    except (OSError, EOFError, zlib.error) as error:
+        return [f"{path.name} cannot be read to its end ({error})"]
+    return []
+
+
 def _lines(path: Path) -> int:
     with path.open("rb") as file:
         return sum(1 for _ in file)
 
 
-def _rows_of(found: Finding, name: str) -> list[dict[str, str]]:
-    """The rows of a table of files; damaged where there is none."""
+def _rows_of(found: Finding, name: str, n: int) -> list[dict[str, str]]:
+    """The rows of a table of `n` files; damaged where there is none."""
     try:
         with (found.path / name).open(encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file, delimiter="\t"))
     except OSError:
         found.worsen(DAMAGED, [f"{name} is missing"])
         return []
+    except ValueError as error:  # no UTF-8
+        found.worsen(DAMAGED, [f"{name} is damaged ({error})"])
+        return []
     bad = [str(number) for number, row in enumerate(rows, 2) if None in row.values() or "file" not in row]
-    found.worsen(DAMAGED, [f"{name} is damaged (line {some(bad)})"] if bad else [])
-    return [] if bad else rows
+    if bad or len(rows) != n:
+        what = f"line {some(bad)}" if bad else f"it lists {len(rows):,} files of {n:,}"
+        found.worsen(DAMAGED, [f"{name} is damaged ({what})"])
+        return []
+    return rows
 
 
 # ------------------------------------------------------------------------------------------------------ what is begun

@@ -12,6 +12,7 @@ import zarr
 from hpc.errors import InputError, some
 from hpc.files import size_of
 from hpc.progress import Progress
+from hpc.store import Layout, RowReader
 from udipdist.gwas.sumstats import Sumstats
 from udipdist.inspection import records
 from udipdist.inspection.finding import COMPLETE, DAMAGED, READABLE, UNFINISHED, Finding
@@ -19,7 +20,11 @@ from udipdist.volumes import packed
 from udipdist.volumes.store import FORMAT, VolumeStore
 
 SUMSTATS = "summary statistics"
-_NEVER_ZEROS = ("subject", "fid", "valid", "mean", "std", "scl_slope", "affine", "orientation", "source", "mask")
+_NEVER_ZEROS = (
+    "subject", "fid", "valid", "mean", "std", "foreground", "scl_slope", "affine", "orientation", "source", "sha256",
+    "mask", "foreground_count",
+)  # fmt: skip
+_BY_ROWS = ("image", "thumbnail")
 _CLOSE = 1e-9  # relative, of moments taken in another order
 _FAULTS = (OSError, ValueError, KeyError, RuntimeError, TypeError)  # of readers where files are damaged; InputError too
 
@@ -60,16 +65,18 @@ def check_store(found: Finding, contents: bool) -> None:
     if not (path / "zarr.json").is_file():
         found.worsen(DAMAGED, ["zarr.json is missing, which is written last"])
         return
-    modalities = dict(zarr.open_group(path, mode="r").attrs).get("modalities") or [None]
+    modalities = _json(path / "zarr.json").get("attributes", {}).get("modalities") or [None]
     for modality in modalities:
+        place = path if modality is None else path / modality
         try:
-            volumes = VolumeStore.open(path) if modality is None else VolumeStore.open(path, modality)
+            problems = _bad_arrays(place)
+            if not problems:
+                volumes = VolumeStore.open(place)
+                found.facts |= _facts(volumes) if modality is None else {modality: _facts(volumes)}
+                problems = _bad_rows(volumes, contents)
         except _FAULTS as error:
-            found.worsen(DAMAGED, [_first_line(error)])
-            continue
-        found.facts |= _facts(volumes) if modality is None else {modality: _facts(volumes)}
-        found.worsen(DAMAGED, _lost_arrays(volumes.path))
-        found.worsen(DAMAGED, _bad_rows(volumes, contents))
+            problems = [_first_line(error)]
+        found.worsen(DAMAGED, problems)
     found.facts |= {"bytes": size_of(path), "beside": _beside(path)}
     places = [place / packed.FOLDER for place in (path, *(path / str(modality) for modality in modalities))]
     derived = [one for place in places for one in sorted(place.glob("[!.]*")) if one.is_dir()]
@@ -153,17 +160,26 @@ def _facts(volumes: VolumeStore) -> dict[str, Any]:
     }
 
 
-def _lost_arrays(path: Path) -> list[str]:
-    """Arrays that a store names and has not, which Zarr reads as zeros."""
-    arrays = dict(zarr.open_group(path, mode="r").arrays())
-    lost = [name for name in arrays if not (path / name / "zarr.json").is_file()]
-    empty = [name for name in _NEVER_ZEROS if name in arrays and not arrays[name].nchunks_initialized]
-    return [f"the array {name} is gone" for name in sorted({*lost, *empty})]
+def _bad_arrays(path: Path) -> list[str]:
+    """Arrays that a store names and has not (Zarr reads zeros), or has otherwise; small ones are read."""
+    group = zarr.open_group(path, mode="r")
+    listed = _json(path / "zarr.json").get("consolidated_metadata", {}).get("metadata", {})
+    problems = []
+    for name, array in sorted(group.arrays()):
+        own = path / name / "zarr.json"
+        if not own.is_file() or (name in _NEVER_ZEROS and not array.nchunks_initialized):
+            problems.append(f"the array {name} is gone")
+        elif name in listed and _json(own) != listed[name]:
+            problems.append(f"the array {name} is damaged (its zarr.json is not as the store has it)")
+        elif name not in _BY_ROWS:
+            problems += _unreadable(array)
+    return problems
 
 
 def _bad_rows(volumes: VolumeStore, contents: bool) -> list[str]:
     """Of each shard the first and the last valid row, or all of them, that cannot be read or has other moments."""
-    layout = volumes.reader.layout
+    layout, small = volumes.reader.layout, volumes.path / "thumbnail"
+    thumbnails = RowReader(small) if small.is_dir() else None
     chosen = []
     for shard in range(layout.n_shards):
         rows = [row for row in layout.rows_of_shard(shard) if volumes.valid[row]]
@@ -173,17 +189,23 @@ def _bad_rows(volumes: VolumeStore, contents: bool) -> list[str]:
         for row in chosen:
             try:
                 raw = volumes.raw(row)
+                there = raw.any() and (thumbnails is None or thumbnails.row(row).any())
             except InputError as error:
                 problems.append(str(error))
             else:
-                if not raw.any():  # an empty image is never valid: what Zarr does not find, it takes for zeros
-                    shard = layout.shard_path(row // layout.rows_per_shard)
-                    what = "is not in its shard" if shard.exists() else f"has no shard: {shard} is gone"
-                    problems.append(f"subject {volumes.subjects[row]} {what}")
+                if not there:  # an empty image is never valid: what Zarr does not find, it takes for zeros
+                    problems.append(f"subject {volumes.subjects[row]} is not in {_lost(volumes.path, row, layout)}")
                 elif contents and not _as_recorded(raw, volumes, row):
                     problems.append(f"subject {volumes.subjects[row]} has other voxels than were ingested")
             progress.advance()
     return problems
+
+
+def _lost(path: Path, row: int, layout: Layout) -> str:
+    """Where a row should be, and whether the file is there."""
+    shards = [Layout(path / name).shard_path(row // layout.rows_per_shard) for name in _BY_ROWS]
+    gone = [f"{shard}, which is gone" for shard in shards if not shard.exists()]
+    return gone[0] if gone else f"its shards ({some(shards)})"
 
 
 def _as_recorded(raw: np.ndarray, volumes: VolumeStore, row: int) -> bool:
@@ -246,7 +268,7 @@ def _unreadable(opened: zarr.Group | zarr.Array) -> list[str]:
             for start in range(0, array.shape[0] if array.ndim else 1, step):
                 array[start : start + step] if array.ndim else array[...]
         except _FAULTS as error:
-            problems.append(f"the array {name or opened.path or '.'} cannot be read ({_first_line(error)})")
+            problems.append(f"the array {name or opened.basename or '.'} cannot be read ({_first_line(error)})")
     return problems
 
 
