@@ -195,27 +195,122 @@ class ExportConfig(VerbConfig):
 class LociConfig(VerbConfig):
     """Summary statistics -> genomic risk loci, by the rules of FUMA SNP2GENE."""
 
-    sumstats: Path = Field(description="folder that gwas wrote")
+    sumstats: tuple[Path, ...] = Field(
+        description="folder that gwas wrote, or a table (.gz or not) of fastGWA, GWAS-SSF, FUMA's input, plink2 --glm or "
+        "regenie; several runs, as [a, b, ...], are also held against each other"
+    )
     genotypes: Path = Field(description="prefix of .bed/.bim/.fam for LD; {chr} in it stands for 1..22, X, XY")
-    out: Path = Field(description="folder to write: GenomicRiskLoci.txt, leadSNPs.txt, IndSigSNPs.txt, loci.parquet")
-    trait: str = Field("minp", description="minp, multivariate, or the name of a trait")
+    out: Path = Field(
+        description="folder to write: GenomicRiskLoci.txt, leadSNPs.txt, IndSigSNPs.txt, ld.txt, loci.parquet; of "
+        "several runs or traits their merged loci, with a folder below it for each"
+    )
+    trait: str | tuple[str, ...] = Field(
+        "minp", description="minp, multivariate, a trait, a list of these, or all; of a table minp, which is its p"
+    )
     p: Probability = Field(5e-8, description="threshold of lead SNPs, before division by traits")
     traits: Positive | None = Field(None, description="Bonferroni divisor; default the number tested (1 for one trait)")
     p_candidate: Probability = Field(0.05, description="threshold of candidate SNPs")
     r2: Share = Field(0.6, description="LD that makes a SNP a candidate of an independent significant SNP")
     r2_lead: Share = Field(0.1, description="LD that joins independent significant SNPs to one lead SNP")
+    r2_floor: Share = Field(0.05, description="weaker LD counts as none")
     merge_bp: NonNegative = Field(250_000, description="blocks closer than this are one locus")
     window_bp: Positive = Field(1_000_000, description="LD is computed within this distance")
     min_maf: Share = Field(0.0, description="SNPs below this are no independent significant SNPs")
-    exclude_mhc: bool = Field(False, description="leave out chr6:29,614,758-33,170,276 (GRCh37)")
+    exclude_mhc: bool = Field(False, description="leave out the MHC of chromosome 6")
+    mhc: tuple[NonNegative, NonNegative] | None = Field(
+        None, description="its first and last base pair; default 29614758, 33170276 (GRCh38: 29646981, 33202499)"
+    )
+    assembly: Literal["GRCh37", "GRCh38", "NR"] = Field(
+        "NR", description="genome build of all positions; checked against the lengths of the chromosomes; NR: not told"
+    )
+    lambda_variants: Positive = Field(
+        200_000, description="variants, of shards spread evenly, from which lambda_GC of each trait is taken"
+    )
+
+    @field_validator("sumstats", mode="before")
+    @classmethod
+    def _one_or_several(cls, value: Any) -> Any:
+        if value in ([], ()):
+            raise ValueError("the list is empty; give sumstats=FOLDER or sumstats=[FOLDER, FOLDER]")
+        return (value,) if isinstance(value, str | Path) else value
+
+    @field_validator("trait")
+    @classmethod
+    def _names_something(cls, value: Any) -> Any:
+        if isinstance(value, tuple) and len(set(value)) != len(value) or not value:
+            raise ValueError("names nothing, or a trait twice; give a trait, minp, multivariate, a list of them, or all")
+        return value
+
+    @model_validator(mode="after")
+    def _stretch(self) -> Self:
+        if self.mhc is not None and self.mhc[0] > self.mhc[1]:
+            raise ValueError(f"mhc: ends before it begins; give mhc=[{self.mhc[1]}, {self.mhc[0]}]")
+        if self.mhc is not None and not self.exclude_mhc:
+            raise ValueError("mhc: is of no use without exclude_mhc=true; give both, or leave it out")
+        return self
 
 
 class PanelConfig(VerbConfig):
-    """Loci against a panel of known ones."""
+    """Loci against panels of known ones, and the genes near them."""
 
-    loci: Path = Field(description="folder that loci wrote")
-    panel: str = Field("big40", description="big40, or a table with chr, start, end (or chr, pos)")
+    loci: Path = Field(description="folder that loci wrote, or one of FUMA")
+    panel: tuple[str, ...] = Field(
+        ("big40",),
+        description="big40, a table with chr, start, end (or chr, pos), BED, the GWAS Catalog's table of associations; or "
+        "several, as [big40, mine.tsv]",
+    )
     out: Path = Field(description="folder to write: hits.tsv, panel.json")
+    assembly: Literal["GRCh37", "GRCh38"] | None = Field(
+        None, description="genome build of the loci; default what loci was told, else GRCh37"
+    )
+    panel_assembly: Literal["GRCh37", "GRCh38"] | None = Field(
+        None, description="genome build of tables that do not say theirs; default that of the loci"
+    )
+    variants: Path | None = Field(
+        None,
+        description="folder that gwas wrote, or prefix of .bim: panels of the other build are placed by their rsIDs in it",
+    )
+    chain: Path | None = Field(
+        None,
+        description="UCSC chain file that carries panels of the other build to that of the loci, such as "
+        "hg38ToHg19.over.chain.gz; needs the library liftover",
+    )
+    catalog_traits: tuple[str, ...] = Field(
+        (), description="words: only associations of the GWAS Catalog with one of them in their trait"
+    )
+    catalog_p: Probability = Field(5e-8, description="only associations of the GWAS Catalog up to this p")
+    genes: str | None = Field(
+        None,
+        description="GTF of GENCODE or Ensembl, refGene of UCSC, or a table with chr, start, end, gene; for GRCh38 also "
+        "ensembl, which ships",
+    )
+    gene_window_bp: NonNegative = Field(10_000, description="genes are listed up to this distance from a locus")
+    gene_types: tuple[str, ...] = Field(("protein_coding",), description="kinds of genes, where the table knows; [] all")
     flank_bp: NonNegative = Field(250_000, description="added on both sides of a panel interval")
     rotations: NonNegative = Field(1000, description="rotations of the genome that give the chance level")
     seed: NonNegative = Field(0, description="of the rotations")
+
+    @field_validator("panel", "catalog_traits", mode="before")
+    @classmethod
+    def _one_or_a_list(cls, value: Any) -> Any:
+        return (str(value),) if isinstance(value, str | Path) else value
+
+    @field_validator("panel")
+    @classmethod
+    def _any_panel(cls, value: Any) -> Any:
+        if not value or len(set(value)) != len(value):
+            raise ValueError("names no panel, or one twice; give panel=big40, panel=FILE or panel=[big40, FILE]")
+        return value
+
+    @field_validator("catalog_traits")
+    @classmethod
+    def _any_word(cls, value: Any) -> Any:
+        if not all(word.strip() for word in value):
+            raise ValueError("a word is empty; give catalog_traits=[brain, cortical]")
+        return value
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        if self.variants is not None and self.chain is not None:
+            raise ValueError("variants: chain is given too; give one of them to bring panels to the build of the loci")
+        return self

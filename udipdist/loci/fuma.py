@@ -1,17 +1,24 @@
-"""Loci as tables: the three files of FUMA SNP2GENE with its columns, and one tidy Parquet table."""
+"""Loci as tables: the files of FUMA SNP2GENE with its columns, and one tidy Parquet table."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+from pyarrow import csv
 
 from udipdist.gwas.sumstats import p_text
 from udipdist.loci import genome
+from udipdist.loci.reference import Stretch
 
-LOCI, LEADS, INDEPENDENT, TIDY = "GenomicRiskLoci.txt", "leadSNPs.txt", "IndSigSNPs.txt", "loci.parquet"
+LOCI, LEADS, INDEPENDENT, LD = "GenomicRiskLoci.txt", "leadSNPs.txt", "IndSigSNPs.txt", "ld.txt"
+TIDY = "loci.parquet"
+FILES = (LOCI, LEADS, INDEPENDENT, LD, TIDY)
+LD_COLUMNS = ("SNP1", "SNP2", "r2")
 LOCI_COLUMNS = (
     "GenomicLocus", "uniqID", "rsID", "chr", "pos", "p", "start", "end", "nSNPs", "nGWASSNPs", "nIndSigSNPs",
     "IndSigSNPs", "nLeadSNPs", "LeadSNPs",
@@ -27,7 +34,8 @@ TIDY_TYPES = {
 
 @dataclass(frozen=True)
 class RiskSnp:
-    """An independent significant SNP; `candidates` are reference rows, `tested` those of them in the GWAS."""
+    """An independent significant SNP, the SNP `index` of `stretch`; `candidates` are reference rows, `tested` those of
+    them in the GWAS."""
 
     unique_id: str
     rsid: str
@@ -36,6 +44,8 @@ class RiskSnp:
     trait: str
     candidates: np.ndarray
     tested: np.ndarray
+    stretch: Stretch
+    index: int
 
 
 @dataclass(frozen=True)
@@ -70,7 +80,7 @@ class RiskLocus:
     @property
     def independent(self) -> list[RiskSnp]:
         """Independent significant SNPs by ascending p."""
-        return sorted((snp for lead in self.leads for snp in lead.independent), key=_order)
+        return _distinct(snp for lead in self.leads for snp in lead.independent)
 
     @property
     def top(self) -> RiskSnp:
@@ -79,7 +89,7 @@ class RiskLocus:
 
 
 def write_all(folder: Path, loci: list[RiskLocus]) -> None:
-    """Write GenomicRiskLoci.txt, leadSNPs.txt, IndSigSNPs.txt and loci.parquet into `folder`."""
+    """Write GenomicRiskLoci.txt, leadSNPs.txt, IndSigSNPs.txt, ld.txt and loci.parquet into `folder`."""
     for name, columns, rows in (
         (LOCI, LOCI_COLUMNS, _locus_rows(loci)),
         (LEADS, LEADS_COLUMNS, _lead_rows(loci)),
@@ -87,7 +97,24 @@ def write_all(folder: Path, loci: list[RiskLocus]) -> None:
     ):
         lines = ["\t".join(map(str, row)) for row in [columns, *rows]]
         (folder / name).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    _write_ld(folder / LD, loci)
     tidy(loci).to_parquet(folder / TIDY, index=False)
+
+
+def pool(leads: Iterable[RiskLead]) -> list[RiskLead]:
+    """Leads of several analyses on one chromosome, in order of position: a SNP that leads in several is one lead with
+    its smallest p, the independent SNPs of all of them, and a block over all of theirs."""
+    same: dict[str, list[RiskLead]] = {}
+    for lead in leads:
+        same.setdefault(lead.snp.unique_id, []).append(lead)
+    pooled = []
+    for name, group in same.items():
+        independent = _distinct(snp for lead in group for snp in lead.independent)
+        first = next(snp for snp in independent if snp.unique_id == name)
+        rest = [snp for snp in independent if snp is not first]
+        start, end = min(lead.start for lead in group), max(lead.end for lead in group)
+        pooled.append(RiskLead([first, *rest], start, end))
+    return sorted(pooled, key=lambda lead: (lead.snp.position, lead.snp.unique_id))
 
 
 def tidy(loci: list[RiskLocus]) -> pd.DataFrame:
@@ -143,6 +170,36 @@ def _count(snps: list[RiskSnp], what: str) -> int:
 
 def _names(snps) -> str:
     return ";".join(snp.rsid for snp in snps)
+
+
+def _distinct(snps: Iterable[RiskSnp]) -> list[RiskSnp]:
+    """By ascending p; one that several analyses found is there once, with its smallest p and all its candidates."""
+    found: dict[str, RiskSnp] = {}
+    for snp in sorted(snps, key=_order):
+        if snp.unique_id in found:
+            first = found[snp.unique_id]
+            candidates, tested = (np.union1d(getattr(first, k), getattr(snp, k)) for k in ("candidates", "tested"))
+            found[snp.unique_id] = replace(first, candidates=candidates, tested=tested)
+        else:
+            found[snp.unique_id] = snp
+    return list(found.values())
+
+
+def _write_ld(path: Path, loci: Sequence[RiskLocus]) -> None:
+    """r2 of the independent significant SNPs with those of the reference, from the floor on, by position."""
+    schema = pa.schema([(LD_COLUMNS[0], pa.large_string()), (LD_COLUMNS[1], pa.large_string()), ("r2", pa.float64())])
+    options = csv.WriteOptions(include_header=False, delimiter="\t", quoting_style="none")
+    with path.open("wb") as file:
+        file.write(("\t".join(LD_COLUMNS) + "\n").encode())
+        with csv.CSVWriter(file, schema, write_options=options) as writer:
+            for locus in loci:
+                for snp in sorted(locus.independent, key=lambda s: (s.position, s.unique_id)):
+                    at, r2 = snp.stretch.linked(snp.index)
+                    others = at != snp.index
+                    names = snp.stretch.id_S[at[others]]
+                    one = pa.repeat(pa.scalar(snp.unique_id, pa.large_string()), len(names))
+                    columns = [one, pa.array(names, pa.large_string()), np.round(r2[others], 6)]
+                    writer.write(pa.table(columns, schema=schema))
 
 
 def _order(snp: RiskSnp) -> tuple:

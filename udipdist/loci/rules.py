@@ -25,6 +25,7 @@ class Rules:
     r2_lead: float
     window_bp: int
     merge_bp: int
+    r2_floor: float = R2_FLOOR
 
 
 @dataclass(frozen=True)
@@ -82,8 +83,8 @@ def independent_snps(snps: Snps, rules: Rules, linkage: LinkageOf, usable: Calla
         start, stop = np.searchsorted(position_S, near).tolist()
         r2 = linkage(i, start, stop)
         r2[i - start] = 1.0
-        candidates = start + np.flatnonzero((r2 >= max(rules.r2, R2_FLOOR)) & may_be_candidate_S[start:stop])
-        mates = start + np.flatnonzero((r2 >= max(rules.r2_lead, R2_FLOOR)) & significant_S[start:stop])
+        candidates = start + np.flatnonzero((r2 >= max(rules.r2, rules.r2_floor)) & may_be_candidate_S[start:stop])
+        mates = start + np.flatnonzero((r2 >= max(rules.r2_lead, rules.r2_floor)) & significant_S[start:stop])
         candidates = np.union1d(candidates, i)
         taken_S[candidates] = True
         found.append(Independent(i, candidates, mates))
