@@ -31,6 +31,7 @@ from hpc.errors import ConfigError, InputError
 from hpc.scaling import LossScale, StageZero
 
 log = logging.getLogger(__name__)
+_BUCKETS, _SMALLEST_BUCKET, _LARGEST_BUCKET = 8, 2**20, 2 * 10**8  # numbers exchanged at once
 _STATE = "state"  # the folder inside a checkpoint that DeepSpeed writes
 
 
@@ -116,7 +117,7 @@ class Engine:
                     model=module,
                     optimizer=optimizer,
                     lr_scheduler=lambda inner: torch.optim.lr_scheduler.LambdaLR(inner, rate),
-                    config=_configuration(options, device),
+                    config=_configuration(options, device, sum(p.numel() for p in module.parameters())),
                     dist_init_required=False,
                 )
         except Exception as error:
@@ -233,13 +234,19 @@ class Engine:
             torch.manual_seed((torch.initial_seed() + 0x9E3779B97F4A7C15 * (self._engine.global_steps + 1)) % 2**63)
 
 
-def _configuration(options: Options, device: str) -> dict[str, Any]:
+def _configuration(options: Options, device: str, weights: int) -> dict[str, Any]:
+    """DeepSpeed's configuration for a module of so many `weights`."""
     batches = options.batches
+    # Each is a buffer that DeepSpeed holds; its own size of 5e8 numbers would outweigh most networks.
+    bucket = min(_LARGEST_BUCKET, max(_SMALLEST_BUCKET, weights // _BUCKETS))
+    zero = {"stage": options.zero, "reduce_bucket_size": bucket, "allgather_bucket_size": bucket}
+    if options.zero == 3:
+        zero |= {"stage3_prefetch_bucket_size": bucket}
     made: dict[str, Any] = {
         "train_batch_size": batches.total,
         "train_micro_batch_size_per_gpu": batches.micro,
         "gradient_accumulation_steps": batches.accumulation,
-        "zero_optimization": {"stage": options.zero, **_offload(options, device)},
+        "zero_optimization": zero | _offload(options, device),
         "gradient_clipping": options.clip,
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,  # offloaded states are stepped by torch: nothing to compile

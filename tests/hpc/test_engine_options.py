@@ -17,8 +17,9 @@ def test_users_keys_are_merged_and_what_they_override_is_named(caplog):
     extra = {"zero_optimization": {"stage": 1, "offload_optimizer": {"device": "cpu"}}, "steps_per_print": 5}
     logging.getLogger("hpc").propagate = True
     with caplog.at_level(logging.WARNING):
-        made = engine._configuration(engine.Options(BATCHES, zero=2, extra=extra), "cpu")
-    assert made["zero_optimization"] == {"stage": 1, "offload_optimizer": {"device": "cpu"}}
+        made = engine._configuration(engine.Options(BATCHES, zero=2, extra=extra), "cpu", 0)
+    asked = {"stage": 1, "offload_optimizer": {"device": "cpu"}}
+    assert made["zero_optimization"] == made["zero_optimization"] | asked
     assert made["steps_per_print"] == 5 and made["train_batch_size"] == 8
     assert "overrides steps_per_print, zero_optimization.stage" in caplog.text
 
@@ -27,7 +28,7 @@ def test_keys_that_only_add_are_no_override(caplog):
     extra = {"zero_optimization": {"offload_optimizer": {"device": "cpu"}}}
     logging.getLogger("hpc").propagate = True
     with caplog.at_level(logging.WARNING):
-        made = engine._configuration(engine.Options(BATCHES, zero=2, extra=extra), "cpu")
+        made = engine._configuration(engine.Options(BATCHES, zero=2, extra=extra), "cpu", 0)
     assert made["zero_optimization"]["stage"] == 2
     assert not caplog.text
 
@@ -44,8 +45,10 @@ def test_keys_that_only_add_are_no_override(caplog):
 )  # fmt: skip
 def test_what_leaves_the_device(zero, offload, expected):
     options = engine.Options(BATCHES, zero=zero, offload=offload, nvme_path=Path("/scratch"))
-    made = engine._configuration(options, "cuda")
-    assert made["zero_optimization"] == {"stage": zero, **expected}
+    made = engine._configuration(options, "cuda", 10**7)
+    made_of = {key: value for key, value in made["zero_optimization"].items() if not key.endswith("bucket_size")}
+    assert made_of == {"stage": zero, **expected}
+    assert made["zero_optimization"]["reduce_bucket_size"] == 1_250_000  # an eighth of the weights
     assert made["zero_force_ds_cpu_optimizer"] is False
 
 
