@@ -10,8 +10,9 @@ import pytest
 from hpc.errors import InputError
 from hpc.stage import read_manifest
 from udipdist.config import PanelConfig
-from udipdist.loci import big40, genome
-from udipdist.loci.panel import chance_shares, panel, preview, read_panel
+from udipdist.loci import big40, genome, panels
+from udipdist.loci.overlap import chance_shares
+from udipdist.loci.panel import panel, preview
 
 SOURCE = Path(__file__).parents[2] / "../shared/data/big40"
 
@@ -23,6 +24,10 @@ def write_loci(folder: Path, rows: list[tuple]) -> Path:
     table.insert(0, "GenomicLocus", range(1, len(table) + 1))
     table.to_csv(folder / "GenomicRiskLoci.txt", sep="\t", index=False)
     return folder
+
+
+def read_panel(name: str) -> pd.DataFrame:
+    return panels.read(name, PanelConfig(loci=Path(), out=Path()), "GRCh37").table
 
 
 def run(tmp_path: Path, loci: list[tuple], known: str, **keys) -> tuple[pd.DataFrame, dict]:
@@ -50,7 +55,8 @@ def test_hits_distances_and_recall_by_hand(tmp_path):
     loci = [(1, 1000, 2000), (1, 2250, 2300), (1, 2251, 2300), (2, 100, 100), ("X", 500, 900), (3, 5, 6)]
     known = "chr\tstart\tend\trsid\n1\t1500\t2150\trs1\n1\t9000\t9100\trs2\nX\t600\t700\trs3\n2\t300\t400\trs4\n"
     hits, summary = run(tmp_path, loci, known, flank_bp=100, rotations=50)
-    assert list(hits) == ["locus", "chr", "start", "end", "hit", "nearest_panel", "distance"]
+    assert list(hits)[:9] == ["locus", "chr", "start", "end", "lead", "hit", "nearest_panel", "distance", "panel"]
+    assert list(hits)[9:] == ["panel_hit", "panel_nearest", "panel_distance"]
     assert list(hits.hit) == [1, 1, 0, 0, 1, 0]
     assert list(hits.distance[:5]) == [0, 100, 101, 200, 0] and np.isnan(hits.distance[5])
     assert list(hits.nearest_panel[:5]) == ["rs1", "rs1", "rs1", "rs4", "rs3"] and hits.nearest_panel.isna()[5]
@@ -77,7 +83,7 @@ def test_chance_is_the_share_of_the_genome_that_is_covered():
     rng = np.random.default_rng(0)
     places = [(c, p, p) for c in range(1, 23) for p in rng.integers(10**6, genome.LENGTHS[c] - 10**6, 30).tolist()]
     loci = [(c, p, p) for c in range(1, 23) for p in rng.integers(10**6, genome.LENGTHS[c] - 10**6, 10).tolist()]
-    shares = chance_shares(intervals(loci), intervals(places), 250_000, 2000, seed=1)
+    shares = chance_shares(intervals(loci), intervals(places), 250_000, 2000, 1, genome.LENGTHS)
     covered = np.zeros(total // 1000 + 1, bool)
     offset = np.cumsum([0, *genome.LENGTHS.values()])
     for chrom, position, _ in places:
@@ -108,7 +114,9 @@ def test_chance_against_rotating_the_panel_one_interval_at_a_time():
                 turned += [(first + k * total, last + k * total) for k in (-1, 0, 1)]
             hit += any(first <= mine[1] and last >= mine[0] for first, last in turned)
         expected.append(hit / len(loci))
-    np.testing.assert_array_equal(chance_shares(intervals(loci), intervals(known), 10**6, 60, seed=3), expected)
+    np.testing.assert_array_equal(
+        chance_shares(intervals(loci), intervals(known), 10**6, 60, 3, genome.LENGTHS), expected
+    )
     assert 0 < np.mean(expected) < 1
 
 
@@ -168,7 +176,7 @@ def test_bad_tables(tmp_path, text, message):
 
 
 def test_missing_inputs(tmp_path):
-    with pytest.raises(InputError, match=r"panel=big41: is no file; give big40, or a table"):
+    with pytest.raises(InputError, match=r"panel=big41: is no file; give big40, a table"):
         read_panel("big41")
     with pytest.raises(InputError, match=r"GenomicRiskLoci\.txt: no such file; give loci="):
         panel(PanelConfig(loci=tmp_path, out=tmp_path / "out"))
