@@ -61,6 +61,7 @@ VERBS = (
     Verb("export", configs.ExportConfig, "udipdist.gwas.export"),
     Verb("loci", configs.LociConfig, "udipdist.loci.clump"),
     Verb("panel", configs.PanelConfig, "udipdist.loci.panel"),
+    Verb("plot", configs.PlotConfig, "udipdist.report.plot"),
     Verb("report", configs.ReportConfig, "udipdist.report.page"),
     Verb("run", configs.RunConfig, "udipdist.pipeline"),
     Verb("demo", configs.DemoConfig, "udipdist.demo"),

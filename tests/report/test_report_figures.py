@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from udipdist.figures import brains
 from udipdist.figures.style import thin
-from udipdist.report.figures.manhattan import Genome, Scan, declutter, manhattan
+from udipdist.report.figures.axis import Genome, declutter
+from udipdist.report.figures.manhattan import Scan, manhattan
 
 
 def test_thinning_keeps_every_point_above_and_one_a_pixel_below():
@@ -72,7 +73,7 @@ def test_labels_stand_apart_in_order_and_inside(places, apart):
 
 def test_chromosomes_stand_in_order_and_unplaced_variants_nowhere():
     code, position = np.array([2, 2, 1, 1, 23, 0]), np.array([100, 900, 50, 400, 10, 77])
-    layout = Genome.of(code, position)
+    layout = Genome.of((code, position))
     assert list(layout.codes) == [1, 2, 23]
     x = layout.place(code, position)
     assert np.isnan(x[5]) and np.argsort(x[:5]).tolist() == [2, 3, 0, 1, 4]
@@ -86,7 +87,7 @@ def test_loci_are_drawn_where_they_are_and_styles_do_not_leak():
     loci = pd.DataFrame(
         {"code": [1], "start": [40], "end": [60], "lead_position": [50], "lead_snp": ["$bad$"], "log10p": [12.0]}
     )
-    scan = Scan(np.array([1, 1, 2]), np.array([10, 50, 30]), np.array([1.0, 12.0, 2.0]), 7.3, loci.assign(hit=1.0))
+    scan = Scan(np.array([1, 1, 2]), np.array([10, 50, 30]), np.array([1.0, 12.0, 2.0]), 7.3, loci.assign(hit=1.0, nearest_panel="rs1", distance=0.0))
     axes = manhattan(scan).axes[0]
     assert [text.get_text() for text in axes.texts] == ["$bad$"]
     leads = [c.get_offsets() for c in axes.collections if len(c.get_offsets()) == 1]

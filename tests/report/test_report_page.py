@@ -23,8 +23,8 @@ from udipdist.report.page import SECTIONS, figures_folder, preview, report
 from udipdist.report.section import Album, Picture
 
 FIGURES = {
-    "scan_figures", "training_curves", "reconstructions", "manhattan", "manhattan_joint", "qq", "heritability",
-    "comparison", "covariates", "recall",
+    "scan_figures", "training_curves", "reconstructions", "manhattan", "manhattan_joint", "heatmap", "region_1",
+    "region_2", "qq", "qq_traits", "heritability", "comparison", "covariates", "recall",
 }  # fmt: skip
 SHEETS = {"contact_sheet_train", "contact_sheet_gwas"}  # drawn by ingest
 VOID = {"meta", "img", "br", "link", "input", "hr"}
@@ -69,9 +69,9 @@ def made(whole_run, tmp_path_factory) -> tuple[str, Page, Path]:
 def draw(monkeypatch, tmp_path):
     """Make the page of a run with its figures drawn but not saved; returns it."""
 
-    def add(album: Album, name: str, figure: Figure, caption: str, alt: str, chart: bool = True) -> Picture:
+    def add(album: Album, name: str, figure: Figure, caption: str, alt: str, chart=True, folded="") -> Picture:
         album.names.append(name)
-        return Picture(name, "data:image/png;base64,", caption, alt, chart)
+        return Picture(name, "data:image/png;base64,", caption, alt, chart, folded=folded)
 
     def make(run: Path) -> Page:
         monkeypatch.setattr(Album, "add", add)
@@ -85,8 +85,8 @@ def test_every_section_is_there_and_says_how_to_read_it(made):
     _, page, out = made
     assert page.open == []
     assert list(page.sections) == [
-        "cohort", "quality", "training", "reconstructions", "manhattan", "loci", "calibration", "comparison",
-        "confounding", "recall", "cost", "provenance",
+        "cohort", "quality", "training", "reconstructions", "manhattan", "loci", "regions", "calibration",
+        "comparison", "confounding", "recall", "cost", "provenance",
     ]  # fmt: skip
     assert len(page.sections) == len(SECTIONS)
     leads = [attrs for tag, attrs in page.tags if tag == "p" and attrs.get("class") == "lead"]
@@ -143,7 +143,7 @@ def test_figures_are_drawn_and_inlined(made):
         assert base64.b64encode(data).decode() in text and Image.open(folder / f"{name}.png").width > 1000
     for name in FIGURES:
         image = np.asarray(Image.open(folder / f"{name}.png").convert("L"), float)
-        assert image.shape[1] == 2000 and image.std() > 5, name
+        assert image.shape[1] == (1440 if name.startswith("region") else 2000) and image.std() > 5, name
         assert (folder / f"{name}.pdf").read_bytes()[:5] == b"%PDF-"
         assert base64.b64encode((folder / f"{name}.png").read_bytes()).decode() in text
 
@@ -152,8 +152,8 @@ def test_figures_are_drawn_and_inlined(made):
     ("gone", "sections"),
     [
         ("train", {"training", "reconstructions"}),
-        ("gwas", {"manhattan", "calibration", "confounding"}),
-        ("loci", {"loci"}),
+        ("gwas", {"manhattan", "regions", "calibration", "confounding"}),
+        ("loci", {"loci", "regions"}),
         ("panel", set()),
         ("comparison.json", {"comparison", "recall"}),
         ("comparison", {"confounding"}),

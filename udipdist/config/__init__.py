@@ -28,7 +28,7 @@ from udipdist.config.imaging import (
     TrainConfig,
     VolumesConfig,
 )
-from udipdist.config.whole import DemoConfig, InspectConfig, LaunchConfig, ReportConfig, RunConfig
+from udipdist.config.whole import DemoConfig, InspectConfig, LaunchConfig, PlotConfig, ReportConfig, RunConfig
 
 __all__ = [
     "BrainConfig",
@@ -51,6 +51,7 @@ __all__ = [
     "NullConfig",
     "OptimConfig",
     "PanelConfig",
+    "PlotConfig",
     "ReportConfig",
     "Resident",
     "RunConfig",

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
 
 from hpc.config import Config
-from udipdist.config.base import NonNegative, Positive, VerbConfig, Volumes
+from udipdist.config.base import NonNegative, Positive, Probability, VerbConfig, Volumes
 
 
 class ReportConfig(VerbConfig):
@@ -17,6 +17,78 @@ class ReportConfig(VerbConfig):
     run: Path = Field(description="folder of the run")
     out: Path = Field(Path("report.html"), description="page to write; figures go to the folder NAME_figures beside it")
     title: str = Field("udipdist", description="heading of the page")
+
+
+class PlotConfig(VerbConfig):
+    """One figure of any summary statistics: Manhattan, Miami, QQ, the region of a locus, loci by traits.
+
+    `udipdist plot kind=manhattan sumstats=gwas loci=loci panel=panel out=manhattan.pdf`
+    """
+
+    kind: Literal["manhattan", "miami", "qq", "regional", "heatmap"] = Field(description="what to draw")
+    sumstats: Path = Field(
+        description="folder that gwas wrote, or a table (.gz or not) of fastGWA, GWAS-SSF, FUMA's input, plink2 --glm "
+        "or regenie"
+    )
+    out: Path = Field(
+        description="file to write: NAME.png, .pdf, .svg, or .html, a page where loci can be pointed at; dots are "
+        "pixels in all of them"
+    )
+    also: tuple[Literal["png", "pdf", "svg", "html"], ...] = Field((), description="other forms, beside it: [pdf, svg]")
+    trait: str | None = Field(
+        None, description="minp, multivariate, or a trait; qq: also all, a small curve each; default minp, of qq all"
+    )
+    loci: Path | None = Field(None, description="folder that loci wrote, or FUMA's: marks and names; heatmap needs it")
+    panel: Path | None = Field(None, description="folder that panel wrote for these loci: hits, nearest genes")
+    p: Probability = Field(5e-8, description="threshold, divided by the traits of minp; that of the loci comes first")
+    below: Path | None = Field(None, description="miami: sumstats drawn downwards; default the same, of below_trait")
+    below_trait: str = Field("minp", description="miami: trait drawn downwards")
+    below_loci: Path | None = Field(None, description="miami: loci of what is drawn downwards")
+    names: tuple[str, str] | None = Field(None, description="miami: words for above and below; default the traits")
+    locus: Positive | None = Field(None, description="regional: number of a locus of `loci`")
+    region: str | None = Field(None, description="regional: chr:start-end, where there is no locus; LD to its best SNP")
+    flank_bp: Positive = Field(500_000, description="regional: what is shown on both sides of the lead SNP")
+    genotypes: Path | None = Field(None, description="regional: prefix of .bed/.bim/.fam for LD colours")
+    genes: str | None = Field(
+        None, description="regional: ensembl, or a GTF, refGene or table with chr, start, end, gene: a track of genes"
+    )
+    gene_types: tuple[str, ...] = Field(
+        ("protein_coding",), description="kinds of genes, where the table knows; [] all"
+    )
+    assembly: Literal["GRCh37", "GRCh38"] = Field("GRCh37", description="build of the positions, held against `genes`")
+    cap: float = Field(20.0, gt=0, description="heatmap: -log10 p that has the darkest colour")
+    width_mm: Annotated[float, Field(ge=40, le=1000)] | None = Field(None, description="width of the figure, as 180")
+    dpi: Annotated[int, Field(ge=30, le=1200)] = Field(300, description="pixels an inch, of PNG and of dots")
+
+    @field_validator("also", "gene_types", "names", mode="before")
+    @classmethod
+    def _one_or_several(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _what_the_kind_needs(self) -> Self:
+        if self.kind == "heatmap" and self.loci is None:
+            raise ValueError("kind=heatmap: needs loci=, the folder that loci wrote")
+        if self.panel is not None and self.loci is None:
+            raise ValueError("panel: needs loci=, the folder of the loci that it was made of")
+        if self.kind == "regional" and (self.region is None) == (self.locus is None or self.loci is None):
+            raise ValueError("kind=regional: needs locus= and loci=, or region=chr:start-end")
+        if self.kind == "miami" and self.below is None and self.below_trait == (self.trait or "minp"):
+            raise ValueError("kind=miami: would draw the same twice; give below= or below_trait=")
+        foreign = {
+            key: kind for key, kind in _KEYS_OF_KINDS.items() if key in self.model_fields_set and kind != self.kind
+        }
+        if foreign:
+            key, kind = next(iter(foreign.items()))
+            raise ValueError(f"{key}: is a key of kind={kind}, not of kind={self.kind}; leave it out")
+        return self
+
+
+_KEYS_OF_KINDS = {
+    **dict.fromkeys(("below", "below_trait", "below_loci", "names"), "miami"),
+    **dict.fromkeys(("locus", "region", "flank_bp", "genotypes", "genes", "gene_types", "assembly"), "regional"),
+    "cap": "heatmap",
+}
 
 
 class LaunchConfig(Config):

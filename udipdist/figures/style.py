@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import wraps
+from typing import Any
 
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 INK, GREY, PALE = "#22262b", "#8a929b", "#e3e6ea"
 BLUE, SKY, ORANGE, VERMILLION, GREEN, PURPLE = "#0072B2", "#56B4E9", "#E69F00", "#D55E00", "#009E73", "#CC79A7"
+SLATE = "#4a5568"
 WIDTH = 10.0  # inches; 2000 pixels on the page
 LOG10P = r"$-\log_{10}\,p$"
 
@@ -42,6 +46,7 @@ STYLE = {
     "lines.linewidth": 1.5,
     "figure.facecolor": "white",
     "pdf.fonttype": 42,
+    "svg.hashsalt": "udipdist",  # the same figure is the same file
     "mathtext.fontset": "dejavusans",
 }
 
@@ -57,9 +62,61 @@ def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
     return inside
 
 
-def new_figure(height: float, width: float = WIDTH) -> Figure:
+@dataclass(frozen=True)
+class Spot:
+    """A place of a figure that says more when it is pointed at: its lines, a point (axes, x, y in data) and a label.
+
+    `link` is the name of another figure of the page that shows more of it.
+    """
+
+    lines: tuple[str, ...]
+    point: tuple[Axes, float, float] | None = None
+    label: Text | None = None
+    link: str = ""
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A spot as it lies on the picture: boxes (left, top, width, height) in shares of its width and height."""
+
+    lines: tuple[str, ...]
+    boxes: tuple[tuple[float, float, float, float], ...]
+    link: str = ""
+
+
+class Chart(Figure):
+    """A figure with spots."""
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.spots: list[Spot] = []
+
+    def marks(self, reach: float = 0.07) -> list[Mark]:
+        """The spots where they were last drawn; those outside are left out. `reach`: half the side of a point, inches.
+
+        Call it after `savefig`, which lays the figure out.
+        """
+        size = np.array(self.get_size_inches()) * self.dpi
+        half = reach * self.dpi
+        marks = []
+        for spot in self.spots:
+            boxes = []
+            if spot.point is not None:
+                axes, *place = spot.point
+                x, y = axes.transData.transform(place)
+                boxes.append((x - half, y - half, x + half, y + half))
+            if spot.label is not None:
+                boxes.append(spot.label.get_window_extent().extents)
+            shares = [np.clip(np.array(box).reshape(2, 2) / size, 0, 1) for box in boxes if np.isfinite(box).all()]
+            kept = [(low[0], 1 - high[1], *(high - low)) for low, high in shares if (high > low).all()]
+            if kept:
+                marks.append(Mark(spot.lines, tuple(tuple(map(float, box)) for box in kept), spot.link))
+        return marks
+
+
+def new_figure(height: float, width: float = WIDTH) -> Chart:
     """An empty figure of the page's width, in inches."""
-    return Figure(figsize=(width, height), layout="constrained")
+    return Chart(figsize=(width, height), layout="constrained")
 
 
 def grid(axes: Axes, axis: str = "y") -> None:
@@ -68,21 +125,30 @@ def grid(axes: Axes, axis: str = "y") -> None:
     axes.set_axisbelow(True)
 
 
-def thin(x: np.ndarray, y: np.ndarray, exact_above: float, most: int = 100_000, pixels=(2000, 800)) -> np.ndarray:
+def thin(
+    x: np.ndarray, y: np.ndarray, exact_above: float, most: int = 100_000, pixels=(1000, 400), top: float | None = None
+) -> np.ndarray:
     """Rows to draw, ascending: every point with y >= `exact_above` (at most about the `most` highest ones), and of the
-    others one a pixel. Time and memory are linear in the number of points; NaN are left out."""
+    others one a pixel. Pixels cut the range of x, and 0..`top` (without: 0..`exact_above`), into as many parts.
+
+    Time and memory are linear in the number of points; NaN are left out.
+    """
     rows = np.flatnonzero(~np.isnan(y))
     if not len(rows):
         return rows
-    exact = y[rows] >= exact_above
-    if exact.sum() > most:
-        exact_above = np.partition(y[rows], len(rows) - most)[len(rows) - most]
-        exact = y[rows] >= exact_above
+    y = y if len(rows) == len(y) else y[rows]
+    exact = y >= exact_above
+    if np.count_nonzero(exact) > most:
+        exact_above = float(np.partition(y, len(y) - most)[len(y) - most])
+        exact = y >= exact_above
     kept, others = rows[exact], rows[~exact]
     if not len(others):
         return kept
-    cell = _pixel(x[others], pixels[0]) * pixels[1] + _pixel(y[others], pixels[1], low=0.0, high=float(exact_above))
-    chosen = np.full(pixels[0] * pixels[1], -1)
+    high = pixels[1] if top is None else max(1, round(pixels[1] * min(exact_above / top, 1.0)))
+    cell = _pixel(x[others], pixels[0])
+    cell *= high
+    cell += _pixel(y[~exact], high, low=0.0, high=float(exact_above))
+    chosen = np.full(pixels[0] * high, -1)
     chosen[cell] = others
     return np.sort(np.concatenate([kept, chosen[chosen >= 0]]))
 
@@ -90,4 +156,5 @@ def thin(x: np.ndarray, y: np.ndarray, exact_above: float, most: int = 100_000, 
 def _pixel(values: np.ndarray, count: int, low: float | None = None, high: float | None = None) -> np.ndarray:
     low = values.min() if low is None else low
     span = (values.max() if high is None else high) - low
-    return np.clip((values - low) * (count / span if span > 0 else 0.0), 0, count - 1).astype(np.int64)
+    cell = (values - low) * (count / span if span > 0 else 0.0)
+    return np.clip(cell, 0, count - 1, out=cell).astype(np.int64)

@@ -15,6 +15,7 @@ from udipdist.gwas.sumstats import Sumstats
 
 CUT = 2.5758293035489004  # |z| at p = 0.01
 BINS = 4096
+POINTS = 200  # of the curve of one trait among many
 MEDIAN_CHI2 = float(stats.chi2.median(1))
 _BYTES_AT_ONCE = 1_000_000_000
 
@@ -30,12 +31,14 @@ class Curve:
 
 @dataclass(frozen=True)
 class Calibration:
-    """Lambda of each trait [P] (NaN where nothing was tested) and the pooled curve; the same of the null variants."""
+    """Lambda of each trait [P] (NaN where nothing was tested) and the pooled curve; the same of the null variants; and
+    the curve of each trait, some hundred points of it."""
 
     lambda_P: np.ndarray
     pooled: Curve
     null_lambda_P: np.ndarray
     null: Curve | None
+    traits: tuple[Curve, ...] = ()
 
 
 def calibrate(sumstats: Sumstats, null_M: np.ndarray | None = None) -> Calibration:
@@ -48,6 +51,7 @@ def calibrate(sumstats: Sumstats, null_M: np.ndarray | None = None) -> Calibrati
     lambda_P, null_lambda_P = np.full(p, np.nan), np.full(p, np.nan)
     pooled = _Pool()
     null = _Pool() if null_M is not None and null_M.any() else None
+    curves = []
     width = max(1, min(sumstats.group["beta"].chunks[1], _BYTES_AT_ONCE // (12 * max(sumstats.n_variants, 1))))
     for first in range(0, p, width):
         columns = slice(first, min(first + width, p))
@@ -59,9 +63,27 @@ def calibrate(sumstats: Sumstats, null_M: np.ndarray | None = None) -> Calibrati
             statistic_M = np.abs(statistic_Mw[:, offset])
             tested_M = np.isfinite(statistic_M)
             lambda_P[trait] = pooled.add(sumstats, trait, statistic_M[tested_M])
+            curves.append(pooled.last())
             if null is not None:
                 null_lambda_P[trait] = null.add(sumstats, trait, statistic_M[tested_M & null_M])
-    return Calibration(lambda_P, pooled.curve(), null_lambda_P, null.curve() if null is not None else None)
+    null_curve = null.curve() if null is not None else None
+    return Calibration(lambda_P, pooled.curve(), null_lambda_P, null_curve, tuple(curves))
+
+
+def lambda_of(log10p: np.ndarray) -> float:
+    """Genomic-control lambda of -log10 p values; NaN where there are none."""
+    log10p = log10p[~np.isnan(log10p)]
+    return float(stats.chi2.isf(10.0 ** -np.median(log10p), 1)) / MEDIAN_CHI2 if len(log10p) else np.nan
+
+
+def few_points(curve: Curve, points: int = POINTS) -> Curve:
+    """The curve at its first fifty points, and at others spread evenly over the expected -log10 p."""
+    wanted = np.linspace(curve.expected.max(initial=0.0), 0.0, points)
+    near = np.searchsorted(-curve.expected, -wanted).clip(0, max(len(curve.expected) - 1, 0))
+    rows = (
+        np.unique(np.concatenate([np.arange(min(50, len(curve.expected))), near])) if len(curve.expected) else near[:0]
+    )
+    return Curve(curve.expected[rows], curve.observed[rows], curve.n)
 
 
 def exact_curve(log10p: np.ndarray) -> Curve:
@@ -91,6 +113,8 @@ class _Pool:
     def add(self, sumstats: Sumstats, trait: int, statistic: np.ndarray) -> float:
         """Count the |statistics| of one trait; returns its lambda, NaN where there are none."""
         if not len(statistic):
+            for values in (self.levels, self.counts, self.tails):
+                values.append(np.empty(0, np.int64 if values is self.counts else np.float64))
             return np.nan
         body = statistic < CUT
         bins = np.minimum((statistic[body] * (BINS / CUT)).astype(np.int32), BINS - 1)
@@ -104,15 +128,22 @@ class _Pool:
         return float(stats.chi2.isf(10.0 ** -sumstats.log10p_from(middle, np.ones(2), trait), 1).mean() / MEDIAN_CHI2)
 
     def curve(self) -> Curve:
-        """The curve: a point for each test of the tail and for each bin, at the rank of the smallest test in it."""
-        if not self.tails:
-            return Curve(np.empty(0), np.empty(0), 0)
-        level = np.concatenate([*self.tails, *self.levels])
-        count = np.concatenate([*(np.ones(len(tail), np.int64) for tail in self.tails), *self.counts])
-        order = np.argsort(-level, kind="stable")
-        rank = np.cumsum(count[order])
-        n = int(count.sum())
-        return Curve(_expected(rank, n), level[order], n)
+        """The curve of all: a point for each test of the tail and for each bin, at the rank of the smallest test in
+        it."""
+        return _curve(self.levels, self.counts, self.tails)
+
+    def last(self) -> Curve:
+        """Some points of the curve of the trait added last."""
+        return few_points(_curve(self.levels[-1:], self.counts[-1:], self.tails[-1:]))
+
+
+def _curve(levels: list[np.ndarray], counts: list[np.ndarray], tails: list[np.ndarray]) -> Curve:
+    level = np.concatenate([np.empty(0), *tails, *levels])
+    count = np.concatenate([np.empty(0, np.int64), *(np.ones(len(tail), np.int64) for tail in tails), *counts])
+    order = np.argsort(-level, kind="stable")
+    rank = np.cumsum(count[order])
+    n = int(count.sum())
+    return Curve(_expected(rank, n) if n else np.empty(0), level[order], n)
 
 
 def _expected(rank: np.ndarray, n: int) -> np.ndarray:

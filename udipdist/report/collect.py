@@ -6,6 +6,7 @@ InputError that names the file and the verb that makes it again.
 
 from __future__ import annotations
 
+import decimal
 import json
 import zipfile
 from dataclasses import dataclass
@@ -20,7 +21,8 @@ from hpc import store
 from hpc.errors import InputError, some
 from hpc.stage import manifest_path, read_manifest
 from udipdist.gwas.sumstats import Sumstats
-from udipdist.loci import genome
+from udipdist.loci import fuma, genome
+from udipdist.loci.statistics import StoreStatistics
 from udipdist.volumes import quality
 from udipdist.volumes.store import VolumeStore
 
@@ -105,17 +107,16 @@ class RunFolder:
         return Sumstats.open(self.stages["gwas"].path)
 
     @cached_property
-    def places(self) -> tuple[np.ndarray, np.ndarray]:
-        """Of each tested variant the code of its chromosome and its position, [M]."""
-        return _places(self.sumstats)
+    def statistics(self) -> StoreStatistics:
+        """The summary statistics with the place of each variant."""
+        return StoreStatistics(self.sumstats)
 
-    def bare(self) -> tuple[Sumstats, tuple[np.ndarray, np.ndarray], pd.DataFrame] | None:
-        """Summary statistics, places and loci of the same phenotypes without covariates, where the demo made them."""
+    def bare(self) -> tuple[StoreStatistics, pd.DataFrame] | None:
+        """Summary statistics and loci of the same phenotypes without covariates, where the demo made them."""
         folder = self.path / BARE
         if read_manifest(folder / "gwas") is None or read_manifest(folder / "loci") is None:
             return None
-        sumstats = Sumstats.open(folder / "gwas")
-        return sumstats, _places(sumstats), _read_loci(folder / "loci")
+        return StoreStatistics(Sumstats.open(folder / "gwas")), read_loci(folder / "loci")
 
     def volumes(self, name: str) -> dict[str, VolumeStore]:
         """The modalities of the store of `ingest train` or `ingest gwas`; '' is the name of an only one.
@@ -187,13 +188,12 @@ class RunFolder:
 
     def loci(self, name: str = "loci") -> pd.DataFrame:
         """loci.parquet, a row a locus, with `code` the number of the chromosome."""
-        return _read_loci(self.stages[name].path)
+        return read_loci(self.stages[name].path)
 
     def panel(self) -> tuple[pd.DataFrame, dict[str, Any]]:
         """hits.tsv (a row a locus) and panel.json."""
         folder = self.stages["panel"].path
-        hits = _read_tsv(folder / "hits.tsv", _HITS, "panel", numbers=("locus", "hit", "distance"))
-        return hits, _read_json(folder / "panel.json", "panel")
+        return read_hits(folder), _read_json(folder / "panel.json", "panel")
 
     @cached_property
     def comparison(self) -> dict[str, Any] | None:
@@ -235,21 +235,49 @@ def _stage(name: str, verb: str, path: Path) -> StageOutput:
     return StageOutput(name, verb, path, manifest)
 
 
-def _places(sumstats: Sumstats) -> tuple[np.ndarray, np.ndarray]:
-    """Shard by shard, so that the names of millions of variants are never in memory."""
-    chrom = sumstats.group["chrom"]
-    codes = [genome.codes(chrom[start:stop]).astype(np.int16) for start, stop in sumstats.blocks()]
-    return np.concatenate([np.empty(0, np.int16), *codes]), sumstats.group["position"][:].astype(np.int64)
-
-
-def _read_loci(folder: Path) -> pd.DataFrame:
-    path = folder / "loci.parquet"
+def read_loci(folder: Path) -> pd.DataFrame:
+    """A row a locus with what `naming` knows, of a folder of `loci` or of FUMA itself. Raises InputError."""
+    path = folder / fuma.TIDY
+    if not path.exists() and (folder / fuma.LOCI).exists():
+        return _read_fuma(folder / fuma.LOCI)
     try:
         table = pd.read_parquet(path)
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be read ({error}); run loci again with overwrite=true") from None
     _require(table, _LOCI, path, "loci")
     return table.assign(code=genome.codes(table["chrom"]))
+
+
+def _read_fuma(path: Path) -> pd.DataFrame:
+    numbers = ("GenomicLocus", "pos", "start", "end")
+    table = _read_tsv(path, (*numbers, "rsID", "chr", "p"), "loci", numbers)
+    names = {"GenomicLocus": "locus", "rsID": "lead_snp", "chr": "chrom", "pos": "lead_position"}
+    table = table.rename(columns=names)
+    try:  # p may lie below the smallest float64
+        log10p = [-float(decimal.Decimal(p).log10()) for p in table["p"]]
+    except decimal.InvalidOperation:
+        raise InputError(f"{path}: holds a p that is no number; give the file as FUMA wrote it") from None
+    whole = dict.fromkeys(("locus", "lead_position", "start", "end"), np.int64)
+    return table.astype(whole).assign(log10p=log10p, trait="", code=genome.codes(table["chrom"]))
+
+
+def read_hits(folder: Path) -> pd.DataFrame:
+    """hits.tsv of a folder of `panel`: locus, hit, nearest_panel, distance, and the nearest gene where it is there.
+
+    Raises InputError.
+    """
+    table = _read_tsv(folder / "hits.tsv", _HITS, "panel", numbers=("locus", "hit", "distance"))
+    kept = [name for name in (*_HITS, "nearest_gene", "gene_distance") if name in table]
+    return table[kept].assign(
+        **{name: pd.to_numeric(table[name], errors="coerce") for name in kept if name == "gene_distance"}
+    )
+
+
+def with_hits(loci: pd.DataFrame, hits: pd.DataFrame) -> pd.DataFrame:
+    """Loci with what `read_hits` knows of them."""
+    blank = {"hit": 0, "nearest_panel": "", "nearest_gene": ""}
+    columns = [name for name in hits if name == "locus" or name not in loci]
+    return loci.merge(hits[columns], on="locus", how="left").fillna({k: v for k, v in blank.items() if k in hits})
 
 
 def _read_tsv(path: Path, columns: tuple[str, ...], verb: str, numbers: tuple[str, ...] = ()) -> pd.DataFrame:

@@ -6,8 +6,10 @@ import numpy as np
 import pandas as pd
 
 from udipdist.loci import genome
-from udipdist.report.calibration import calibrate, exact_curve
-from udipdist.report.collect import RunFolder
+from udipdist.report import naming, regions
+from udipdist.report.analysis import Analysis
+from udipdist.report.calibration import POINTS, Calibration, calibrate, exact_curve
+from udipdist.report.collect import RunFolder, with_hits
 from udipdist.report.figures import bars, qq
 from udipdist.report.figures.manhattan import BREAK, LABELS, Scan, manhattan
 from udipdist.report.section import Album, Section, Table, Tile, count, fixed, number, plural
@@ -26,7 +28,7 @@ def calibration(run: RunFolder, album: Album) -> Section:
         section.missing = run.stages["gwas"].why_absent
         return section
     null = run.null_chromosomes()
-    result = calibrate(run.sumstats, np.isin(run.places[0], null) if null else None)
+    result = calibrate(run.sumstats, np.isin(run.statistics.chrom_M, null) if null else None)
     curves = {
         "all traits": result.pooled,
         "joint test": exact_curve(run.sumstats.log10p("multivariate")),
@@ -49,8 +51,25 @@ def calibration(run: RunFolder, album: Album) -> Section:
         f"independent; linkage and correlated traits make it wider. Right: {LAMBDA} of each trait. {THINNED}"
     )
     section.add(album.add("qq", qq.qq(curves, result), caption, "QQ curves and lambda of each trait"))
+    _of_each_trait(section, run, album, result)
     _null_models(section, run, album, result.lambda_P)
     return section
+
+
+def _of_each_trait(section: Section, run: RunFolder, album: Album, result: Calibration) -> None:
+    tested = int((~np.isnan(result.lambda_P)).sum())
+    if not tested:
+        return
+    shown = min(tested, qq.MOST_TRAITS)
+    caption = (
+        f"The same of each trait, with its {LAMBDA}; orange where that lies beyond 0.9 to 1.1. Each curve is drawn "
+        f"from its {POINTS} to {POINTS + 50} points, the highest among them, and cut off at -log10 p = {qq.FOOT:g}."
+    )
+    if shown < tested:
+        caption += f" Of {tested} traits the {shown} whose {LAMBDA} is farthest from 1."
+    figure = qq.qq_traits(run.sumstats.traits, result.traits, result.lambda_P)
+    folded = f"QQ curves of {plural(shown, 'trait')}, one by one"
+    section.add(album.add("qq_traits", figure, caption, "QQ curve of each trait", folded=folded))
 
 
 def _null_models(section: Section, run: RunFolder, album: Album, lambda_P: np.ndarray) -> None:
@@ -98,7 +117,9 @@ def manhattans(run: RunFolder, album: Album) -> Section:
         if not np.isfinite(scan.log10p_M).any():
             section.add(f"There is no p-value of {words} (traits with different people have no joint test).")
             continue
-        caption = f"Manhattan plot of {words}.{notes} {THINNED}"
+        caption = f"Manhattan plot of {words}.{notes} Point at a locus, or tap it, to see what it is. {THINNED}"
+        if scan.has_loci and scan.trait_of is not None:
+            caption += " Variants in a locus have the colour of the trait whose p it is."
         if np.nanmax(scan.log10p_M) > 2 * BREAK:
             caption += f" Above {BREAK:g} the axis is logarithmic."
         if scan.loci is None:
@@ -115,11 +136,15 @@ def manhattans(run: RunFolder, album: Album) -> Section:
 def scan_of(run: RunFolder, trait: str, stage: str) -> Scan:
     """What a Manhattan plot of `trait` shows; loci and threshold from `stage` where it is done."""
     loci = threshold = None
+    links: dict[int, str] = {}
     if run.done(stage):
         loci, threshold = run.loci(stage), run.stages[stage].facts.get("threshold_log10p")
-        if stage == "loci" and run.done("panel"):
-            loci = _with_hits(run, loci)[0]
-    return Scan(*run.places, run.sumstats.log10p(trait), threshold, loci, run.planted())
+        if stage == "loci":
+            links = {int(row.locus): regions.region_name(row) for row in regions.strongest(loci).itertuples()}
+            if run.done("panel"):
+                loci = with_hits(loci, run.panel()[0])
+    analysis = Analysis(run.statistics, trait, run.sumstats.log10p(trait))
+    return analysis.scan(threshold, loci, planted=run.planted(), links=links)
 
 
 def loci(run: RunFolder, album: Album) -> Section:
@@ -130,7 +155,8 @@ def loci(run: RunFolder, album: Album) -> Section:
         return section
     table, hits = run.loci("loci"), None
     if run.done("panel"):
-        table, hits = _with_hits(run, table)
+        rows, hits = run.panel()
+        table = with_hits(table, rows)
     threshold = run.stages["loci"].facts.get("threshold_log10p")
     section.lead = (
         "Significant variants in linkage are one finding: a locus spans all of them and is named after its strongest "
@@ -161,24 +187,11 @@ def _locus_table(table: pd.DataFrame, panel: bool) -> tuple[tuple[str, ...], lis
         (
             str(row.locus), str(row.chrom), count(int(row.start)), count(int(row.end)),
             fixed((row.end - row.start) / 1000, 0), str(row.lead_snp), fixed(row.log10p, 2), str(row.trait),
-            count(int(row.n_snps)), count(int(row.n_lead)), *((_near(row),) if panel else ()),
+            count(int(row.n_snps)), count(int(row.n_lead)), *((naming.near(row),) if panel else ()),
         )
         for row in table.itertuples()
     ]  # fmt: skip
     return (*columns, "known locus (panel)") if panel else columns, rows
-
-
-def _near(row) -> str:
-    if row.hit:
-        return f"hit: {row.nearest_panel}" + (f", {row.distance / 1000:,.0f} kb" if row.distance > 0 else "")
-    return f"{row.distance / 1e6:,.1f} Mb to {row.nearest_panel}" if row.nearest_panel else "none on the chromosome"
-
-
-def _with_hits(run: RunFolder, table: pd.DataFrame) -> tuple[pd.DataFrame, dict]:
-    """Loci with the columns hit, nearest_panel and distance; and panel.json."""
-    hits, summary = run.panel()
-    columns = ["locus", "hit", "nearest_panel", "distance"]
-    return table.merge(hits[columns], on="locus", how="left").fillna({"hit": 0, "nearest_panel": ""}), summary
 
 
 def _panel(section: Section, summary: dict) -> None:

@@ -14,7 +14,7 @@ from hpc.files import publish, publish_text, refuse_existing
 from hpc.progress import Progress
 from hpc.stage import stage
 from udipdist.config import ReportConfig
-from udipdist.report import cost, genetics, imaging, scans, truth
+from udipdist.report import cost, genetics, imaging, regions, scans, truth
 from udipdist.report.collect import RunFolder
 from udipdist.report.section import Album, Bar, Picture, Section, Table
 
@@ -27,6 +27,7 @@ SECTIONS = (
     imaging.reconstruction,
     genetics.manhattans,
     genetics.loci,
+    regions.regions,
     genetics.calibration,
     truth.comparison,
     truth.confounding,

@@ -5,27 +5,32 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import matplotlib
 from matplotlib.figure import Figure
 
-from udipdist.figures.style import STYLE
+from udipdist.figures.style import STYLE, Chart, Mark
 
 DOTS_PER_INCH = 200
+PIXELS_OF_AN_INCH = 76  # of a screen, where words of 9 points can still be read
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure on the page. `chart`: drawn on white, so that a dark page may invert it."""
+    """A figure on the page. `chart`: drawn on white, so that a dark page may invert it. `marks` tell more where they
+    are pointed at. On a narrow page it is not made narrower than `least` pixels, but scrolls."""
 
     name: str
     source: str  # data: URI
     caption: str
     alt: str
     chart: bool
+    marks: tuple[Mark, ...] = ()
+    least: int = 0
+    folded: str = ""  # where given, the figure is hidden behind this line
 
 
 @dataclass(frozen=True)
@@ -77,15 +82,12 @@ class Album:
         self.folder = folder
         self.names: list[str] = []
 
-    def add(self, name: str, figure: Figure, caption: str, alt: str, chart: bool = True) -> Picture:
+    def add(self, name: str, figure: Figure, caption: str, alt: str, chart: bool = True, folded: str = "") -> Picture:
         """Save `figure` as NAME.png and NAME.pdf (points as pixels, words and lines as vectors)."""
-        buffer = io.BytesIO()
-        with matplotlib.rc_context(STYLE):
-            figure.savefig(buffer, format="png", dpi=DOTS_PER_INCH, metadata={"Software": None})
-            figure.savefig(
-                self.folder / f"{name}.pdf", dpi=300, metadata={"CreationDate": None, "Creator": None, "Producer": None}
-            )
-        return self.add_png(name, buffer.getvalue(), caption, alt, chart)
+        data, marks = png(figure)
+        save(figure, self.folder / f"{name}.pdf")
+        picture = self.add_png(name, data, caption, alt, chart)
+        return replace(picture, marks=marks, least=int(PIXELS_OF_AN_INCH * figure.get_figwidth()), folded=folded)
 
     def add_png(self, name: str, data: bytes, caption: str, alt: str, chart: bool = False) -> Picture:
         """Keep a picture that is drawn already, the bytes of a PNG file."""
@@ -93,6 +95,21 @@ class Album:
         self.names.append(name)
         source = "data:image/png;base64," + base64.b64encode(data).decode("ascii")
         return Picture(name, source, caption, alt, chart)
+
+
+def png(figure: Figure, dpi: int = DOTS_PER_INCH) -> tuple[bytes, tuple[Mark, ...]]:
+    """The figure as the bytes of a PNG file, and where on it its spots lie."""
+    buffer = io.BytesIO()
+    with matplotlib.rc_context(STYLE):
+        figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
+    return buffer.getvalue(), tuple(figure.marks()) if isinstance(figure, Chart) else ()
+
+
+def save(figure: Figure, path: Path, dpi: int = 300, form: str = ".pdf") -> None:
+    """Write a .pdf or .svg, without the time: the same figure is the same file. Points become pixels."""
+    absent = {".pdf": ("CreationDate", "Creator", "Producer"), ".svg": ("Date", "Creator")}[form]
+    with matplotlib.rc_context(STYLE):
+        figure.savefig(path, format=form[1:], dpi=dpi, metadata=dict.fromkeys(absent))
 
 
 def count(value: Any) -> str:

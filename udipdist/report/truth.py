@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from udipdist.report.analysis import Analysis
 from udipdist.report.collect import RunFolder
 from udipdist.report.figures import bars
-from udipdist.report.figures.manhattan import Scan, miami
+from udipdist.report.figures.manhattan import miami
 from udipdist.report.genetics import scan_of
 from udipdist.report.section import Album, Section, Table, Tile, fixed, number
 
@@ -64,9 +65,9 @@ def confounding(run: RunFolder, album: Album) -> Section:
     if bare is None:
         section.missing = "The same association without covariates has not been run; `udipdist demo` runs it."
         return section
-    sumstats, places, loci = bare
+    statistics, loci = bare
     above = scan_of(run, "minp", "loci")
-    below = Scan(*places, sumstats.log10p("minp"), above.threshold, loci)
+    below = Analysis.of(statistics, "minp").scan(above.threshold, loci)
     section.lead = (
         "The same phenotypes, people and variants, upwards with the covariates and downwards without them. Where "
         "ancestry, site or head position move both the picture and the allele frequencies, leaving them out makes "

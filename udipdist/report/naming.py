@@ -1,0 +1,51 @@
+"""A locus in words: its name on figures, and what is told of it where it is pointed at.
+
+A locus is a row of a table with lead_snp, lead_position, code, log10p and, where they are known, trait, nearest_gene,
+gene_distance, hit (1: in the panel), nearest_panel and distance (base pairs to it).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from udipdist.gwas.sumstats import p_text
+from udipdist.loci import genome
+
+LONGEST = 18  # letters of a name on a figure
+
+
+def short(name: str, longest: int = LONGEST) -> str:
+    """A name that fits on a figure."""
+    return name if len(name) <= longest else name[: longest - 3] + "..."
+
+
+def title(row: Any) -> str:
+    """The nearest gene where it is known, otherwise the lead SNP."""
+    return str(getattr(row, "nearest_gene", "") or row.lead_snp)
+
+
+def distance(base_pairs: float) -> str:
+    """'12 kb', '1.2 Mb'."""
+    return f"{base_pairs / 1e6:,.1f} Mb" if base_pairs >= 1e6 else f"{base_pairs / 1000:,.0f} kb"
+
+
+def near(row: Any) -> str:
+    """How a locus stands to the panel."""
+    if row.hit:
+        return f"hit: {row.nearest_panel}" + (f", {distance(row.distance)}" if row.distance > 0 else "")
+    return f"{distance(row.distance)} to {row.nearest_panel}" if row.nearest_panel else "none on the chromosome"
+
+
+def lines(row: Any) -> tuple[str, ...]:
+    """Name, place, p, trait, panel and nearest gene, a line each as far as they are known."""
+    told = [title(row), f"{row.lead_snp}, chr{genome.label(row.code)}:{int(row.lead_position):,}"]
+    told.append(f"p = {p_text([row.log10p])[0]}")
+    if getattr(row, "trait", ""):
+        told.append(f"trait {row.trait}")
+    if hasattr(row, "hit"):
+        told.append(f"panel: {near(row)}")
+    if getattr(row, "nearest_gene", ""):
+        away = getattr(row, "gene_distance", None)
+        far = "" if away is None or away != away else " (inside)" if away == 0 else f" ({distance(abs(away))})"
+        told.append(f"nearest gene {row.nearest_gene}{far}")
+    return tuple(told)
