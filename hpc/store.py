@@ -196,7 +196,7 @@ class RowReader:
 
     def __init__(self, path: str | Path):
         self.layout = Layout(path)
-        self._indices: dict[int, np.ndarray | None] = {}
+        self._indices: dict[int, np.ndarray] = {}
 
     def __len__(self) -> int:
         return self.layout.shape[0]
@@ -217,7 +217,7 @@ class RowReader:
             raise ValueError(f"out must be {order}-contiguous, {layout.row_shape} of {layout.dtype}")
         shard, place = divmod(i, layout.rows_per_shard)
         index = self._index(shard)
-        if index is None or int(index[place, 0]) == _EMPTY:
+        if int(index[place, 0]) == _EMPTY:
             out[...] = layout.fill_value
             return out
         offset, length = (int(v) for v in index[place])
@@ -242,14 +242,16 @@ class RowReader:
         seen = hashlib.sha256(repr((layout.shape, str(layout.dtype), layout.rows_per_shard)).encode())
         for shard in range(layout.n_shards):
             index = self._index(shard)
-            seen.update(b"nothing" if index is None else index.tobytes())
+            seen.update(index.tobytes())
         return seen.hexdigest()
 
-    def _index(self, shard: int) -> np.ndarray | None:
-        """Offset and length of each row of a shard, kept after the first look; None where nothing is stored."""
+    def _index(self, shard: int) -> np.ndarray:
+        """Offset and length of each row of a shard, kept after the first look. `write_shard` leaves none out."""
         if shard not in self._indices:
             path = self.layout.shard_path(shard)
-            self._indices[shard] = _read_index(path, self.layout.rows_per_shard) if path.exists() else None
+            if not path.exists():
+                raise InputError(f"{path}: is gone; copy the store again, or make it again")
+            self._indices[shard] = _read_index(path, self.layout.rows_per_shard)
         return self._indices[shard]
 
 

@@ -176,7 +176,7 @@ DAMAGES = [  # name, what is done to it, what is said
     ("nifti", lambda p: _cut(p / "nifti" / "files.tsv", 70), "files.tsv is damaged"),
     ("nifti", lambda p: (p / "nifti" / "files.tsv").write_text("FID\tIID\tfile\n"), "it lists 0 files of 5"),
     ("store.zarr", lambda p: (p / "store.failures.tsv").unlink(), "store.failures.tsv is missing"),
-    ("store.zarr", lambda p: shutil.rmtree(p / "store.zarr/thumbnail/c/1"), "thumbnail/c/1/0/0/0, which is gone"),
+    ("store.zarr", lambda p: shutil.rmtree(p / "store.zarr/thumbnail/c/1"), "thumbnail/c/1/0/0/0: is gone"),
     ("store.zarr", lambda p: _cut(p / "store.zarr" / "zarr.json"), "damaged: "),
     ("ome", lambda p: (p / "ome" / "s1.ome.zarr" / "zarr.json").unlink(), "s1.ome.zarr has"),
     ("latents.parquet", lambda p: _cut(p / "latents.parquet"), "cannot be read as Parquet"),

@@ -94,15 +94,17 @@ def test_bytes_do_not_depend_on_threads(tmp_path):
     assert len(seen) == 1
 
 
-def test_rows_left_out_and_shards_not_written_are_zeros(tmp_path):
+def test_rows_left_out_are_zeros_and_a_shard_that_is_gone_is_an_error(tmp_path):
     rows = random_rows((5, 3, 2), "int16", 1)
     layout = store.Layout(store.create_rows(tmp_path, "a", rows.shape, rows.dtype, "sxy", 2))
     store.write_shard(layout, 0, [None, rows[1]])
     store.write_shard(layout, 1, [None, None])
     expected = np.where(np.arange(5)[:, None, None] == 1, rows, 0)
     reader = store.RowReader(layout.path)
-    np.testing.assert_array_equal([reader.row(i) for i in range(5)], expected)
+    np.testing.assert_array_equal([reader.row(i) for i in range(4)], expected[:4])
     np.testing.assert_array_equal(zarr.open_array(layout.path, mode="r")[...], expected)
+    with pytest.raises(InputError, match="c/2/0/0: is gone; copy the store again"):
+        reader.row(4)
 
 
 @pytest.mark.parametrize("count", [0, 1, 3])

@@ -12,7 +12,7 @@ import zarr
 from hpc.errors import InputError, some
 from hpc.files import size_of
 from hpc.progress import Progress
-from hpc.store import Layout, RowReader
+from hpc.store import RowReader
 from udipdist.gwas.sumstats import Sumstats
 from udipdist.inspection import records
 from udipdist.inspection.finding import COMPLETE, DAMAGED, READABLE, UNFINISHED, Finding
@@ -193,19 +193,12 @@ def _bad_rows(volumes: VolumeStore, contents: bool) -> list[str]:
             except InputError as error:
                 problems.append(str(error))
             else:
-                if not there:  # an empty image is never valid: what Zarr does not find, it takes for zeros
-                    problems.append(f"subject {volumes.subjects[row]} is not in {_lost(volumes.path, row, layout)}")
+                if not there:  # an empty image is never valid
+                    problems.append(f"subject {volumes.subjects[row]} has no voxels in its shard, though it is valid")
                 elif contents and not _as_recorded(raw, volumes, row):
                     problems.append(f"subject {volumes.subjects[row]} has other voxels than were ingested")
             progress.advance()
     return problems
-
-
-def _lost(path: Path, row: int, layout: Layout) -> str:
-    """Where a row should be, and whether the file is there."""
-    shards = [Layout(path / name).shard_path(row // layout.rows_per_shard) for name in _BY_ROWS]
-    gone = [f"{shard}, which is gone" for shard in shards if not shard.exists()]
-    return gone[0] if gone else f"its shards ({some(shards)})"
 
 
 def _as_recorded(raw: np.ndarray, volumes: VolumeStore, row: int) -> bool:
