@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from hpc.errors import ConfigError, InputError
 from hpc.stage import stage
 from udipdist.config import LociConfig, PanelConfig
+from udipdist.gwas.sumstats import create
 from udipdist.loci import big40, builds, catalog, genes, genome, intervals, overlap
 from udipdist.loci.panel import panel, preview
 
@@ -194,6 +195,22 @@ def test_catalog_placed_by_rsid(tmp_path, catalog_file):
         run(tmp_path, rows, panel=[str(catalog_file)], variants=tmp_path / "g")
     with pytest.raises(InputError, match=r"no .*nothing\.bim; give the prefix"):
         run(tmp_path, rows, panel=[str(catalog_file)], variants=tmp_path / "nothing")
+
+
+def test_catalog_placed_by_a_folder_of_gwas(tmp_path, catalog_file):
+    variants = pd.DataFrame(
+        {
+            "chrom": ["1", "4", "4"],
+            "position": [8, 103188709, 5],
+            "snp": ["rs99", "rs13107325", "."],
+            "a1": "A",
+            "a2": "C",
+        }
+    )
+    create(tmp_path / "gwas" / "sumstats.zarr", variants, ["t"], 2, {"df": None})
+    rows = [(4, 103188000, 103189000, "rs13107325", 103188709)]
+    hits, summary = run(tmp_path, rows, panel=[str(catalog_file)], variants=tmp_path / "gwas" / "sumstats.zarr")
+    assert list(hits.nearest_panel) == ["rs13107325"] and (summary["n_panel"], summary["n_hits"]) == (1, 1)
 
 
 def chain_file(path: Path, turned: bool = False) -> Path:
