@@ -70,7 +70,8 @@ def against_inflating(few: Path, many: Path, folder: Path, most: int, deadline: 
     difference between the folders; both should hold more volumes than a contact sheet shows.
     The stores stay, in `folder`: few.zarr and many.zarr.
     """
-    names, packed = {}, [path.read_bytes() for path in sorted(many.iterdir())[:INFLATED]]
+    paths = sorted(many.iterdir())
+    names, packed = {}, [path.read_bytes() for path in paths[:INFLATED]]
     size = len(zlib.decompress(packed[0], GZIP))
     works: dict[str, Callable[[], object]] = {}
     for scans in (few, many):
@@ -78,7 +79,7 @@ def against_inflating(few: Path, many: Path, folder: Path, most: int, deadline: 
         works[scans.name] = functools.partial(ingest, config(scans, folder / f"{scans.name}.zarr"))
     for name, inflate in inflaters().items():
         works[name] = functools.partial(_each, inflate, packed, size)
-    _ = [work() for name, work in works.items() if name != many.name]  # compiles, and fills the page cache
+    ingest(config(link(paths, folder / "warm", 1), folder / "warm.zarr"))  # compiles
     costs: dict[str, list[Cost]] = {name: [] for name in works}
     while len(costs[few.name]) < most:
         started = since_start()

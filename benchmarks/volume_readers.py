@@ -32,7 +32,7 @@ LOADER = "ours in 2 spawned workers of a DataLoader"
 FEED = "ours, data.resident=none: a thread reads ahead"
 RESIDENT = "ours, data.resident=host: from memory"
 BATCH = 4  # of one GPU in the paper
-SLOW = 8  # volumes of an epoch of those that take a tenth of a second each
+SLOW = 4  # volumes of an epoch of those that take a tenth of a second each
 WORKERS = 2
 Batches = list[np.ndarray]
 
