@@ -22,7 +22,7 @@ from udipdist.loci.statistics import ALL, LAMBDA_COLUMNS, MINP, lambda_of_log10p
 
 log = logging.getLogger(__name__)
 
-NULLS = ["", "NA", "NaN", "nan", "na", "N/A", "#N/A", ".", "-", "NULL", "null", "None"]
+NULLS = ["", "NA", "NaN", "nan", "na", "N/A", "#N/A", "#NA", ".", "-", "NULL", "null", "None"]
 ADDITIVE = "ADD"
 LAST_POSITION = 2**31 - 1
 _BLOCK_BYTES = 1 << 24
