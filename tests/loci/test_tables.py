@@ -24,10 +24,10 @@ FASTGWA = """CHR\tSNP\tPOS\tA1\tA2\tN\tAF1\tBETA\tSE\tP
 6\trs2\t29700000\tT\tC\t100\t0.2\t0.1\t0.01\t3.5e-400
 23\trs3\t5\tA\tT\t100\t0.2\t0.1\t0.01\tNA
 """
-SSF = """chromosome\tbase_pair_location\teffect_allele\tother_allele\tbeta\tstandard_error\teffect_allele_frequency\tneg_log_10_p_value\tvariant_id\trsid
-1\t100\tA\tG\t0.1\t0.01\t0.2\t9\t1_100_A_G\trs1
-6\t29700000\tT\tC\t0.1\t0.01\t0.2\t399.45593195564972\t6_29700000_C_T\trs2
-23\t5\tA\tT\t0.1\t0.01\t0.2\t#NA\tx\trs3
+SSF = """chromosome\tbase_pair_location\teffect_allele\tother_allele\tbeta\tstandard_error\tneg_log_10_p_value\tvariant_id\trsid
+1\t100\tA\tG\t0.1\t0.01\t9\t1_100_A_G\trs1
+6\t29700000\tT\tC\t0.1\t0.01\t399.45593195564972\t6_29700000_C_T\trs2
+23\t5\tA\tT\t0.1\t0.01\t#NA\tx\trs3
 """
 FUMA = """snp chr bp a2 a1 pvalue
 rs1 1 100 G A 1e-9
@@ -123,8 +123,9 @@ def test_blocks_do_not_show(tmp_path, monkeypatch):
     m = 4000
     table = pd.DataFrame(
         {
-            "chr": rng.choice(["1", "chr2", "X"], m), "pos": rng.integers(1, 10**8, m), "id": [f"v{i}" for i in range(m)],
-            "a1": rng.choice(["A", "ACGT"], m), "a2": "G", "p": 10.0 ** -rng.uniform(0, 20, m),
+            "chr": rng.choice(["1", "chr2", "X"], m), "pos": rng.integers(1, 10**8, m),
+            "id": [f"v{i}" for i in range(m)], "a1": rng.choice(["A", "ACGT"], m), "a2": "G",
+            "p": 10.0 ** -rng.uniform(0, 20, m),
         }
     )  # fmt: skip
     path = tmp_path / "x.csv"

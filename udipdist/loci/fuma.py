@@ -95,6 +95,9 @@ def write_all(folder: Path, loci: list[RiskLocus]) -> None:
         (LEADS, LEADS_COLUMNS, _lead_rows(loci)),
         (INDEPENDENT, INDEPENDENT_COLUMNS, _independent_rows(loci)),
     ):
+        at = columns.index("p")
+        texts = p_text([row[at] for row in rows])
+        rows = [(*row[:at], text, *row[at + 1 :]) for row, text in zip(rows, texts, strict=True)]
         lines = ["\t".join(map(str, row)) for row in [columns, *rows]]
         (folder / name).write_text("\n".join(lines) + "\n", encoding="utf-8")
     _write_ld(folder / LD, loci)
@@ -160,8 +163,8 @@ def _independent_rows(loci: list[RiskLocus]) -> list[tuple]:
 
 
 def _identity(locus: RiskLocus, snp: RiskSnp) -> tuple:
-    """uniqID rsID chr pos p; chr as FUMA writes it, X = 23."""
-    return snp.unique_id, snp.rsid, locus.chrom, snp.position, p_text([snp.log10p])[0]
+    """uniqID rsID chr pos and -log10 p; chr as FUMA writes it, X = 23."""
+    return snp.unique_id, snp.rsid, locus.chrom, snp.position, snp.log10p
 
 
 def _count(snps: list[RiskSnp], what: str) -> int:
