@@ -24,10 +24,10 @@ FASTGWA = """CHR\tSNP\tPOS\tA1\tA2\tN\tAF1\tBETA\tSE\tP
 6\trs2\t29700000\tT\tC\t100\t0.2\t0.1\t0.01\t3.5e-400
 23\trs3\t5\tA\tT\t100\t0.2\t0.1\t0.01\tNA
 """
-SSF = """chromosome\tbase_pair_location\teffect_allele\tother_allele\tbeta\tstandard_error\tneg_log_10_p_value\tvariant_id\trsid
-1\t100\tA\tG\t0.1\t0.01\t9\t1_100_A_G\trs1
-6\t29700000\tT\tC\t0.1\t0.01\t399.45593195564972\t6_29700000_C_T\trs2
-23\t5\tA\tT\t0.1\t0.01\t#NA\tx\trs3
+SSF = """chromosome\tbase_pair_location\teffect_allele\tother_allele\tbeta\tstandard_error\tneg_log_10_p_value\trsid
+1\t100\tA\tG\t0.1\t0.01\t9\trs1
+6\t29700000\tT\tC\t0.1\t0.01\t399.45593195564972\trs2
+23\t5\tA\tT\t0.1\t0.01\t#NA\trs3
 """
 FUMA = """snp chr bp a2 a1 pvalue
 rs1 1 100 G A 1e-9
