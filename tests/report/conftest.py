@@ -13,9 +13,10 @@ import pytest
 
 from hpc.files import publish_json
 from hpc.stage import stage
-from udipdist.config import EmbedConfig, GwasConfig, IngestConfig, LociConfig, PanelConfig, TrainConfig
+from udipdist.config import EmbedConfig, GwasConfig, IngestConfig, LociConfig, PanelConfig, ReportConfig, TrainConfig
 from udipdist.gwas import sumstats
 from udipdist.loci.fuma import TIDY_TYPES
+from udipdist.report.page import report
 from udipdist.volumes.ingest import ingest
 
 SCRIPT = "<script>alert(1)</script>"  # the name of a lead SNP
@@ -163,6 +164,14 @@ def whole_run(tmp_path_factory) -> Path:
     run = tmp_path_factory.mktemp("report") / "run"
     build_run(run)
     return run
+
+
+@pytest.fixture(scope="session")
+def whole_page(whole_run, tmp_path_factory) -> Path:
+    """The page of the whole run; do not change it."""
+    out = tmp_path_factory.mktemp("page") / "report.html"
+    report(ReportConfig(run=whole_run, out=out, title="A & B"))
+    return out
 
 
 @pytest.fixture

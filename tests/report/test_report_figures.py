@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
+import sys
 import time
+from dataclasses import replace
+from pathlib import Path
 
 import matplotlib
 import numpy as np
@@ -12,8 +16,14 @@ from hypothesis import strategies as st
 
 from udipdist.figures import brains
 from udipdist.figures.style import thin
+from udipdist.report.calibration import exact_curve, few_points
 from udipdist.report.figures.axis import Genome, declutter
-from udipdist.report.figures.manhattan import Scan, manhattan
+from udipdist.report.figures.heatmap import order
+from udipdist.report.figures.manhattan import Scan, manhattan, miami, palette
+from udipdist.report.figures.regional import gene_rows
+
+sys.path.insert(0, str(Path(__file__).parent))
+import golden_figures as golden
 
 
 def test_thinning_keeps_every_point_above_and_one_a_pixel_below():
@@ -87,7 +97,13 @@ def test_loci_are_drawn_where_they_are_and_styles_do_not_leak():
     loci = pd.DataFrame(
         {"code": [1], "start": [40], "end": [60], "lead_position": [50], "lead_snp": ["$bad$"], "log10p": [12.0]}
     )
-    scan = Scan(np.array([1, 1, 2]), np.array([10, 50, 30]), np.array([1.0, 12.0, 2.0]), 7.3, loci.assign(hit=1.0, nearest_panel="rs1", distance=0.0))
+    scan = Scan(
+        np.array([1, 1, 2]),
+        np.array([10, 50, 30]),
+        np.array([1.0, 12.0, 2.0]),
+        7.3,
+        loci.assign(hit=1.0, nearest_panel="rs1", distance=0.0),
+    )
     axes = manhattan(scan).axes[0]
     assert [text.get_text() for text in axes.texts] == ["$bad$"]
     leads = [c.get_offsets() for c in axes.collections if len(c.get_offsets()) == 1]
@@ -129,3 +145,70 @@ def test_far_p_values_are_compressed_and_the_others_keep_their_scale():
     shown = axes.transAxes.inverted().transform(axes.transData.transform([(1, 0), (1, 15), (1, 30), (1, 441)]))[:, 1]
     assert np.isclose(shown[2], 2 * shown[1]) and shown[1] > 0.1 and shown[3] < 1
     assert 100 in axes.get_yticks() and 500 not in axes.get_yticks()
+
+
+def test_two_scans_of_different_variants_stand_on_one_genome():
+    layout = Genome.of((np.array([1, 1]), np.array([100, 200])), (np.array([1, 3, 3]), np.array([50, 10, 40])))
+    assert list(layout.codes) == [1, 3] and layout.place([1, 1], [50, 200])[1] - layout.place([1], [50])[0] == 150
+    above = Scan(np.array([1, 1]), np.array([100, 200]), np.array([1.0, 9.0]), 7.3)
+    below = Scan(np.array([1, 3, 3]), np.array([50, 10, 40]), np.array([1.0, 2.0, 3.0]), 7.3)
+    upper, lower = miami(above, below, ("one", "other")).axes
+    assert upper.get_ylim()[0] == lower.get_ylim()[1] == 0 and upper.get_ylim()[1] == lower.get_ylim()[0] > 9
+    assert [label.get_text() for label in upper.get_xticklabels()] == ["1", "3"]
+
+
+def test_colours_go_to_the_traits_with_most_loci():
+    names = ["b", "a", "a", "c", "d", "e", "f", "f"]
+    loci = pd.DataFrame({"trait": names})
+    several = Scan(np.array([1]), np.array([1]), np.array([1.0]), None, loci, trait_of=lambda rows: [])
+    assert list(palette([several])) == ["a", "f"]  # of six traits those of several loci; ties by name
+    few = Scan(np.array([1]), np.array([1]), np.array([1.0]), None, loci[:4], trait_of=lambda rows: [])
+    assert list(palette([few])) == ["a", "b", "c"]
+    assert palette([Scan(np.array([1]), np.array([1]), np.array([1.0]), None, loci)]) == {}
+
+
+def test_spots_lie_where_the_points_are_drawn():
+    figure = golden.FIGURES["manhattan"]()
+    picture = golden.drawn(figure)
+    high, wide = picture.shape[:2]
+    marks = figure.marks()
+    assert len(marks) == 4 and all(len(mark.boxes) == 2 for mark in marks)
+    orange = np.argwhere(np.abs(picture - [0xE6, 0x9F, 0x00]).sum(axis=2) < 60)
+    left, top, width, height = marks[0].boxes[0]
+    y, x = (top + height / 2) * high, (left + width / 2) * wide
+    assert np.abs(orange - [y, x]).sum(axis=1).min() <= 2
+    assert marks[0].lines == (
+        "APOE", "rs1, chr1:10,000,000", "p = 1e-14", "trait z001", "panel: hit: rs9", "nearest gene APOE",
+    )  # fmt: skip
+
+
+def test_few_points_of_a_curve_are_points_of_it_with_the_first_and_the_last():
+    whole = exact_curve(golden.noise(5000, 4))
+    few = few_points(whole)
+    assert few.n == 5000 and len(few.expected) <= 250
+    assert few.observed[0] == whole.observed[0] and few.expected[-1] == whole.expected[-1]
+    rows = np.searchsorted(-whole.expected, -few.expected)
+    np.testing.assert_array_equal(whole.observed[rows], few.observed)
+    gaps = -np.diff(few.expected[50:])
+    assert gaps.max() < 2 * whole.expected[0] / 200
+
+
+def test_genes_do_not_cover_one_another():
+    rng = np.random.default_rng(3)
+    start = rng.integers(0, 2_900_000, 60)
+    genes = pd.DataFrame({"start": start, "end": start + rng.integers(1000, 300_000, 60)})
+    genes["gene"] = [f"GENE{'X' * (i % 9)}{i}" for i in range(60)]
+    region = replace(golden.region(), genes=genes)
+    rows = gene_rows(region, 7.2)
+    drawn = [gene.gene for row in rows for _, _, gene in row]
+    inside = genes[(genes["end"] >= region.start) & (genes["start"] <= region.end)]
+    assert sorted(drawn) == sorted(inside["gene"]) and len(rows) < len(inside)
+    for row in rows:
+        assert all(one[1] < other[0] for one, other in itertools.pairwise(row))
+
+
+def test_traits_that_are_alike_stand_together():
+    values = np.array([[9.0, 0.0, 9.0, 0.0], [0.0, 7.0, 0.0, 7.0], [np.nan, 0.0, 0.0, 0.0]])
+    rows = order(values, 20.0).tolist()
+    assert abs(rows.index(0) - rows.index(2)) == abs(rows.index(1) - rows.index(3)) == 1
+    assert order(values[:, :2], 20.0).tolist() == [0, 1]

@@ -58,11 +58,9 @@ class Page(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def made(whole_run, tmp_path_factory) -> tuple[str, Page, Path]:
-    out = tmp_path_factory.mktemp("out") / "report.html"
-    report(ReportConfig(run=whole_run, out=out, title="A & B"))
-    text = out.read_text()
-    return text, Page(text), out
+def made(whole_page) -> tuple[str, Page, Path]:
+    text = whole_page.read_text()
+    return text, Page(text), whole_page
 
 
 @pytest.fixture
@@ -104,6 +102,9 @@ def test_what_the_sections_say(made):
     assert "2,970,000" in page.sections["loci"] and "441.00" in page.sections["loci"]
     assert "hit: rs9&9, 12 kb" in page.sections["loci"] and "none on the chromosome" in page.sections["loci"]
     assert "50% of the loci hit the panel of 692" in page.sections["loci"]
+    assert "chromosome 2, -log10 p 441.0" in page.sections["regions"]
+    assert "The genotypes g are not there any more" in page.sections["regions"]
+    assert "QQ curves of 5 traits, one by one" in page.sections["calibration"]
     assert "1 of 2" in page.sections["comparison"] and "1.012" in page.sections["comparison"]
     assert "Loci on the null chromosomes: 0 with covariates, 0 without." in page.sections["confounding"]
     assert "10 variants on no known chromosome are not drawn" in page.sections["manhattan"]

@@ -85,6 +85,7 @@ class Album:
     def add(self, name: str, figure: Figure, caption: str, alt: str, chart: bool = True, folded: str = "") -> Picture:
         """Save `figure` as NAME.png and NAME.pdf (points as pixels, words and lines as vectors)."""
         data, marks = png(figure)
+        figure.set_layout_engine("none")  # it is laid out already
         save(figure, self.folder / f"{name}.pdf")
         picture = self.add_png(name, data, caption, alt, chart)
         return replace(picture, marks=marks, least=int(PIXELS_OF_AN_INCH * figure.get_figwidth()), folded=folded)

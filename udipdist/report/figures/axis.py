@@ -12,6 +12,8 @@ from matplotlib.axes import Axes
 from udipdist.figures.style import PALE
 from udipdist.loci import genome
 
+_NAME = 0.16  # inches that the name of a chromosome takes
+
 
 @dataclass(frozen=True)
 class Genome:
@@ -72,8 +74,9 @@ def draw_chromosomes(axes: Axes, layout: Genome, null: Iterable[int]) -> None:
         if code in null:
             axes.axvspan(low, high, color=PALE, alpha=0.55, linewidth=0, zorder=0)
     labels = [genome.label(code) for code in layout.codes]
-    for i in range(1, len(labels)):  # neighbours that are too narrow for both names
-        if labels[i - 1] and middles[i] - middles[i - 1] < 0.02 * layout.width:
+    narrow = layout.width * _NAME / axes.figure.get_figwidth()
+    for i in range(1, len(labels)):  # neighbours without room for both names
+        if labels[i - 1] and middles[i] - middles[i - 1] < narrow:
             labels[i] = ""
     axes.set_xticks(middles, labels)
     axes.tick_params(axis="x", length=0, pad=7, labelsize=7.5, labelbottom=True)
