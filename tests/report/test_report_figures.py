@@ -212,3 +212,15 @@ def test_traits_that_are_alike_stand_together():
     rows = order(values, 20.0).tolist()
     assert abs(rows.index(0) - rows.index(2)) == abs(rows.index(1) - rows.index(3)) == 1
     assert order(values[:, :2], 20.0).tolist() == [0, 1]
+
+
+def test_a_p_of_zero_is_drawn_a_little_above_all_others():
+    y = np.array([1.0, np.inf, 20.0, np.nan])
+    loci = pd.DataFrame(
+        {"locus": [1], "code": [1], "start": [1], "end": [3], "lead_position": [2], "lead_snp": ["rs1"],
+         "log10p": [np.inf]}
+    )  # fmt: skip
+    figure = manhattan(Scan(np.ones(4, int), np.arange(1, 5), y, 7.3, loci))
+    assert 21.0 < figure.axes[0].get_ylim()[1] < 25.0
+    golden.drawn(figure)
+    assert figure.marks()[0].lines[2] == "p = 0" and len(figure.marks()[0].boxes) == 2

@@ -135,10 +135,10 @@ def test_loci_of_fuma_itself_and_genes_of_the_panel(tmp_path):
     loci = read_loci(tmp_path)
     assert loci["code"].tolist() == [23] and abs(loci["log10p"][0] - 399.8239) < 1e-3
     (tmp_path / "hits.tsv").write_text(
-        "locus\thit\tnearest_panel\tdistance\tnearest_gene\tgene_distance\n1\t1\trs9\t0\tAPOE\t120\n"
+        "locus\thit\tnearest_panel\tdistance\tnearest_gene\tdistance_to_gene\n1\t1\trs9\t0\tAPOE\t120\n"
     )
     both = with_hits(loci, read_hits(tmp_path))
-    assert both["nearest_gene"].tolist() == ["APOE"] and both["gene_distance"].tolist() == [120]
+    assert both["nearest_gene"].tolist() == ["APOE"] and both["distance_to_gene"].tolist() == [120]
 
 
 @pytest.mark.parametrize(

@@ -112,7 +112,10 @@ class Analysis:
         """position, log10p, snp, a1, a2 of the variants of a region, by position."""
         rows = self.index.within(code, start, end)
         table = self.statistics.names(rows).reset_index(drop=True)
-        table = table.assign(position=self.statistics.position_M[rows].astype(np.int64), log10p=self.log10p_M[rows])
+        values = Scan(self.statistics.chrom_M, self.statistics.position_M, self.log10p_M, None).heights(
+            self.log10p_M[rows]
+        )
+        table = table.assign(position=self.statistics.position_M[rows].astype(np.int64), log10p=values)
         return table.sort_values("position", kind="stable", ignore_index=True)
 
     def _region(self, code, start, end, variants, lead, name, threshold, locus, linkage, genes) -> Region:

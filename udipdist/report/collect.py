@@ -267,9 +267,9 @@ def read_hits(folder: Path) -> pd.DataFrame:
     Raises InputError.
     """
     table = _read_tsv(folder / "hits.tsv", _HITS, "panel", numbers=("locus", "hit", "distance"))
-    kept = [name for name in (*_HITS, "nearest_gene", "gene_distance") if name in table]
+    kept = [name for name in (*_HITS, "nearest_gene", "distance_to_gene") if name in table]
     return table[kept].assign(
-        **{name: pd.to_numeric(table[name], errors="coerce") for name in kept if name == "gene_distance"}
+        **{name: pd.to_numeric(table[name], errors="coerce") for name in kept if name == "distance_to_gene"}
     )
 
 

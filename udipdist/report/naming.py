@@ -1,7 +1,7 @@
 """A locus in words: its name on figures, and what is told of it where it is pointed at.
 
 A locus is a row of a table with lead_snp, lead_position, code, log10p and, where they are known, trait, nearest_gene,
-gene_distance, hit (1: in the panel), nearest_panel and distance (base pairs to it).
+distance_to_gene, hit (1: in the panel), nearest_panel and distance (base pairs to it).
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def lines(row: Any) -> tuple[str, ...]:
     if hasattr(row, "hit"):
         told.append(f"panel: {near(row)}")
     if getattr(row, "nearest_gene", ""):
-        away = getattr(row, "gene_distance", None)
+        away = getattr(row, "distance_to_gene", None)
         far = "" if away is None or away != away else " (inside)" if away == 0 else f" ({distance(abs(away))})"
         told.append(f"nearest gene {row.nearest_gene}{far}")
     return tuple(told)

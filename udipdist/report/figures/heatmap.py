@@ -77,7 +77,7 @@ def heatmap(strengths: Strengths, cap: float = CAP, width: float = WIDTH) -> Cha
 
 
 def _lines(strengths: Strengths, x: int, row) -> tuple[str, ...]:
-    values = np.nan_to_num(strengths.log10p_LP[x])
+    values = np.nan_to_num(strengths.log10p_LP[x], posinf=np.inf)
     best = np.argsort(-values, kind="stable")[:TOLD]
     place = f"{row.lead_snp}, chr{genome.label(row.code)}:{int(row.lead_position):,}"
     beyond = []

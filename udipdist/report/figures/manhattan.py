@@ -56,6 +56,13 @@ class Scan:
     trait_of: Callable[[np.ndarray], Sequence[str]] | None = None
     links: dict[int, str] = field(default_factory=dict)
 
+    def heights(self, log10p: np.ndarray) -> np.ndarray:
+        """Where -log10 p values are drawn: a p of 0, which some tables hold, a little above all others."""
+        if not np.isposinf(log10p).any():
+            return log10p
+        known = [values[np.isfinite(values)] for values in (self.log10p_M, log10p)]
+        return np.minimum(log10p, 1.05 * max(values.max(initial=self.threshold or 1.0) for values in known))
+
     @property
     def has_loci(self) -> bool:
         """True where there are loci to mark."""
@@ -119,7 +126,8 @@ def miami(above: Scan, below: Scan, names: tuple[str, str], null: Iterable[int] 
 def _draw(axes: Axes, scan: Scan, layout: Genome, colours: dict[str, str]) -> float:
     """Points, threshold, loci and planted variants; returns the upper limit of the y axis."""
     x_M = layout.place(scan.code_M, scan.position_M)
-    y_M = scan.log10p_M if np.isfinite(x_M).all() else np.where(np.isnan(x_M), np.nan, scan.log10p_M)
+    y_M = scan.heights(scan.log10p_M)
+    y_M = y_M if np.isfinite(x_M).all() else np.where(np.isnan(x_M), np.nan, y_M)
     top = float(np.fmax.reduce(y_M, initial=1.0))
     rows = thin(x_M, y_M, EXACT_ABOVE, top=top)
     x, y, code = x_M[rows], y_M[rows], scan.code_M[rows]
@@ -131,7 +139,7 @@ def _draw(axes: Axes, scan: Scan, layout: Genome, colours: dict[str, str]) -> fl
         axes.axhline(scan.threshold, **_DASHED)
         top = max(top, scan.threshold)
     if scan.has_loci:
-        top = max(top, float(scan.loci["log10p"].max()))
+        top = max(top, float(scan.heights(scan.loci["log10p"].to_numpy()).max()))
         _colour_loci(axes, scan, rows, x, y, colours)
         _mark_leads(axes, scan, layout)
     if scan.planted is not None and len(scan.planted):
@@ -176,10 +184,10 @@ def _colour_loci(
 def _mark_leads(axes: Axes, scan: Scan, layout: Genome) -> None:
     """A diamond a locus at its lead SNP, filled where the panel knows the locus, else open."""
     loci = scan.loci
-    place = _lead_places(scan, layout)
+    place, height = _lead_places(scan, layout), scan.heights(loci["log10p"].to_numpy())
     known = loci["hit"].to_numpy() > 0 if "hit" in loci else np.zeros(len(loci), bool)
     for mask, face in ((known, ORANGE), (~known, "white")):
-        axes.scatter(place[mask], loci["log10p"][mask], s=20, marker="D", facecolor=face, edgecolor=INK,
+        axes.scatter(place[mask], height[mask], s=20, marker="D", facecolor=face, edgecolor=INK,
                      linewidths=0.7, zorder=4)  # fmt: skip
 
 
@@ -199,18 +207,19 @@ def _label(figure: Chart, axes: Axes, scan: Scan, layout: Genome, top: float, do
     """
     place = _lead_places(scan, layout)
     known = ~np.isnan(place)
-    loci, place = scan.loci[known], place[known]
+    height = scan.heights(scan.loci["log10p"].to_numpy())
+    loci, place = scan.loci.assign(height=height)[known], place[known]
     named = np.zeros(len(loci), bool)
     named[np.argsort(-loci["log10p"].to_numpy(), kind="stable")[:LABELS]] = True
     for row, x in zip(loci[~named].itertuples(), place[~named], strict=True):
-        figure.spots.append(Spot(naming.lines(row), (axes, x, row.log10p), link=_link(scan, row)))
+        figure.spots.append(Spot(naming.lines(row), (axes, x, row.height), link=_link(scan, row)))
     loci, place = loci[named], place[named]
     order = np.argsort(place, kind="stable")
     loci, place = loci.iloc[order], place[order]
     low, high = axes.get_xlim()
     spread = declutter(place, (high - low) * 0.125 / (figure.get_figwidth() * 0.92), low, high)
     above = axes.get_xaxis_transform()  # x in data, y in shares of the axes' height
-    axes.vlines(place, loci["log10p"], top, color=PALE, linewidth=0.7, zorder=1)
+    axes.vlines(place, loci["height"], top, color=PALE, linewidth=0.7, zorder=1)
     for x, at, row in zip(place, spread, loci.itertuples(), strict=True):
         edge, turn, text_at = (0, -0.06, -0.07) if down else (1, 1.06, 1.07)
         axes.plot([x, at], [edge, turn], color=PALE, linewidth=0.7, clip_on=False, transform=above)
@@ -219,7 +228,7 @@ def _label(figure: Chart, axes: Axes, scan: Scan, layout: Genome, top: float, do
             name = f"{name} \u00b7 {naming.short(str(row.trait), 12)}"
         text = axes.text(at, text_at, name, rotation=90, ha="center", va="top" if down else "bottom", fontsize=6.3,
                          transform=above, parse_math=False)  # fmt: skip
-        figure.spots.append(Spot(naming.lines(row), (axes, x, row.log10p), text, _link(scan, row)))
+        figure.spots.append(Spot(naming.lines(row), (axes, x, row.height), text, _link(scan, row)))
 
 
 def _legend(figure: Figure, axes: Axes, scans: Sequence[Scan], shaded: bool) -> None:
