@@ -82,6 +82,13 @@ def _open(config: EmbedConfig) -> tuple[models.Autoencoder, VolumeStore, Tokens]
         raise InputError(f"{recipe}: is missing, so {config.run_dir} is no training run; give run_dir=FOLDER_OF_TRAIN")
     trained = TrainConfig.load(recipe)
     network = models.load(trained.model, _folder(config) / models.WEIGHTS)
+    if trained.model.compat:
+        log.warning(
+            "%s is the published network: the latents of a subject depend on the others of its batch (batch=%d) and on "
+            "the number of ranks",
+            config.run_dir,
+            config.batch,
+        )
     store = VolumeStore.open(config.store, config.modality)
     expected = tuple(network.patcher.mask.shape)
     if tuple(store.shape) != expected:

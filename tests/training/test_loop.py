@@ -12,8 +12,9 @@ import torch
 from safetensors.torch import load_file
 
 from hpc.errors import ConfigError, Error
+from udipdist import embed as embedding
 from udipdist import train as training
-from udipdist.config import TrainConfig
+from udipdist.config import EmbedConfig, TrainConfig
 from udipdist.models.tokens import Patcher
 from udipdist.training import loop
 from udipdist.volumes.store import VolumeStore
@@ -106,7 +107,10 @@ def test_kinds_of_networks_learn(store, tmp_path, model):
     assert losses[-1] < losses[0]
 
 
-def test_the_published_network_learns(store, tmp_path):
+def test_the_published_network_learns_and_its_latents_come_with_a_warning(store, tmp_path, caplog):
     lines = run(store, tmp_path / "run", epochs=1, validation=0, loss="batch", model={"compat": "vit_udip", "patch": 4})
     losses = [line["loss"] for line in lines if line["split"] == "train"]
     assert losses[-1] < losses[0]
+    with caplog.at_level("WARNING"):
+        embedding.preview(EmbedConfig(run_dir=tmp_path / "run", store=store))
+    assert "depend on the others of its batch (batch=32)" in caplog.text
