@@ -19,7 +19,14 @@ from udipdist.models.tokens import Patcher
 from udipdist.training import loop
 from udipdist.volumes.store import VolumeStore
 
-KEYS = {"epochs": 2, "global_batch": 8, "validation": 0.2, "seed": 3, "model": {"patch": 4, "width": 24, "depth": 2}}
+KEYS = {
+    "threads": 1,
+    "epochs": 2,
+    "global_batch": 8,
+    "validation": 0.2,
+    "seed": 3,
+    "model": {"patch": 4, "width": 24, "depth": 2},
+}
 
 
 def run(store: Path, folder: Path, **keys) -> list[dict]:

@@ -196,8 +196,8 @@ class LociConfig(VerbConfig):
     """Summary statistics -> genomic risk loci, by the rules of FUMA SNP2GENE."""
 
     sumstats: tuple[Path, ...] = Field(
-        description="folder that gwas wrote, or a table (.gz or not) of fastGWA, GWAS-SSF, FUMA's input, plink2 --glm or "
-        "regenie; several runs, as [a, b, ...], are also held against each other"
+        description="folder that gwas wrote, or a table (.gz or not) of fastGWA, GWAS-SSF, FUMA's input, plink2 --glm "
+        "or regenie; several runs, as [a, b, ...], are also held against each other"
     )
     genotypes: Path = Field(description="prefix of .bed/.bim/.fam for LD; {chr} in it stands for 1..22, X, XY")
     out: Path = Field(
@@ -238,7 +238,7 @@ class LociConfig(VerbConfig):
     @classmethod
     def _names_something(cls, value: Any) -> Any:
         if isinstance(value, tuple) and len(set(value)) != len(value) or not value:
-            raise ValueError("names nothing, or a trait twice; give a trait, minp, multivariate, a list of them, or all")
+            raise ValueError("names nothing, or a trait twice; give a trait, minp, multivariate, a list, or all")
         return value
 
     @model_validator(mode="after")
@@ -256,8 +256,8 @@ class PanelConfig(VerbConfig):
     loci: Path = Field(description="folder that loci wrote, or one of FUMA")
     panel: tuple[str, ...] = Field(
         ("big40",),
-        description="big40, a table with chr, start, end (or chr, pos), BED, the GWAS Catalog's table of associations; or "
-        "several, as [big40, mine.tsv]",
+        description="big40, a table with chr, start, end (or chr, pos), BED, the GWAS Catalog's table of associations; "
+        "or several, as [big40, mine.tsv]",
     )
     out: Path = Field(description="folder to write: hits.tsv, panel.json")
     assembly: Literal["GRCh37", "GRCh38"] | None = Field(
@@ -268,7 +268,7 @@ class PanelConfig(VerbConfig):
     )
     variants: Path | None = Field(
         None,
-        description="folder that gwas wrote, or prefix of .bim: panels of the other build are placed by their rsIDs in it",
+        description="folder that gwas wrote, or prefix of .bim: it places panels of the other build by their rsIDs",
     )
     chain: Path | None = Field(
         None,
@@ -281,11 +281,13 @@ class PanelConfig(VerbConfig):
     catalog_p: Probability = Field(5e-8, description="only associations of the GWAS Catalog up to this p")
     genes: str | None = Field(
         None,
-        description="GTF of GENCODE or Ensembl, refGene of UCSC, or a table with chr, start, end, gene; for GRCh38 also "
-        "ensembl, which ships",
+        description="GTF of GENCODE or Ensembl, refGene of UCSC, or a table with chr, start, end, gene; for GRCh38 "
+        "also ensembl, which ships",
     )
     gene_window_bp: NonNegative = Field(10_000, description="genes are listed up to this distance from a locus")
-    gene_types: tuple[str, ...] = Field(("protein_coding",), description="kinds of genes, where the table knows; [] all")
+    gene_types: tuple[str, ...] = Field(
+        ("protein_coding",), description="kinds of genes, where the table knows them; []: all"
+    )
     flank_bp: NonNegative = Field(250_000, description="added on both sides of a panel interval")
     rotations: NonNegative = Field(1000, description="rotations of the genome that give the chance level")
     seed: NonNegative = Field(0, description="of the rotations")
