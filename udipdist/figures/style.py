@@ -17,6 +17,7 @@ INK, GREY, PALE = "#22262b", "#8a929b", "#e3e6ea"
 BLUE, SKY, ORANGE, VERMILLION, GREEN, PURPLE = "#0072B2", "#56B4E9", "#E69F00", "#D55E00", "#009E73", "#CC79A7"
 SLATE = "#4a5568"
 WIDTH = 10.0  # inches; 2000 pixels on the page
+_BLOCK = 1 << 17
 LOG10P = r"$-\log_{10}\,p$"
 
 STYLE = {
@@ -133,28 +134,25 @@ def thin(
 
     Time and memory are linear in the number of points; NaN are left out.
     """
-    rows = np.flatnonzero(~np.isnan(y))
-    if not len(rows):
-        return rows
-    y = y if len(rows) == len(y) else y[rows]
-    exact = y >= exact_above
-    if np.count_nonzero(exact) > most:
-        exact_above = float(np.partition(y, len(y) - most)[len(y) - most])
-        exact = y >= exact_above
-    kept, others = rows[exact], rows[~exact]
-    if not len(others):
-        return kept
-    high = pixels[1] if top is None else max(1, round(pixels[1] * min(exact_above / top, 1.0)))
-    cell = _pixel(x[others], pixels[0])
-    cell *= high
-    cell += _pixel(y[~exact], high, low=0.0, high=float(exact_above))
-    chosen = np.full(pixels[0] * high, -1)
-    chosen[cell] = others
+    kept = np.flatnonzero(y >= exact_above)
+    if len(kept) > most:
+        high = y[kept]
+        exact_above = float(np.partition(high, len(high) - most)[len(high) - most])
+        kept = kept[high >= exact_above]
+    columns, rows = pixels[0], pixels[1]
+    if top is not None:
+        rows = max(1, round(rows * min(exact_above / top, 1.0)))
+    chosen = np.full(columns * rows, -1)
+    ends = (np.fmin.reduce(x, initial=np.inf), np.fmax.reduce(x, initial=-np.inf))
+    for start in range(0, len(y), _BLOCK):  # so that what lies between stays in the processor's cache
+        here = slice(start, start + _BLOCK)
+        below = np.flatnonzero(y[here] < exact_above)  # which NaN are not
+        cell = _pixel(x[here][below], columns, *ends) * rows
+        cell += _pixel(y[here][below], rows, 0.0, float(exact_above))
+        chosen[cell] = start + below
     return np.sort(np.concatenate([kept, chosen[chosen >= 0]]))
 
 
-def _pixel(values: np.ndarray, count: int, low: float | None = None, high: float | None = None) -> np.ndarray:
-    low = values.min() if low is None else low
-    span = (values.max() if high is None else high) - low
-    cell = (values - low) * (count / span if span > 0 else 0.0)
+def _pixel(values: np.ndarray, count: int, low: float, high: float) -> np.ndarray:
+    cell = (values - low) * (count / (high - low) if high > low else 0.0)
     return np.clip(cell, 0, count - 1, out=cell).astype(np.int64)

@@ -38,7 +38,8 @@ def near(row: Any) -> str:
 
 def lines(row: Any) -> tuple[str, ...]:
     """Name, place, p, trait, panel and nearest gene, a line each as far as they are known."""
-    told = [title(row), f"{row.lead_snp}, chr{genome.label(row.code)}:{int(row.lead_position):,}"]
+    place = f"chr{genome.label(row.code)}:{int(row.lead_position):,}"
+    told = [title(row), place if title(row) == row.lead_snp else f"{row.lead_snp}, {place}"]
     told.append(f"p = {p_text([row.log10p])[0]}")
     if getattr(row, "trait", ""):
         told.append(f"trait {row.trait}")
