@@ -69,7 +69,7 @@ def test_companions_and_order_do_not_matter(trained, store, reference, tmp_path,
     taken = {name: [getattr(everyone, name)[i] for i in order] for name in along}
     taken = {name: values if name in ("subjects", "fids") else np.array(values) for name, values in taken.items()}
     chosen = replace(everyone, reader=_Chosen(everyone.reader, order), **taken)
-    monkeypatch.setattr(VolumeStore, "open", lambda path: chosen)
+    monkeypatch.setattr(VolumeStore, "open", lambda path, modality=None: chosen)
     found = latents(trained, store, tmp_path / "latents.parquet", batch=3)
     assert found.index.tolist() == ["S020", HALF, "S001", "S030"]
     assert_same(found, reference)
