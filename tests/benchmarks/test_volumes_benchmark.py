@@ -180,7 +180,8 @@ def test_the_last_line_is_json_with_what_is_promised(made, capsys):
     volumes.main(["--quick", "--volumes", "2", "--names", "4", "8", "--folder", str(paths[0].parent)])
     row = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert row["volumes"] == 2 and row["names"] == [4, 8]
-    promised = ("ingest_over_inflate", "ingest_workers_speedup", "read_speedup_over_seed", "read_over_memcpy")
+    assert np.isfinite(row["ingest_over_inflate"])  # a difference of two runs, which of 4 files may be below 0
+    promised = ("ingest_over_inflate_whole_run", "ingest_workers_speedup", "read_speedup_over_seed", "read_over_memcpy")
     for key in (*promised, "read_over_memcpy_raw"):
         assert row[key] > 0, key
     assert row["read_speedup_over_seed"] == pytest.approx(row["published_cpu_ms"] / row["read_cpu_ms"], rel=0.01)

@@ -104,7 +104,7 @@ def check(cohort, config) -> Sumstats:
     adjust=st.sampled_from(["gls", "gls", "project", "phenotype"]),
     test=st.sampled_from(["mixed", "mixed", "linear"]),
 )
-@settings(max_examples=30, deadline=None, derandomize=True)
+@settings(max_examples=20, deadline=None, derandomize=True)
 def test_every_statistic_is_that_of_dense_least_squares(
     make_cohort, seed, n, h2, missing_values, missing_calls, n_covariates, block, per_part, adjust, test
 ):
