@@ -12,7 +12,7 @@ demo: $(VENV)/.installed
 	$(PYTHON_IN) -m udipdist demo out=$(OUT)
 
 test: $(VENV)/.installed lint
-	$(PYTHON_IN) -m pytest -n logical --maxprocesses 8 --dist loadfile
+	$(PYTHON_IN) -m pytest -n logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/.installed
 	$(PYTHON_IN) -m ruff check .
