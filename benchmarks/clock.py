@@ -9,7 +9,7 @@ import os
 import resource
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,25 +107,36 @@ class Memory:
 @contextmanager
 def watch_memory(interval: float = 0.1) -> Iterator[Memory]:
     """Look at this process and all below it every `interval` seconds while the block runs."""
-    seen, stop = Memory(), threading.Event()
+    seen, me = Memory(), psutil.Process()
 
     def look() -> None:
-        me = psutil.Process()
+        sizes = []
+        for process in [me, *me.children(recursive=True)]:
+            with suppress(psutil.NoSuchProcess):
+                sizes.append(process.memory_info())
+        seen.process = max(seen.process, *(s.rss for s in sizes))
+        seen.together = max(seen.together, sum(s.rss for s in sizes))
+        seen.without_files = max(seen.without_files, sum(s.rss - s.shared for s in sizes))
+
+    with looking(look, interval):
+        yield seen
+
+
+@contextmanager
+def looking(look: Callable[[], None], interval: float) -> Iterator[None]:
+    """Call `look` every `interval` seconds, in a thread, while the block runs, and once when it has ended."""
+    stop = threading.Event()
+
+    def repeat() -> None:
         last = False
         while not last:
             last = stop.wait(interval)
-            sizes = []
-            for process in [me, *me.children(recursive=True)]:
-                with suppress(psutil.NoSuchProcess):
-                    sizes.append(process.memory_info())
-            seen.process = max(seen.process, *(s.rss for s in sizes))
-            seen.together = max(seen.together, sum(s.rss for s in sizes))
-            seen.without_files = max(seen.without_files, sum(s.rss - s.shared for s in sizes))
+            look()
 
-    thread = threading.Thread(target=look, daemon=True)
+    thread = threading.Thread(target=repeat, daemon=True)
     thread.start()
     try:
-        yield seen
+        yield
     finally:
         stop.set()
         thread.join()

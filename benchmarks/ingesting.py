@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import importlib.util
-import threading
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -14,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from isal import igzip_lib
 
-from benchmarks.clock import Cost, clock, one_core, since_start, smallest
+from benchmarks.clock import Cost, clock, looking, one_core, since_start, smallest
 from udipdist.config import IngestConfig
 from udipdist.volumes.ingest import ingest
 
@@ -131,21 +130,14 @@ def watch_parts(place: Path) -> Iterator[dict[str, float]]:
     Looks again and again, because a finished store keeps no records.
     """
     seen: dict[str, float] = {}
-    stop = threading.Event()
 
     def look() -> None:
-        while not stop.wait(0.01):
-            for path in (place / "parts").glob("*.json"):
-                if path.name not in seen:
-                    try:
-                        seen[path.name] = path.stat().st_mtime_ns / 1e9
-                    except FileNotFoundError:  # of an earlier run, or the run has ended
-                        continue
+        for path in (place / "parts").glob("*.json"):
+            if path.name not in seen:
+                try:
+                    seen[path.name] = path.stat().st_mtime_ns / 1e9
+                except FileNotFoundError:  # of an earlier run, or the run has ended
+                    continue
 
-    thread = threading.Thread(target=look, daemon=True)
-    thread.start()
-    try:
+    with looking(look, 0.01):
         yield seen
-    finally:
-        stop.set()
-        thread.join()

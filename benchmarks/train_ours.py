@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
 from hpc.ceiling import matmul_flops
 from hpc.comm import Comm
@@ -23,15 +22,13 @@ from hpc.testing import call
 from hpc.world import World
 from udipdist import models
 from udipdist.config import IngestConfig, ModelConfig
-from udipdist.models.flops import ATTENTION_FLOPS
+from udipdist.models.flops import TRAINING_PASSES, forward_flops
 from udipdist.models.losses import reconstruction_loss
 from udipdist.training.feed import Subjects
 from udipdist.training.meter import Meter
 from udipdist.volumes.ingest import ingest
 from udipdist.volumes.packed import pack
 from udipdist.volumes.store import VolumeStore
-
-_PASSES = 3  # operations of training over those of a forward pass
 
 
 def ingest_and_pack(scans: Path, out: Path) -> Path:
@@ -54,9 +51,7 @@ class EndToEnd:
         self.subjects = Subjects(packed, rows, device, "host" if device.type == "cpu" else "device")
         network.to(device)
         self.batch, self.device, self.precision = batch, device, precision("auto", device)
-        with FlopCounterMode(display=False, custom_mapping=ATTENTION_FLOPS) as counter, torch.no_grad():
-            network(self.subjects.batch(rows[:1]))
-        self.flops = _PASSES * counter.get_total_flops()
+        self.flops = TRAINING_PASSES * forward_flops(network, self.subjects.batch(rows[:1]))
         optimiser = torch.optim.AdamW(network.parameters(), 1e-3, weight_decay=0.01, fused=True)
         options = Options(Batches(batch, batch, 1), 0, self.precision, 1.0)
         self.engine = Engine(network, optimiser, lambda step: 1.0, options, Comm(World()))

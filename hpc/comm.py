@@ -7,6 +7,7 @@ Errors travel: `on_main` raises on every rank what rank 0 raised, so no rank wai
 from __future__ import annotations
 
 import os
+import socket
 import sys
 import threading
 import time
@@ -68,6 +69,10 @@ class Comm:
         device = torch.device("cuda", self.world.local_rank % torch.cuda.device_count())
         torch.cuda.set_device(device)
         return device
+
+    def sharers(self) -> int:
+        """How many ranks there are on this machine."""
+        return self.gather(socket.gethostname()).count(socket.gethostname())
 
     def open_group(self) -> None:
         """Make sure that torch.distributed has a group even for one rank, for libraries that insist on one."""

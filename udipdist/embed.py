@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import os
-import socket
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -105,7 +104,7 @@ def _latents(
 ) -> np.ndarray:
     """Latents [N, L] float32 of these rows of the store. Raises InputError that names a subject without brain."""
     device = comm.device()
-    sharers = comm.gather(socket.gethostname()).count(socket.gethostname())
+    sharers = comm.sharers()
     torch.set_num_threads(config.threads or max(1, len(os.sched_getaffinity(0)) // sharers))
     network = network.double().to(device)
     latents = np.empty((len(rows), network.latent), np.float32)

@@ -7,7 +7,6 @@ leaves the others untouched. The files STAGE.yaml stay in `configs/` of the run:
 from __future__ import annotations
 
 import logging
-import os
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -164,12 +163,10 @@ def execute(step: Step, out: Path, overwrite: bool = False) -> None:
     stale = read_manifest(step.out) is not None and not step.current
     config = step.config.model_copy(update={"overwrite": overwrite or stale})
     publish_text(path, config.yaml())
-    program, environment = [sys.executable, "-m"], dict(os.environ)
+    program = [sys.executable, "-m"]
     if step.ranks > 1:
-        # The ranks set their own number of threads; these spare the reader two warnings of the launcher.
-        environment |= {"OMP_NUM_THREADS": "1", "TORCH_CPP_LOG_LEVEL": "ERROR"}
         program += ["hpc.torchrun", "--standalone", f"--nproc-per-node={step.ranks}", "-m"]
-    code = subprocess.run([*program, "udipdist", step.verb, str(path)], env=environment, check=False).returncode
+    code = subprocess.run([*program, "udipdist", step.verb, str(path)], check=False).returncode
     if code:
         raise StageFailed(
             f"stage {step.name} ended with exit code {code}; its message is above. Mend that and run the same command: "

@@ -16,11 +16,17 @@ def _attention(query: Any, key: Any, value: Any, *args: Any, **keys: Any) -> int
 
 
 # The fused kernel of the CPU, which torch's counter does not know.
-ATTENTION_FLOPS = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention}
+_KERNELS = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention}
+TRAINING_PASSES = 3  # operations of a training step over those of a forward pass: forward, and twice that backward
+
+
+def counting() -> FlopCounterMode:
+    """While it is on, it counts floating-point operations (two a multiply-add) of products, attention included."""
+    return FlopCounterMode(display=False, custom_mapping=_KERNELS)
 
 
 def forward_flops(network: Autoencoder, prepared: Tensor) -> int:
-    """Floating-point operations (two a multiply-add) of the products of one forward pass, attention included."""
-    with FlopCounterMode(display=False, custom_mapping=ATTENTION_FLOPS) as counter, torch.no_grad():
+    """Floating-point operations of one forward pass, as `counting` counts them."""
+    with counting() as counter, torch.no_grad():
         network(prepared)
     return counter.get_total_flops()

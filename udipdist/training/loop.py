@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import socket
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, nullcontext
@@ -14,7 +13,6 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
-from torch.utils.flop_counter import FlopCounterMode
 
 from hpc.ceiling import matmul_flops
 from hpc.checkpoint import Checkpoints, StopRequest
@@ -28,7 +26,7 @@ from udipdist import models
 from udipdist.config import TrainConfig
 from udipdist.figures.brains import reconstructions
 from udipdist.models.attention import use_backend, watched
-from udipdist.models.flops import ATTENTION_FLOPS
+from udipdist.models.flops import TRAINING_PASSES, counting
 from udipdist.models.losses import psnr, reconstruction_loss, ssim
 from udipdist.training.board import Board
 from udipdist.training.feed import Sampler, Subjects
@@ -42,7 +40,6 @@ log = logging.getLogger(__name__)
 _MEAN_SUBJECTS = 512  # subjects whose mean image the decoder starts from
 _SHOWN = 4  # subjects in reconstructions.npz
 _LINES_PER_EPOCH = 10  # training lines in metrics.jsonl
-_TRAINING_PASSES = 3  # operations of a training step over those of a forward pass: forward, and twice that backward
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -61,8 +58,7 @@ class Run:
         self.config, self.comm, self.batches, self.rows, self.stop = config, comm, batches, rows, stop
         self.store = store
         device = comm.device()
-        sharers = comm.gather(socket.gethostname()).count(socket.gethostname())
-        cores = len(os.sched_getaffinity(0))
+        sharers, cores = comm.sharers(), len(os.sched_getaffinity(0))
         torch.set_num_threads(config.threads or max(1, cores // sharers))
         torch.manual_seed(config.seed)
         network = models.build(config.model, store.mask, config.engine.activation_checkpointing)
@@ -123,9 +119,7 @@ class Run:
         self.best: float | None = None
         self.scores: dict[str, float] = {}
         self._summed, self._counted = torch.zeros((), device=device), 0  # training losses of this rank not yet recorded
-        self._recent: list[
-            tuple[int, np.ndarray, torch.Tensor]
-        ] = []  # step, rows, losses since they were last looked at
+        self._recent: list[tuple[int, np.ndarray, torch.Tensor]] = []  # step, rows, losses of these
         self._clock = time.monotonic()
 
     @property
@@ -192,8 +186,8 @@ class Run:
             self.best = score if best else self.best
         if due or leaving:
             self._save(best)
-        if self.epoch and (self.epoch % self.config.picture_epochs == 0 or self.step == self.total):
-            self._draw()
+        if self.epoch and self.epoch % self.config.picture_epochs == 0 and self.step < self.total:
+            self._draw(self._reconstruct())  # the last picture is that of `write_reconstructions`
 
     def validate(self) -> dict[str, float]:
         """Mean loss, masked squared error, SSIM and PSNR over the validation subjects; recorded. Empty where there are
@@ -211,7 +205,7 @@ class Run:
             for counted, tokens in zip(counts, stream, strict=True):
                 reconstruction = self.engine(tokens)[0].float()
                 loss = reconstruction_loss(tokens, reconstruction, self.config.loss)
-                error = reconstruction_loss(tokens, reconstruction, "brain")
+                error = loss if self.config.loss == "brain" else reconstruction_loss(tokens, reconstruction, "brain")
                 pair = self.engine.module.volumes(tokens), self.engine.module.volumes(reconstruction)
                 values = torch.stack([loss, error, ssim(*pair), psnr(*pair), torch.ones_like(loss)])
                 sums += values.double().cpu().numpy()[:, counted].sum(axis=1)
@@ -221,8 +215,11 @@ class Run:
         return scores
 
     def write_reconstructions(self) -> None:
-        """reconstructions.npz: a few held-out subjects beside what the network makes of them."""
+        """reconstructions.npz: a few held-out subjects beside what the network makes of them in the end; and a picture
+        of them."""
         arrays = self._reconstruct()
+        if self.epoch:
+            self._draw(arrays)
         if self.comm.is_main:
             with publish(self.config.run_dir / "reconstructions.npz") as partial, partial.open("wb") as file:
                 np.savez_compressed(file, **arrays)
@@ -254,9 +251,8 @@ class Run:
             "reconstruction": module.volumes(reconstruction).cpu().numpy(),
         }
 
-    def _draw(self) -> None:
-        """pictures/epoch-0010.png: the subjects of reconstructions.npz as they come out now."""
-        arrays = self._reconstruct()
+    def _draw(self, arrays: dict[str, np.ndarray]) -> None:
+        """pictures/epoch-0010.png: what `_reconstruct` gave."""
         if self.comm.is_main:
             figure = reconstructions(
                 arrays["original"], arrays["reconstruction"], arrays["subject"].tolist(), self.store.zooms
@@ -326,7 +322,7 @@ class Run:
         name, kind = self.config.engine.attention, _AUTOCAST.get(self.precision)
         with ExitStack() as stack:
             stack.enter_context(torch.autocast(device.type, kind) if kind else nullcontext())
-            counter = stack.enter_context(FlopCounterMode(display=False, custom_mapping=ATTENTION_FLOPS))
+            counter = stack.enter_context(counting())
             watch = stack.enter_context(watched(name))
             found = network(tokens)
         (reconstruction_loss(tokens, found.reconstruction, self.config.loss).mean() + found.penalty).backward()
@@ -342,7 +338,7 @@ class Run:
             self.precision,
         )
         n_tokens = int((tokens != 0).any(dim=2).sum()) // len(tokens) if tokens.dim() == 3 else 1
-        return Meter(device, self.comm.size, n_tokens, _TRAINING_PASSES * flops, ceiling)
+        return Meter(device, self.comm.size, n_tokens, TRAINING_PASSES * flops, ceiling)
 
     def _save(self, best: bool) -> None:
         """Publish a checkpoint; its weights are the average where one is kept (the state holds the others)."""
