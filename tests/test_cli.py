@@ -15,13 +15,13 @@ NAMES = [verb.name for verb in VERBS]
 
 @pytest.mark.parametrize("verb", VERBS, ids=NAMES)
 def test_help_lists_every_key(verb, udipdist):
-    text = udipdist(verb.name, "--help").stdout
+    text = udipdist(*verb.name.split(), "--help").stdout
     for doc in describe(verb.config):
         assert f"{doc.key}  (" in text
         assert doc.meaning, f"{verb.name}.{doc.key} has no description"
 
 
-@pytest.mark.parametrize("words", [["--help"], *[[name, "--help"] for name in NAMES]], ids=lambda w: w[0])
+@pytest.mark.parametrize("words", [["--help"], *[[*name.split(), "--help"] for name in NAMES]], ids=lambda w: w[0])
 def test_help_loads_nothing_heavy(words):
     program = (
         "import sys\nfrom udipdist.cli import main\n"

@@ -31,6 +31,7 @@ _PATIENCE_SECONDS = 5.0
 class Verb:
     """A command: its configuration class, and the module with the function of its name and `preview`.
 
+    A name of two words is a command of a group (udipdist interpret attention), and its function has the second word.
     `word` is the key whose value may be the first word, without its name (udipdist gwas-part 7 CONFIG.yaml), where that
     word is of the form `word_is`; otherwise it is the configuration, as of every verb.
     """
@@ -45,6 +46,11 @@ class Verb:
     def grammar(self) -> str:
         """What stands after the name."""
         return f"{self.word.upper()} {GRAMMAR}" if self.word else GRAMMAR
+
+    @property
+    def function(self) -> str:
+        """The name of its function in the module."""
+        return self.name.split()[-1].replace("-", "_")
 
 
 VERBS = (
@@ -61,10 +67,16 @@ VERBS = (
     Verb("export", configs.ExportConfig, "udipdist.gwas.export"),
     Verb("loci", configs.LociConfig, "udipdist.loci.clump"),
     Verb("panel", configs.PanelConfig, "udipdist.loci.panel"),
+    Verb("interpret attention", configs.AttentionConfig, "udipdist.interpret.attention"),
+    Verb("interpret perturb", configs.PerturbConfig, "udipdist.interpret.perturb"),
+    Verb("interpret saliency", configs.SaliencyConfig, "udipdist.interpret.saliency"),
+    Verb("interpret gallery", configs.GalleryConfig, "udipdist.interpret.gallery"),
     Verb("plot", configs.PlotConfig, "udipdist.report.plot"),
     Verb("report", configs.ReportConfig, "udipdist.report.page"),
     Verb("run", configs.RunConfig, "udipdist.pipeline"),
     Verb("demo", configs.DemoConfig, "udipdist.demo"),
+    Verb("sweep", configs.SweepConfig, "udipdist.sweep"),
+    Verb("sweep-demo", configs.SweepDemoConfig, "udipdist.sweep.demo"),
     Verb("inspect", configs.InspectConfig, "udipdist.inspection", word="path"),
 )
 
@@ -75,7 +87,7 @@ class _VerbCommand(click.Command):
     def __init__(self, verb: Verb):
         self.verb = verb
         super().__init__(
-            verb.name,
+            verb.name.split()[-1],
             callback=lambda words, dry_run: execute(verb, words, dry_run),
             params=[
                 click.Argument(["words"], nargs=-1, metavar=verb.grammar),
@@ -107,9 +119,22 @@ def main() -> None:
     """
 
 
-main.list_commands = lambda ctx: [verb.name for verb in VERBS]  # pipeline order, not alphabetical
+_GROUPS = {"interpret": "What a network looks at, and what its latents look like."}
+
+
+class _Ordered(click.Group):
+    """A group that lists its commands in the order of the verbs."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+
+main.list_commands = lambda ctx: list(dict.fromkeys(verb.name.split()[0] for verb in VERBS))  # pipeline order
+for _name, _help in _GROUPS.items():
+    main.add_command(_Ordered(_name, help=_help))
 for _verb in VERBS:
-    main.add_command(_VerbCommand(_verb))
+    *_group, _word = _verb.name.split()
+    (main.commands[_group[0]] if _group else main).add_command(_VerbCommand(_verb))  # type: ignore[attr-defined]
 
 
 def program() -> NoReturn:
@@ -154,7 +179,7 @@ def execute(verb: Verb, words: tuple[str, ...], dry_run: bool) -> None:
         if dry_run:
             click.echo(config.yaml() + "".join(f"# {line}\n" for line in module.preview(config)), nl=False)
             return
-        getattr(module, verb.name.replace("-", "_"))(config)
+        getattr(module, verb.function)(config)
     except Error as error:
         if not isinstance(error, Preempted):  # which all ranks leave together
             _let_the_main_rank_speak(world)

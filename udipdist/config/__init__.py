@@ -28,15 +28,19 @@ from udipdist.config.imaging import (
     TrainConfig,
     VolumesConfig,
 )
+from udipdist.config.interpret import AttentionConfig, GalleryConfig, PerturbConfig, SaliencyConfig
+from udipdist.config.sweep import SweepConfig, SweepDemoConfig
 from udipdist.config.whole import DemoConfig, InspectConfig, LaunchConfig, PlotConfig, ReportConfig, RunConfig
 
 __all__ = [
+    "AttentionConfig",
     "BrainConfig",
     "DataConfig",
     "DemoConfig",
     "EmbedConfig",
     "EngineConfig",
     "ExportConfig",
+    "GalleryConfig",
     "GenomeConfig",
     "GrmConfig",
     "GwasConfig",
@@ -51,12 +55,16 @@ __all__ = [
     "NullConfig",
     "OptimConfig",
     "PanelConfig",
+    "PerturbConfig",
     "PlotConfig",
     "ReportConfig",
     "Resident",
     "RunConfig",
+    "SaliencyConfig",
     "ScheduleConfig",
     "SimulateConfig",
+    "SweepConfig",
+    "SweepDemoConfig",
     "TrainConfig",
     "TraitConfig",
     "VerbConfig",

@@ -1,0 +1,1 @@
+"""Many trainings, scored by the loci that their latents discover."""
