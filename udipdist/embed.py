@@ -17,16 +17,16 @@ import pandas as pd
 import torch
 
 from hpc import stage
-from hpc.checkpoint import Checkpoints
 from hpc.comm import Comm
-from hpc.errors import ConfigError, InputError, some
+from hpc.errors import ConfigError, some
 from hpc.files import publish
 from hpc.progress import Progress
 from hpc.world import World
 from udipdist import models
-from udipdist.config import EmbedConfig, TrainConfig
+from udipdist.config import EmbedConfig
 from udipdist.training.feed import Subjects, require_brain
-from udipdist.volumes.packed import Tokens, Unpacked, find
+from udipdist.training.trained import Opened, open_trained
+from udipdist.volumes.packed import Tokens
 from udipdist.volumes.store import VolumeStore
 
 log = logging.getLogger(__name__)
@@ -40,17 +40,17 @@ def embed(config: EmbedConfig) -> None:
     if config.out.suffix not in (".parquet", ".pq"):
         raise ConfigError(f"out={config.out}: a latents table is named NAME.parquet")
     comm = Comm.join(World.detect(os.environ))
-    network, store, tokens = _open(config)
-    rows = np.flatnonzero(store.valid)
+    opened = _open(config)
+    store, rows = opened.store, opened.rows
     left_out = [store.subjects[row] for row in np.flatnonzero(~store.valid)]
     if left_out:
         log.warning("%d subjects without a readable volume have no latents: %s", len(left_out), some(left_out))
     inputs = {"run_dir": config.run_dir, "store": config.store}
     with ExitStack() as stack:
         made: list[stage.Stage] = []
-        opened = stage.stage("embed", config.out, config, inputs, config.overwrite)
-        comm.on_main(lambda: made.append(stack.enter_context(opened)))
-        parts = comm.gather(_latents(network, tokens, rows[comm.rank :: comm.size], config, comm))
+        begun = stage.stage("embed", config.out, config, inputs, config.overwrite)
+        comm.on_main(lambda: made.append(stack.enter_context(begun)))
+        parts = comm.gather(_latents(opened.network, opened.tokens, rows[comm.rank :: comm.size], config, comm))
         if comm.is_main:
             latents = np.empty((len(rows), parts[0].shape[1]), np.float32)
             for rank, part in enumerate(parts):
@@ -61,42 +61,16 @@ def embed(config: EmbedConfig) -> None:
 
 def preview(config: EmbedConfig) -> list[str]:
     """What would be embedded, with which checkpoint."""
-    network, store, _ = _open(config)
+    opened = _open(config)
     return [
-        f"checkpoint: {_folder(config)}, {models.count_parameters(network):,} parameters",
-        f"subjects: {int(np.sum(store.valid)):,} of {len(store):,}",
+        f"checkpoint: {opened.checkpoint}, {models.count_parameters(opened.network):,} parameters",
+        f"subjects: {len(opened.rows):,} of {len(opened.store):,}",
         f"writes: {config.out} and {config.out.with_suffix('.pheno')}",
     ]
 
 
-def _folder(config: EmbedConfig) -> Path:
-    return Checkpoints(config.run_dir / "checkpoints").find(config.checkpoint)
-
-
-def _open(config: EmbedConfig) -> tuple[models.Autoencoder, VolumeStore, Tokens]:
-    """The network in evaluation mode and the store, checked against each other, and what the one reads of the other:
-    packed where a training has left it so; for reading each subject once, packing does not pay."""
-    recipe = config.run_dir / "config.yaml"
-    if not recipe.exists():
-        raise InputError(f"{recipe}: is missing, so {config.run_dir} is no training run; give run_dir=FOLDER_OF_TRAIN")
-    trained = TrainConfig.load(recipe)
-    network = models.load(trained.model, _folder(config) / models.WEIGHTS)
-    if trained.model.compat:
-        log.warning(
-            "%s is the published network: the latents of a subject depend on the others of its batch (batch=%d) and on "
-            "the number of ranks",
-            config.run_dir,
-            config.batch,
-        )
-    store = VolumeStore.open(config.store, config.modality)
-    expected = tuple(network.patcher.mask.shape)
-    if tuple(store.shape) != expected:
-        raise InputError(
-            f"{config.store}: its volumes are {_by(store.shape)}, but the network of {config.run_dir} was trained on "
-            f"{_by(expected)}; ingest volumes of that shape, or train on this store"
-        )
-    gather = network.gather()
-    return network, store, find(store, gather, trained.data.packed) or Unpacked(store, gather)
+def _open(config: EmbedConfig) -> Opened:
+    return open_trained(config.run_dir, config.checkpoint, config.store, config.modality, config.batch)
 
 
 def _latents(
@@ -133,7 +107,3 @@ def _write(table: pd.DataFrame, out: Path) -> None:
         table.to_csv(partial, sep=" ", index=False, float_format="%.9g")
     with publish(out) as partial:
         table.to_parquet(partial, index=False)
-
-
-def _by(shape: tuple[int, ...]) -> str:
-    return " x ".join(map(str, shape))

@@ -10,7 +10,7 @@ from pydantic import Field, field_validator, model_validator
 
 from hpc.cluster import ClusterConfig
 from hpc.config import Config
-from udipdist.config.base import NonNegative, Positive, Share, VerbConfig, Volumes
+from udipdist.config.base import Checkpoint, NonNegative, Positive, Share, VerbConfig, Volumes
 
 
 class IngestConfig(VerbConfig):
@@ -218,14 +218,7 @@ class EmbedConfig(VerbConfig):
     store: Path = Field(description="volume store to embed")
     modality: str | None = Field(None, description="which images of a store that holds several, as T1")
     out: Path = Field(Path("latents.parquet"), description="latents table to write; a PLINK .pheno is put beside it")
-    checkpoint: str = Field("last", description="last, best, or the number of an optimiser step (0: untrained)")
+    checkpoint: Checkpoint = Field("last", description="last, best, or the number of an optimiser step (0: untrained)")
     batch: Positive = Field(32, description="subjects at once; does not change the result")
     threads: NonNegative = Field(0, description="CPU threads; 0: all cores")
     operational: ClassVar[frozenset[str]] = VerbConfig.operational | {"batch", "threads"}
-
-    @model_validator(mode="before")
-    @classmethod
-    def _step_is_text(cls, tree: Any) -> Any:
-        if isinstance(tree, dict) and isinstance(tree.get("checkpoint"), int):
-            tree = tree | {"checkpoint": str(tree["checkpoint"])}
-        return tree

@@ -1,0 +1,68 @@
+"""A finished training opened again: its network, a store of volumes, and what the one reads of the other."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from hpc.checkpoint import Checkpoints
+from hpc.errors import InputError
+from udipdist import models
+from udipdist.config import TrainConfig
+from udipdist.volumes.packed import Tokens, Unpacked, find
+from udipdist.volumes.store import VolumeStore
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class Opened:
+    """A network in evaluation mode, and the store it is to look at; `rows` [N] are those of its readable subjects."""
+
+    network: models.Autoencoder
+    store: VolumeStore
+    tokens: Tokens
+    rows: np.ndarray
+    recipe: TrainConfig
+    checkpoint: Path
+
+
+def open_trained(
+    run_dir: Path, checkpoint: str, store: Path, modality: str | None = None, batch: int | None = None
+) -> Opened:
+    """The network of a checkpoint and a store, checked against each other.
+
+    The tokens are packed where a training has left them so; for reading each subject once, packing does not pay.
+    `batch`, subjects at once, is for the warning about the published network. Raises InputError where the checkpoint is
+    not there or the store's volumes are not of the shape it was trained on.
+    """
+    path = run_dir / "config.yaml"
+    if not path.exists():
+        raise InputError(f"{path}: is missing, so {run_dir} is no training run; give run_dir=FOLDER_OF_TRAIN")
+    recipe = TrainConfig.load(path)
+    folder = Checkpoints(run_dir / "checkpoints").find(checkpoint)
+    network = models.load(recipe.model, folder / models.WEIGHTS)
+    if recipe.model.compat:
+        log.warning(
+            "%s is the published network: the latents of a subject depend on the others of its batch%s and on "
+            "the number of ranks",
+            run_dir,
+            "" if batch is None else f" (batch={batch})",
+        )
+    volumes = VolumeStore.open(store, modality)
+    expected = tuple(network.patcher.mask.shape)
+    if tuple(volumes.shape) != expected:
+        raise InputError(
+            f"{store}: its volumes are {_by(volumes.shape)}, but the network of {run_dir} was trained on "
+            f"{_by(expected)}; ingest volumes of that shape, or train on this store"
+        )
+    gather = network.gather()
+    tokens = find(volumes, gather, recipe.data.packed) or Unpacked(volumes, gather)
+    return Opened(network, volumes, tokens, np.flatnonzero(volumes.valid), recipe, folder)
+
+
+def _by(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape))
