@@ -66,6 +66,10 @@ class Autoencoder(nn.Module):
         """The latent [B, L]."""
 
     @abstractmethod
+    def decode(self, latent: Tensor) -> Tensor:
+        """Latents [B, L], also ones that no subject has, to the prepared form [B, ...]."""
+
+    @abstractmethod
     def forward(self, prepared: Tensor) -> Pass:
         """Reconstruction, latent and penalty of prepared volumes [B, ...]."""
 

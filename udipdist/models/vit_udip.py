@@ -71,8 +71,10 @@ class PublishedVit(Autoencoder):
         embedded_BTD = self.embed(prepared) + self.positions
         return self.encoder(embedded_BTD[:, _in_batch(prepared)], None).mean(dim=1)
 
-    def decode(self, latent: Tensor, kept_T: Tensor) -> Tensor:
-        """[B, D] -> [B, T, V]: the patches `kept_T`; the others are 0."""
+    def decode(self, latent: Tensor, kept_T: Tensor | None = None) -> Tensor:
+        """[B, D] -> [B, T, V]: the patches `kept_T`, or those with a voxel of the cohort's mask; the others are 0."""
+        if kept_T is None:
+            kept_T = self.patcher(self.patcher.mask[None].float())[0].any(dim=1)
         code_B1D = self.from_latent(latent)[:, None]
         places_BKD = self.places[kept_T].expand(len(latent), -1, -1)
         decoded_BKD = self.decoder(torch.cat([code_B1D, places_BKD], dim=1), None)[:, 1:]
