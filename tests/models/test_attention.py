@@ -7,7 +7,8 @@ import torch
 from torch.nn import functional as F
 
 from hpc.errors import ConfigError
-from udipdist.models.attention import Attention, masked_by_channel, use_backend, watched
+from udipdist.models.attention import Attention, masked_by_channel, narrow, use_backend, watched
+from udipdist.models.flops import counting
 
 
 @pytest.fixture
@@ -63,3 +64,27 @@ def test_the_mask_in_a_channel(example, kind):
         strict=True,
     ):
         torch.testing.assert_close(one, other, rtol=5 * tolerance["rtol"], atol=20 * tolerance["atol"])
+
+
+@pytest.mark.parametrize("width", [3, 8, 16, 24])
+def test_zeros_beside_narrow_heads_change_nothing(example, width):
+    _, _, valid = example
+    q, k, v = 3 * torch.randn(3, 2, 4, 50, width, generator=torch.Generator().manual_seed(2))
+    for t in (inputs := [q, k, v]):
+        t.requires_grad_()
+    mask, weight = valid[:, None, None], torch.randn(2, 4, 50, width)
+    want, got = F.scaled_dot_product_attention(q, k, v, attn_mask=mask), narrow(q, k, v, mask)
+    torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-6)
+    for one, other in zip(
+        torch.autograd.grad((got * weight).sum(), inputs),
+        torch.autograd.grad((want * weight).sum(), inputs),
+        strict=True,
+    ):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+
+
+def test_only_the_channels_of_a_head_are_counted():
+    x = torch.randn(2, 4, 50, 8)
+    with counting() as counter, torch.no_grad():
+        narrow(x, x, x, None)
+    assert counter.get_total_flops() == 2 * (2 * 2 * 4 * 50 * 50 * 8)  # scores and mixing, two a multiply-add

@@ -11,8 +11,13 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 from udipdist.models import Autoencoder
 
 
-def _attention(query: Any, key: Any, value: Any, *args: Any, **keys: Any) -> int:
-    return sdpa_flop_count(query, key, value)
+def _attention(query: Any, key: Any, value: Any, *args: Any, scale: float | None = None, **keys: Any) -> int:
+    """Of the channels that a head has; the scale tells them from those that only fill a register."""
+    shapes = [list(shape) for shape in (query, key, value)]
+    if scale is not None:
+        for shape in shapes:
+            shape[-1] = round(scale**-2)
+    return sdpa_flop_count(*shapes)
 
 
 # The fused kernel of the CPU, which torch's counter does not know.
