@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from udipdist.loci import fuma, genome
+from udipdist.loci.overlap import touched
 from udipdist.loci.search import Analysis, Run
 
 TRAIT_COLUMNS = ("locus", "trait", "log10p", "snp", "position", "significant")
@@ -64,7 +65,7 @@ def by_run(runs: Sequence[Run]) -> tuple[pd.DataFrame, pd.DataFrame]:
                 len(leads), *(leads.get(name, "") for name in those),
             )  # fmt: skip
             union_rows.append(row)
-        pairs += [(analysis, a, b, *_overlap(tables[a], tables[b])) for a, b in itertools.combinations(tables, 2)]
+        pairs += [(analysis, a, b, *compared(tables[a], tables[b])) for a, b in itertools.combinations(tables, 2)]
     columns = ["analysis", "union", "chrom", "start", "end", "n_runs", *(run.name for run in runs)]
     table = pd.DataFrame([dict(zip([*columns[:6], *_names(runs, row[0])], row, strict=True)) for row in union_rows])
     return table.reindex(columns=columns).fillna(""), pd.DataFrame(pairs, columns=list(OVERLAP_COLUMNS))
@@ -111,7 +112,8 @@ def _intervals(one: Analysis) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(types)).astype(types)
 
 
-def _overlap(one: pd.DataFrame, other: pd.DataFrame) -> tuple:
+def compared(one: pd.DataFrame, other: pd.DataFrame) -> tuple:
+    """n_a .. jaccard_bp of OVERLAP_COLUMNS of two tables of intervals: chrom (code), start, end, both included."""
     both = pd.concat([one, other], ignore_index=True)
     number = unions(*(both[name].to_numpy() for name in ("chrom", "start", "end")))
     first, second = set(number[: len(one)].tolist()), set(number[len(one) :].tolist())
@@ -119,18 +121,9 @@ def _overlap(one: pd.DataFrame, other: pd.DataFrame) -> tuple:
     together = _length(both)
     common = _length(one) + _length(other) - together
     return (
-        len(one), len(other), _intersecting(one, other), _intersecting(other, one), union, shared,
+        len(one), len(other), int(touched(one, other, 0).sum()), int(touched(other, one, 0).sum()), union, shared,
         shared / union if union else np.nan, common / together if together else np.nan,
     )  # fmt: skip
-
-
-def _intersecting(one: pd.DataFrame, other: pd.DataFrame) -> int:
-    """How many intervals of `one` intersect one of `other`."""
-    meets = [
-        ((other["chrom"] == row.chrom) & (other["start"] <= row.end) & (other["end"] >= row.start)).any()
-        for row in one.itertuples()
-    ]
-    return int(np.sum(meets))
 
 
 def _length(table: pd.DataFrame) -> int:
