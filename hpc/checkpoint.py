@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from types import FrameType
 from typing import Any, Self
@@ -23,10 +23,10 @@ META = "meta.json"
 
 
 class Checkpoints:
-    """The checkpoints in one folder. `keep` newest ones stay, and beside them step 0 and the best."""
+    """The checkpoints in one folder. `keep` newest ones stay, and beside them step 0, the best and those of `always`."""
 
-    def __init__(self, place: str | Path, keep: int = 3):
-        self.place, self.keep = Path(place), keep
+    def __init__(self, place: str | Path, keep: int = 3, always: Collection[int] = ()):
+        self.place, self.keep, self.always = Path(place), keep, frozenset(always)
 
     def steps(self) -> list[int]:
         """The optimiser steps of all published checkpoints, ascending."""
@@ -110,7 +110,7 @@ class Checkpoints:
         if best:
             publish_json(self.place / "best.json", {"step": step, "folder": final.name})
         steps = self.steps()
-        spare = {0, self.best_step(), *steps[-self.keep :]}
+        spare = {0, self.best_step(), *steps[-self.keep :]} | self.always
         for old in steps:
             if old not in spare:
                 remove(self.folder(old))

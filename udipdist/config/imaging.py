@@ -196,6 +196,9 @@ class TrainConfig(VerbConfig):
     validation: Share = Field(0.1, description="share of subjects held out, chosen by a hash of the id")
     checkpoint_epochs: Positive = Field(1, description="epochs between checkpoints")
     keep: Positive = Field(3, description="checkpoints kept beside the first (untrained) and the best")
+    keep_epochs: tuple[NonNegative, ...] = Field(
+        (), description="epochs whose checkpoints are saved and kept in any case, as [10, 50]"
+    )
     picture_epochs: Positive = Field(5, description="epochs between pictures of reconstructions")
     tensorboard: bool = Field(True, description="write event files for TensorBoard into run_dir/tensorboard")
     resume: bool = Field(True, description="go on from the last checkpoint of run_dir")
@@ -209,6 +212,11 @@ class TrainConfig(VerbConfig):
     operational: ClassVar[frozenset[str]] = VerbConfig.operational | {
         "run_dir", "data", "resume", "threads", "keep", "micro_batch", "picture_epochs", "tensorboard",
     }  # fmt: skip
+
+    @field_validator("keep_epochs", mode="before")
+    @classmethod
+    def _one_or_several(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
 class EmbedConfig(VerbConfig):

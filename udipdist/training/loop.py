@@ -112,7 +112,9 @@ class Run:
         self.ema = Ema(self.engine, optim.ema) if optim.ema else None
         self.device = device
         self.watch = Watch(comm)
-        self.checkpoints = Checkpoints(config.run_dir / "checkpoints", config.keep)
+        self.checkpoints = Checkpoints(
+            config.run_dir / "checkpoints", config.keep, [self.sampler.steps * epoch for epoch in config.keep_epochs]
+        )
         self.metrics = Metrics(config.run_dir / "metrics.jsonl")
         self.board: Board | None = None
         self.step = 0
@@ -179,7 +181,8 @@ class Run:
         """Validate, and save a checkpoint where one is due or the run is `leaving`."""
         self.scores = self.scores | self.validate()
         log.info("epoch %d of %d: %s", self.epoch, self.config.epochs, _note(self.scores))
-        due, best = self.epoch % self.config.checkpoint_epochs == 0 or self.step == self.total, False
+        regular = self.epoch % self.config.checkpoint_epochs == 0 or self.epoch in self.config.keep_epochs
+        due, best = regular or self.step == self.total, False
         if due:
             score = self.scores.get("loss", self.scores.get("train_loss"))
             best = self.best is None or (score is not None and score < self.best)
