@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, PositiveFloat
+from pydantic import Field, PositiveFloat, field_validator, model_validator
 
 from udipdist.config.base import Checkpoint, NonNegative, Positive, VerbConfig
 
@@ -26,6 +26,57 @@ class AttentionConfig(OfNetwork):
 
 class PerturbConfig(OfNetwork):
     """What a latent direction looks like in the brain: subjects decoded as they are, and shifted along it."""
+
+    latents: tuple[NonNegative, ...] | Literal["all"] = Field(
+        (), description="latents by number, as [0, 17], or all; all where no other direction is asked for"
+    )
+    directions: Path | None = Field(
+        None, description="tab-separated table of changes of the latents: name and one column a latent (z000 ...)"
+    )
+    probe: Path | None = Field(
+        None, description="the same of weights of a score; what goes with the score is shown (Haufe et al. 2014)"
+    )
+    sumstats: Path | None = Field(None, description="folder of a gwas of this network's latents; needed for SNPs")
+    snp: tuple[str, ...] = Field((), description="SNPs to show, by their ids in the gwas, as [rs1, rs2]")
+    loci: Path | None = Field(None, description="folder that loci wrote: the lead SNP of every locus is shown")
+    controls: NonNegative = Field(0, description="random directions with the covariance of the latents, beside these")
+    population: Path | None = Field(
+        None, description="latents table of the cohort, for SD and covariance; default those of the subjects looked at"
+    )
+    shift: float = Field(1.0, gt=0, description="how far, in standard deviations along the direction")
+    sides: Literal["plus", "minus", "both"] = Field(
+        "plus", description="shifted up or down against as they are, or up against down"
+    )
+    subjects: Annotated[int, Field(ge=2)] = Field(500, description="looked at: all, or so many spread over the store")
+    smooth_mm: float = Field(3.0, ge=0, description="SD of the smoothing of |t|")
+    atlas: str = Field(
+        "seitzman_2018",
+        description="seitzman_2018 or dosenbach_2010, which nilearn ships; a NIfTI image of labels in MNI mm; or none",
+    )
+    atlas_labels: Path | None = Field(None, description="table with index and name of the image's labels")
+    rank: Literal["t", "mean"] = Field(
+        "t", description="regions are ranked by smoothed |t|, or by how much the image changes, smoothed"
+    )
+    permutations: Positive = Field(1000, description="surrogate maps for the p-value of a region")
+    seed: NonNegative = Field(0, description="of controls and permutations")
+    batch: Positive = Field(16, description="subjects decoded at once")
+    at_once: Positive = Field(8, description="directions decoded beside each other; memory grows with it")
+    operational: ClassVar[frozenset[str]] = OfNetwork.operational | {"batch"}
+
+    @field_validator("latents", "snp", mode="before")
+    @classmethod
+    def _one_or_several(cls, value: Any) -> Any:
+        return value if isinstance(value, list | tuple) or value == "all" else (value,)
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if (self.snp or self.loci is not None) and self.sumstats is None:
+            raise ValueError("sumstats: is needed to show SNPs; give sumstats= the folder that gwas wrote")
+        if self.sumstats is not None and not self.snp and self.loci is None:
+            raise ValueError("sumstats: of which SNPs? Give loci=FOLDER for the lead SNPs, or snp=[rs1, rs2]")
+        if self.atlas_labels is not None and self.atlas in ("none", "seitzman_2018", "dosenbach_2010"):
+            raise ValueError(f"atlas_labels: is of no use with atlas={self.atlas}; leave it out")
+        return self
 
 
 class SaliencyConfig(OfNetwork):
