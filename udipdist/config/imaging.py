@@ -77,15 +77,20 @@ class VolumesConfig(VerbConfig):
 class ModelConfig(Config):
     """The autoencoder."""
 
-    name: Literal["vit_ae"] = Field("vit_ae", description="network")
+    name: Literal["vit_ae", "cnn_ae"] = Field(
+        "vit_ae", description="network: a vision transformer, or the convolutional one of UDIP"
+    )
     size: Literal["seed", "S", "B", "L", "H"] | None = Field(
         None, description="a named size; sets what is not given of width, depth, heads, mlp_ratio and the decoder's"
     )
-    compat: Literal["vit_udip"] | None = Field(
-        None, description="vit_udip: the published network as it is, faults included, to compare with"
+    compat: Literal["vit_udip", "udip"] | None = Field(
+        None,
+        description="the published network as it is, to compare with: vit_udip, faults included; udip, of name=cnn_ae",
     )
     patch: Positive | tuple[Positive, Positive, Positive] | None = Field(
-        None, description="patch edge in voxels, one number or three; default 14x16x14 at 1 mm, else the 2^n over 32 mm"
+        None,
+        description="patch edge in voxels, one number or three; default 14x16x14 at 1 mm, else the 2^n over 32 mm; "
+        "cnn_ae: only which voxels are read, those of patches with brain",
     )
     width: Positive = Field(128, description="token width")
     depth: Positive = Field(4, description="encoder blocks (the paper: 12)")
@@ -106,6 +111,8 @@ class ModelConfig(Config):
         0.0, description="share of a subject's tokens hidden from the encoder in training"
     )
     dropout: Share = Field(0.0, description="dropout in attention output and MLP")
+    channels: Positive = Field(16, description="cnn_ae: channels of the first level; each halving doubles them")
+    levels: Positive = Field(4, description="cnn_ae: halvings of the volume")
 
 
 class OptimConfig(Config):

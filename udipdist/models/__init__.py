@@ -28,6 +28,9 @@ _SIZES = {  # the encoders of Dosovitskiy et al. 2021, with decoders of half the
     "H": {"width": 1280, "depth": 32, "heads": 16, "decoder_width": 512, "decoder_depth": 8, "decoder_heads": 8},
 }
 _SIZED = {"mlp_ratio": 4.0}  # and of all named sizes
+_COMPAT = {"vit_udip": "vit_ae", "udip": "cnn_ae"}  # the network that a published form is one of
+_OF_ALL = ("name", "compat", "patch", "latent", "covariance")
+_OF_CNN = ("channels", "levels")
 _WHOLE_GRID = -1.0  # a share of brain that every patch exceeds
 
 
@@ -77,8 +80,10 @@ class Autoencoder(nn.Module):
 def resolve(config: ModelConfig, zooms: Sequence[float]) -> ModelConfig:
     """The configuration with what depends on the voxel size [mm] (the patch) and on `size` filled in. A key that was
     given stays as it is."""
-    sized = {**_SIZES["seed" if config.compat else config.size], **_SIZED} if config.compat or config.size else {}
-    if config.compat:
+    _refuse_keys_of_others(config)
+    published = config.compat == "vit_udip"
+    sized = {**_SIZES["seed" if published else config.size], **_SIZED} if published or config.size else {}
+    if published:
         fixed = {**{key: field.default for key, field in ModelConfig.model_fields.items()}, **sized}
         own = {key: getattr(config, key) for key in config.model_fields_set - {"compat", "patch", "dropout"}}
         clash = [f"model.{key}={value}" for key, value in sorted(own.items()) if value != fixed[key]]
@@ -88,6 +93,22 @@ def resolve(config: ModelConfig, zooms: Sequence[float]) -> ModelConfig:
     if not config.patch:
         update["patch"] = default_patch(zooms)
     return config.model_copy(update=update)
+
+
+def _refuse_keys_of_others(config: ModelConfig) -> None:
+    """Raises ConfigError where a key was given that the network does not have (a key at its default is none)."""
+    if config.compat is not None and _COMPAT[config.compat] != config.name:
+        raise ConfigError(
+            f"model.compat={config.compat}: is the published form of {_COMPAT[config.compat]}, not of {config.name}; "
+            f"type model.name={_COMPAT[config.compat]}, or leave one of the two out"
+        )
+    given = [key for key, field in ModelConfig.model_fields.items() if getattr(config, key) != field.default]
+    is_cnn = config.name == "cnn_ae"
+    foreign = [key for key in given if key not in _OF_ALL and (key in _OF_CNN) != is_cnn]
+    if foreign:
+        told = some([f"model.{key}={getattr(config, key)}" for key in foreign])
+        others = ", ".join((*_OF_ALL[1:], *_OF_CNN)) if is_cnn else "all but " + " and ".join(_OF_CNN)
+        raise ConfigError(f"model.name={config.name}: has no {told}; leave it out (this network has {others})")
 
 
 def build(config: ModelConfig, mask: np.ndarray, recompute: bool = False) -> Autoencoder:
@@ -115,9 +136,18 @@ def load(config: ModelConfig, weights: str | Path) -> Autoencoder:
     return network.eval()
 
 
+def _cnn_ae(config: ModelConfig, mask: np.ndarray, recompute: bool) -> Autoencoder:
+    from udipdist.models.cnn_ae import CnnAutoencoder
+
+    keys = ("channels", "levels", "latent", "covariance")
+    published = config.compat == "udip"
+    patcher = Patcher(mask, _patch(config), _WHOLE_GRID) if published else Patcher(mask, _patch(config))
+    given = {key: getattr(config, key) for key in keys}
+    return CnnAutoencoder(patcher, **given, from_mean=not published, recompute=recompute)
+
+
 def _vit_ae(config: ModelConfig, mask: np.ndarray, recompute: bool) -> Autoencoder:
-    assert config.patch is not None, "resolve the configuration first"
-    patch = (config.patch,) * 3 if isinstance(config.patch, int) else config.patch
+    patch = _patch(config)
     inner, inner_heads = config.decoder_width or config.width, config.decoder_heads or config.heads
     for end, heads, width in (("", config.heads, config.width), ("decoder_", inner_heads, inner)):
         if width % heads:
@@ -142,7 +172,12 @@ def _vit_ae(config: ModelConfig, mask: np.ndarray, recompute: bool) -> Autoencod
     return VitAutoencoder(Patcher(mask, patch), **{key: getattr(config, key) for key in keys}, recompute=recompute)
 
 
-_NETWORKS: dict[str, Callable[[ModelConfig, np.ndarray, bool], Autoencoder]] = {"vit_ae": _vit_ae}
+def _patch(config: ModelConfig) -> tuple[int, int, int]:
+    assert config.patch is not None, "resolve the configuration first"
+    return (config.patch,) * 3 if isinstance(config.patch, int) else config.patch
+
+
+_NETWORKS: dict[str, Callable[[ModelConfig, np.ndarray, bool], Autoencoder]] = {"vit_ae": _vit_ae, "cnn_ae": _cnn_ae}
 
 
 def count_parameters(network: nn.Module) -> int:

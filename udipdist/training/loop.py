@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
+from hpc.batchnorm import uncounted
 from hpc.ceiling import matmul_flops
 from hpc.checkpoint import Checkpoints, StopRequest
 from hpc.comm import Comm, Watch
@@ -25,7 +26,7 @@ from hpc.progress import Progress
 from udipdist import models
 from udipdist.config import TrainConfig
 from udipdist.figures.brains import reconstructions
-from udipdist.models.attention import use_backend, watched
+from udipdist.models.attention import Attention, use_backend, watched
 from udipdist.models.flops import TRAINING_PASSES, counting
 from udipdist.models.losses import psnr, reconstruction_loss, ssim
 from udipdist.training.board import Board
@@ -327,6 +328,7 @@ class Run:
             stack.enter_context(torch.autocast(device.type, kind) if kind else nullcontext())
             counter = stack.enter_context(counting())
             watch = stack.enter_context(watched(name))
+            stack.enter_context(uncounted(network))
             found = network(tokens)
         (reconstruction_loss(tokens, found.reconstruction, self.config.loss).mean() + found.penalty).backward()
         network.zero_grad(set_to_none=True)
@@ -334,7 +336,7 @@ class Run:
         ceiling = matmul_flops(device, self.precision)
         log.info(
             "attention: %s; %.3g GFLOP a volume forward; a matrix product reaches %.3g TFLOP/s on this %s in %s",
-            watch.names(),
+            watch.names() if any(isinstance(module, Attention) for module in network.modules()) else "none",
             flops / 1e9,
             ceiling / 1e12,
             device.type.upper(),

@@ -45,7 +45,7 @@ def open_trained(
     recipe = TrainConfig.load(path)
     folder = Checkpoints(run_dir / "checkpoints").find(checkpoint)
     network = models.load(recipe.model, folder / models.WEIGHTS)
-    if recipe.model.compat:
+    if recipe.model.compat == "vit_udip":
         log.warning(
             "%s is the published network: the latents of a subject depend on the others of its batch%s and on "
             "the number of ranks",
