@@ -23,6 +23,26 @@ class OfNetwork(VerbConfig):
 class AttentionConfig(OfNetwork):
     """Where a transformer looks: attention maps, sparsity, spotlight tokens, symmetry; as NIfTI and pictures."""
 
+    subjects: NonNegative = Field(200, description="subjects to look at, drawn by seed; 0: all")
+    layers: Literal["all"] | list[Positive] = Field("all", description="layers to look at, 1 is the first: [1, 12]")
+    layer: Positive = Field(1, description="the one of them whose maps and correlations are kept whole and drawn")
+    heads: Literal["all"] | list[Positive] = Field("all", description="heads of that layer whose maps are kept")
+    embedding: Literal["patch", "layer"] = Field(
+        "patch", description="what is correlated: patch: embedded patches, without position; layer: what a layer reads"
+    )
+    low: float = Field(
+        0.5, gt=0, le=1, description="spotlight: mean correlation with the others below this times the median token's"
+    )
+    high: float = Field(2.0, gt=0, description="spotlight: attention received, at least this times a fair share")
+    runs: list[Path] = Field(
+        [], description="runs with other seeds: how far their spotlights agree with those of run_dir"
+    )
+    permutations: Positive = Field(999, description="random pairings behind the p-values of the symmetry")
+    rollout: bool = Field(False, description="also follow attention through all layers (Abnar and Zuidema 2020)")
+    seed: NonNegative = Field(0, description="of the draw of subjects and the random pairings")
+    batch: Positive = Field(8, description="subjects at once; changes the last digits only")
+    operational: ClassVar[frozenset[str]] = OfNetwork.operational | {"batch"}
+
 
 class PerturbConfig(OfNetwork):
     """What a latent direction looks like in the brain: subjects decoded as they are, and shifted along it."""
