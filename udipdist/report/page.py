@@ -14,7 +14,7 @@ from hpc.files import publish, publish_text, refuse_existing
 from hpc.progress import Progress
 from hpc.stage import stage
 from udipdist.config import ReportConfig
-from udipdist.report import cost, genetics, imaging, regions, scans, truth
+from udipdist.report import cost, genetics, imaging, regions, scans, sweeps, truth
 from udipdist.report.collect import RunFolder
 from udipdist.report.section import Album, Bar, Picture, Section, Table
 
@@ -38,20 +38,26 @@ SECTIONS = (
 
 
 def report(config: ReportConfig) -> None:
-    """Write the page `out` and the folder of its figures. Raises InputError for a stage that is there but broken."""
+    """Write the page `out` and the folder of its figures, of a run or of a sweep.
+
+    Raises InputError for a stage that is there but broken.
+    """
     figures = figures_folder(config.out)
-    run = RunFolder.open(config.run)
-    inputs = {name: made.path for name, made in run.stages.items() if made.manifest is not None}
-    if run.comparison is not None:
-        inputs["comparison"] = run.path / "comparison.json"
+    run: RunFolder | sweeps.SweepPage
+    if sweeps.is_sweep(config.run):
+        run = sweeps.SweepPage.open(config.run)
+        made_of, inputs = sweeps.SECTIONS, run.inputs()
+    else:
+        run = RunFolder.open(config.run)
+        made_of, inputs = SECTIONS, _inputs(run)
     with stage("report", config.out, config, inputs, config.overwrite) as current:
         refuse_existing(figures, config.overwrite)
         with publish(figures) as partial:
             partial.mkdir()
             album = Album(partial)
             sections = []
-            with Progress("report", len(SECTIONS), "sections") as progress:
-                for make in SECTIONS:
+            with Progress("report", len(made_of), "sections") as progress:
+                for make in made_of:
                     sections.append(make(run, album))
                     progress.advance()
             publish_text(config.out, render(config.title, run.path, sections))
@@ -61,10 +67,17 @@ def report(config: ReportConfig) -> None:
 
 def preview(config: ReportConfig) -> list[str]:
     """Which stages the page would show, and where it goes."""
+    if sweeps.is_sweep(config.run):
+        return [f"a sweep: {config.run}", f"writes {config.out} and {figures_folder(config.out)}"]
     run = RunFolder.open(config.run)
     lines = [f"{name:18s} {made.state:12s} {made.path}" for name, made in run.stages.items()]
     truth_known = "known" if run.comparison is not None else "not known"
     return [*lines, f"planted loci: {truth_known}", f"writes {config.out} and {figures_folder(config.out)}"]
+
+
+def _inputs(run: RunFolder) -> dict[str, Path]:
+    inputs = {name: made.path for name, made in run.stages.items() if made.manifest is not None}
+    return inputs if run.comparison is None else inputs | {"comparison": run.path / "comparison.json"}
 
 
 def figures_folder(out: Path) -> Path:

@@ -1,0 +1,97 @@
+"""Consensus phenotypes: the latents of all replicates of a configuration, reduced to what they have in common.
+
+The result is a table of latents like any other, so it goes through the same association.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from pydantic import Field
+
+from hpc.config import Config
+from hpc.errors import ConfigError
+from hpc.files import publish, remove
+from hpc.stage import is_current, stage
+from udipdist.sweep.folder import SweepFolder
+from udipdist.sweep.similarity import IDS, Factored, Latents, leading, shared_people
+
+log = logging.getLogger(__name__)
+
+METHODS = ("pca", "maxvar")
+COMPONENTS = 128
+
+
+class ConsensusConfig(Config):
+    """What a consensus is made from; it has no verb of its own."""
+
+    latents: tuple[Path, ...] = Field(description="a table of each replicate")
+    method: Literal["pca", "maxvar"]
+    components: int = COMPONENTS
+
+
+def make(out: Path, configuration: str, method: str = "pca", components: int = COMPONENTS) -> Path:
+    """Write `out`/consensus/CONFIGURATION/latents.parquet (FID IID z000 .. float32) and a .pheno beside it.
+
+    Each finished replicate gives the latents of the epoch that its objective chose. Up to date, nothing is done; made
+    anew, what stood in the folder (scores, loci) goes. Returns the table's path. Raises ConfigError for an unknown
+    method or configuration, or where there are fewer than two replicates.
+    """
+    if method not in METHODS:
+        raise ConfigError(f"consensus={method}: is no method; the methods are {', '.join(METHODS)}")
+    sweep = SweepFolder.open(out)
+    looks = [look for look in sweep.chosen() if look.trial.configuration == configuration]
+    if len(looks) < 2:
+        raise ConfigError(
+            f"configuration {configuration}: has {len(looks)} finished replicates in {out}, and a consensus needs two; "
+            "give more replicates, or leave the consensus out"
+        )
+    tables = tuple(look.latents for look in sorted(looks, key=lambda look: look.trial.name))
+    config = ConsensusConfig(latents=tables, method=method, components=components)
+    folder = Path(out) / "consensus" / configuration
+    place = folder / "latents.parquet"
+    if is_current("consensus", place, config):
+        return place
+    remove(folder)
+    inputs = {f"latents {look.trial.name}": look.latents for look in looks}
+    with stage("consensus", place, config, inputs) as current:
+        replicates = shared_people([Latents.read(path) for path in tables])
+        scores_NC, shared_C = reduce([one.values_NP for one in replicates], method, components)
+        _write(replicates[0].ids, scores_NC, place)
+        current.note(
+            subjects=len(scores_NC), latents=scores_NC.shape[1], replicates=len(tables), shared=shared_C.tolist()
+        )
+    return place
+
+
+def reduce(values_RNP: list[np.ndarray], method: str, components: int = COMPONENTS) -> tuple[np.ndarray, np.ndarray]:
+    """Components [N, C] float64 (mean 0, variance 1, uncorrelated, the most common first) of R tables [N, P_r] of the
+    same people, and of each the share [C] of it that the replicates explain, mean over them of R^2.
+
+    pca: left singular vectors of the standardised tables side by side. maxvar: MAXVAR generalised canonical correlation
+    (Kettenring 1971, Biometrika 58; Rastogi, Van Durme and Arora 2015, NAACL): the G with G'G = I that minimises
+    sum_r |G - X_r B_r|^2, which is made of the leading eigenvectors of the sum of the projections onto the X_r. So pca
+    keeps what varies most, maxvar what replicates best. C is at most `components` and the rank. Signs are such that
+    the value farthest from zero is positive.
+    """
+    tables = [Factored.of(values_NP) for values_NP in values_RNP]
+    beside = [table.standard_NP if method == "pca" else table.basis_NR for table in tables]
+    u_NC = leading(np.hstack(beside))[0][:, :components]
+    shared_C = np.mean([np.sum((table.basis_NR.T @ u_NC) ** 2, axis=0) for table in tables], axis=0)
+    far_C = u_NC[np.argmax(np.abs(u_NC), axis=0), np.arange(u_NC.shape[1])]
+    return u_NC * np.sign(far_C) * np.sqrt(len(u_NC)), shared_C
+
+
+def _write(ids: np.ndarray, scores_NC: np.ndarray, place: Path) -> None:
+    names = [f"z{k:03d}" for k in range(scores_NC.shape[1])]
+    table = pd.DataFrame(scores_NC.astype(np.float32), columns=names)
+    people = pd.DataFrame([text.split("\t") for text in ids], columns=IDS)
+    table = pd.concat([people, table], axis=1)
+    with publish(place.with_suffix(".pheno")) as partial:
+        table.to_csv(partial, sep=" ", index=False, float_format="%.9g")
+    with publish(place) as partial:
+        table.to_parquet(partial, index=False)

@@ -1,0 +1,99 @@
+"""Loci of replicates and of configurations held against each other, and so their latents."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import astuple
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from hpc.errors import InputError
+from udipdist.loci import compare, fuma, genome
+from udipdist.sweep import similarity
+from udipdist.sweep.folder import CURE, Look, SweepFolder
+
+log = logging.getLogger(__name__)
+
+MOST = 24  # configurations, and replicates of one, that are compared: the best ones
+PAIR = ("kind", "pass", "configuration_a", "configuration_b", "trial_a", "trial_b", "epoch_a", "epoch_b")
+OVERLAP = (*PAIR, "analysis", *compare.OVERLAP_COLUMNS[3:])
+SIMILARITY = (*PAIR, *similarity.COLUMNS)
+ANALYSES = ("loci", "multivariate_loci")
+
+
+def overlaps(sweep: SweepFolder) -> pd.DataFrame:
+    """OVERLAP: each pair of replicates, and of configurations by their best trials, for both analyses.
+
+    `shared_a` loci of a intersect one of b; `union` counts unions of the loci of both, `shared` those with loci of
+    both, `jaccard` their ratio; `jaccard_bp` is that of base pairs. Raises InputError.
+    """
+    tables: dict[tuple[str, int, str, str], pd.DataFrame] = {}
+
+    def loci(look: Look, analysis: str) -> pd.DataFrame:
+        key = (look.trial.name, look.epoch, look.of, analysis)
+        if key not in tables:
+            tables[key] = intervals(look, analysis)
+        return tables[key]
+
+    rows = [
+        (*_names(kind, a, b), analysis, *compare.compared(loci(a, analysis), loci(b, analysis)))
+        for of in sweep.passes()
+        for kind, a, b in pairs(sweep, of)
+        for analysis in ANALYSES
+    ]
+    return pd.DataFrame(rows, columns=list(OVERLAP))
+
+
+def similarities(sweep: SweepFolder) -> pd.DataFrame:
+    """SIMILARITY: the same pairs by their latents. Raises InputError."""
+    library, rows = similarity.Library(MOST), []
+    for of in sweep.passes():
+        for kind, a, b in pairs(sweep, of):
+            rows.append((*_names(kind, a, b), *astuple(library.compare(a.latents, b.latents))))
+    return pd.DataFrame(rows, columns=list(SIMILARITY))
+
+
+def found_by(looks: list[Look]) -> np.ndarray:
+    """Of each union of the loci of these looks (of the smallest p) the number of looks that have a locus in it."""
+    if not looks:
+        return np.empty(0, np.int64)
+    tables = [intervals(look, "loci").assign(look=i) for i, look in enumerate(looks)]
+    whole = pd.concat(tables, ignore_index=True)
+    number = compare.unions(*(whole[name].to_numpy() for name in ("chrom", "start", "end")))
+    return whole.groupby(number)["look"].nunique().to_numpy()
+
+
+def pairs(sweep: SweepFolder, of: str) -> Iterator[tuple[str, Look, Look]]:
+    """('replicates' or 'configurations', look, look) of one pass: of each trial the look it is chosen by, of each
+    configuration the best of them. Of more than MOST only the best are compared."""
+    by_configuration: dict[str, list[Look]] = defaultdict(list)
+    for look in sweep.chosen(of):
+        by_configuration[look.trial.configuration].append(look)
+    best = [sweep.best(looks) for looks in by_configuration.values()]
+    for kind, groups in (("replicates", list(by_configuration.values())), ("configurations", [best])):
+        for looks in groups:
+            if len(looks) > MOST:
+                log.info("of %d %s the %d best are compared", len(looks), kind, MOST)
+            for a, b in itertools.combinations(sweep.leading(looks, MOST), 2):
+                yield kind, a, b
+
+
+def intervals(look: Look, analysis: str) -> pd.DataFrame:
+    """Loci of a look: chrom (code), start, end. Raises InputError."""
+    path = look.loci(analysis) / fuma.TIDY
+    try:
+        table = pd.read_parquet(path, columns=["chrom", "start", "end"])
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read ({error}); {CURE}") from None
+    return table.assign(chrom=genome.codes(table["chrom"]).astype(np.int64))
+
+
+def _names(kind: str, a: Look, b: Look) -> tuple[Any, ...]:
+    return (
+        kind, a.of, a.trial.configuration, b.trial.configuration, a.trial.name, b.trial.name, a.epoch, b.epoch,
+    )  # fmt: skip

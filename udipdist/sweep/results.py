@@ -1,0 +1,61 @@
+"""What comes out of a sweep: its tables, the command that repeats its best trial, and the page that shows them."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from hpc.files import publish, publish_json, publish_text
+from udipdist.config import ReportConfig
+from udipdist.report import page
+from udipdist.sweep import best, overlap, table
+from udipdist.sweep.folder import SweepFolder
+
+log = logging.getLogger(__name__)
+
+
+def write(out: str | Path) -> str:
+    """Write table1.tsv and .md, curves.tsv, overlap.tsv, similarity.tsv, sweep.json, best.sh (where a trial has a
+    score) and report.html into the folder of a sweep, over those that stand there; returns table 1 as Markdown.
+
+    Whatever is finished counts; trials that failed are named. Raises InputError for files that cannot be read.
+    """
+    sweep = SweepFolder.open(out)
+    rows = table.table1(sweep)
+    text = table.markdown(rows, sweep.objective.name)
+    tables = {
+        "table1": rows,
+        "curves": table.curves(sweep),
+        "overlap": overlap.overlaps(sweep),
+        "similarity": overlap.similarities(sweep),
+    }
+    for name, made in tables.items():
+        with publish(sweep.path / f"{name}.tsv") as partial:
+            made.to_csv(partial, sep="\t", index=False, na_rep="NA", float_format="%.6g")
+    publish_text(sweep.path / "table1.md", text)
+    first = best.look(sweep)
+    if first is not None:
+        publish_text(sweep.path / "best.sh", best.script(sweep, first))
+    publish_json(sweep.path / "sweep.json", _facts(sweep, first))
+    page.report(ReportConfig(run=sweep.path, out=sweep.path / "report.html", title="udipdist sweep", overwrite=True))
+    for trial in sweep.failed:
+        log.warning("trial %s failed; its log is %s", trial.name, trial.folder / "log.txt")
+    return text
+
+
+def _facts(sweep: SweepFolder, first: Any) -> dict[str, Any]:
+    return {
+        "objective": sweep.objective.name,
+        "trials": len(sweep.trials),
+        "configurations": len({trial.configuration for trial in sweep.trials}),
+        "looks": len(sweep.looks),
+        "passes": sweep.passes(),
+        "failed": [trial.name for trial in sweep.failed],
+        "compared": overlap.MOST,
+        "best": None if first is None else {
+            "trial": first.trial.name, "configuration": first.trial.configuration, "values": first.trial.values,
+            "seed": first.trial.seed, "epoch": first.epoch, "pass": first.of,
+            "value": sweep.objective.value(first.scores), "scores": first.scores,
+        },
+    }  # fmt: skip
