@@ -104,10 +104,18 @@ def outcomes(place: Path, metric: str, mode: str) -> list[Outcome]:
 def _outcome(folder: Path, metric: str, mode: str) -> Outcome:
     trial, reports = Trial.read(folder), read_reports(folder)
     last = reports[-1] if reports else {}
-    failed, ended = (_json(folder / name) for name in ("failed.json", "ended.json"))
+    failed, ended = (json_of(folder / name) for name in ("failed.json", "ended.json"))
     state: State = "failed" if failed else ended["state"] if ended else "unfinished"
     error = failed["message"] if failed else None
     return Outcome(trial, last, best_of(reports, metric, mode), state, folder / "log.txt", error)
+
+
+def generations(member: Trial) -> list[Trial]:
+    """A member of a population, and what it became when it took over the state of others, the latest last."""
+    found = [member]
+    while (folder := member.folder.with_name(f"{member.name}-g{len(found) + 1}") / "trial.json").exists():
+        found.append(Trial.read(folder.parent))
+    return found
 
 
 def best_of(reports: Iterable[Metrics], metric: str, mode: str) -> Metrics:
@@ -128,7 +136,8 @@ def fail(folder: Path, kind: str, message: str, run: str) -> None:
     publish_json(Path(folder) / "failed.json", {"error": kind, "message": message, "when": _now(), "run": run})
 
 
-def _json(path: Path) -> dict[str, Any] | None:
+def json_of(path: Path) -> dict[str, Any] | None:
+    """What a JSON file holds; None where there is none."""
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
 

@@ -1,0 +1,180 @@
+"""The run of a sweep: what is left of its plan, given to Tune; nothing but files outlives it."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hpc.errors import ConfigError, Incomplete, Preempted
+from hpc.files import remove
+from hpc.parts import fix_plan
+from hpc.sweep import session
+from hpc.sweep.options import RayConfig, SearchConfig
+from hpc.sweep.plan import plan_trials
+from hpc.sweep.space import Space
+from hpc.sweep.trials import Outcome, Program, Service, Trial, generations, outcomes
+
+log = logging.getLogger(__name__)
+_OVER = ("finished", "stopped")
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What `hpc.sweep.run` was told."""
+
+    place: Path
+    program: Program
+    space: Space
+    seeds: list[int]
+    search: SearchConfig
+    ray: RayConfig
+    metric: str
+    mode: str
+    service: Callable[[], Service] | None
+
+    def outcomes(self) -> list[Outcome]:
+        """How the trials stand, by their files."""
+        return outcomes(self.place, self.metric, self.mode)
+
+
+def run(sweep: Sweep, columns: Sequence[str]) -> list[Outcome]:
+    """See `hpc.sweep.run`."""
+    if sweep.mode not in ("max", "min"):
+        raise ConfigError(f"mode={sweep.mode!r}: must be max or min")
+    planned = plan_trials(sweep.place, sweep.space, sweep.seeds, sweep.search)
+    session.require_room(sweep.ray, sweep.service is not None)
+    fix_plan(sweep.place / "ray", _plan(sweep))
+    total, left = _left(sweep, planned)
+    if left:
+        ended = total - left
+        log.info("%d trials%s", total, f", {ended} of them have ended before" if ended else "")
+        with session.connected(sweep.ray) as name, _stoppable():
+            session.require_nodes(sweep.ray, sweep.service is not None)
+            _fit(sweep, planned, name, total, ended, columns)
+    found = sweep.outcomes()
+    for outcome in found:
+        if outcome.state == "failed":
+            log.warning("%s: failed: %s; its log: %s", outcome.trial.name, outcome.error, outcome.log)
+    return found
+
+
+def _plan(sweep: Sweep) -> dict[str, Any]:
+    domains = {d.key: {d.kind: [list(option) for option in d.options] or [d.low, d.high]} for d in sweep.space.domains}
+    chosen = {"metric": sweep.metric, "mode": sweep.mode, "seeds": sweep.seeds, "search": sweep.search.semantics()}
+    return {**chosen, "space": domains}
+
+
+def _left(sweep: Sweep, planned: list[Trial]) -> tuple[int, int]:
+    """Trials in all, and those that have not ended."""
+    ended = sum(outcome.state in _OVER for outcome in sweep.outcomes())
+    if sweep.search.algorithm == "optuna":
+        total = sweep.search.samples * len(sweep.seeds)
+        return total, total - ended
+    return len(planned), len(_unfinished(planned))
+
+
+def _unfinished(planned: list[Trial]) -> list[Trial]:
+    """Those of the plan that have not ended; a member of a population counts as what it has become."""
+    return [trial for trial in planned if not (generations(trial)[-1].folder / "ended.json").exists()]
+
+
+def _fit(sweep: Sweep, planned: list[Trial], name: str, total: int, ended: int, columns: Sequence[str]) -> None:
+    """Have Tune run the trials that are left. Raises Preempted, or Incomplete where Ray went away."""
+    from ray import tune
+    from ray.exceptions import RayError
+
+    from hpc.sweep import search
+    from hpc.sweep.table import Table
+    from hpc.sweep.worker import Work
+
+    desk = f"service-{name}" if sweep.service is not None else None
+    _held = _open_desk(sweep, desk) if desk else None  # Ray ends an actor that nobody holds
+    work = Work(sweep.program, sweep.metric, sweep.mode, name, desk, exchange=sweep.search.algorithm == "pbt")
+
+    def trial(config: dict[str, Any]) -> None:
+        work.do(config["trial"])
+
+    over = [outcome for outcome in sweep.outcomes() if outcome.state in _OVER]
+    scheduler = search.scheduler(sweep.search, sweep.space, sweep.metric, sweep.mode, over)
+    if sweep.search.algorithm == "optuna":
+        proposals = search.Proposals(sweep.place, sweep.space, sweep.seeds, sweep.search, sweep.metric, sweep.mode)
+        chosen: dict[str, Any] = {"search_alg": proposals, "num_samples": proposals.left}
+        space = None
+    else:
+        chosen = {}
+        space = {"trial": tune.grid_search([search.tree_of(trial) for trial in _unfinished(planned)])}
+    table = Table(total, ended, columns, sweep.metric, sweep.mode, name)
+    remove(sweep.place / "ray" / "tune")
+    # metric and mode stand with the scheduler and the search; Tune refuses them twice.
+    tuner = tune.Tuner(
+        tune.with_resources(trial, _resources(sweep.ray)),
+        param_space=space,
+        tune_config=tune.TuneConfig(
+            scheduler=scheduler, max_concurrent_trials=sweep.search.max_concurrent, reuse_actors=False, **chosen
+        ),
+        run_config=tune.RunConfig(
+            name="tune",
+            storage_path=str(sweep.place / "ray"),
+            verbose=0,
+            failure_config=tune.FailureConfig(max_failures=sweep.ray.retries),
+            callbacks=[table],
+        ),
+    )
+    table.open()
+    try:
+        tuner.fit()
+    except (RayError, ConnectionError) as error:
+        raise Incomplete(
+            f"{sweep.place}: Ray went away ({str(error).splitlines()[0]}); start it again, and the same command goes on"
+        ) from None
+    finally:
+        table.close()
+    log.info("%s", table.line())
+    failed = sum(outcome.state == "failed" for outcome in sweep.outcomes())
+    if _left(sweep, planned)[1] > failed:
+        raise Preempted(f"{sweep.place}: stopped before all trials were over; the same command goes on")
+
+
+def _resources(config: RayConfig) -> Any:
+    from ray import tune
+
+    bundle = {"CPU": config.trial_cpus, **({"GPU": config.gpus_per_trial} if config.gpus_per_trial else {})}
+    return tune.PlacementGroupFactory([bundle] * config.nodes, strategy="STRICT_SPREAD" if config.nodes > 1 else "PACK")
+
+
+def _open_desk(sweep: Sweep, name: str) -> Any:
+    """Start the process of the service, and make it. Raises what the service raises when it is made."""
+    import ray
+
+    from hpc.sweep.service import Desk
+
+    options = {"name": name, "num_cpus": sweep.ray.service_cpus, "max_restarts": -1, "max_task_retries": -1}
+    desk = ray.remote(Desk).options(**options).remote(sweep.service, sweep.ray.gather, sweep.place / "service.log")
+    good, answer = ray.get(desk.open.remote())
+    if not good:
+        raise answer
+    return desk
+
+
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """SIGTERM is Preempted, raised where this thread is; SIGUSR1 Tune hears itself, and ends."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, frame: Any) -> None:
+        raise Preempted(f"stopped by {signal.Signals(number).name}; the same command goes on")
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGUSR1)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

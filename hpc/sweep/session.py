@@ -1,0 +1,160 @@
+"""A Ray of our own on this machine, or one that is there."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import sys
+import tempfile
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from hpc.errors import ConfigError
+from hpc.sweep.guard import guarded
+from hpc.sweep.options import RayConfig
+
+_QUIET = {
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # relative paths in a configuration mean the same in a trial
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_DEDUP_LOGS": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",  # a trial without a GPU sees none
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_AUTO_INIT": "1",
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
+    "TUNE_MAX_PENDING_TRIALS_PG": "1",
+    "TUNE_WARN_INSUFFICENT_RESOURCE_THRESHOLD_S": "1000000",
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+}
+# The ports of a Ray are open to all who reach this machine. Ray reads these once, when it is imported.
+_TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+_STORE_BYTES = 100 << 20  # of Ray's objects: trials meet in files
+_LONGEST = 40  # characters of the folder of Ray's sockets: the system takes 107 with what Ray puts behind
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def require_room(config: RayConfig, service: bool) -> None:
+    """Before anything starts: one trial and the service must fit side by side. Raises ConfigError."""
+    if config.trial_cpus < config.ranks:
+        raise ConfigError(
+            f"ray.cpus_per_trial={config.cpus_per_trial}: is less than a core for each of ray.ranks={config.ranks}; "
+            "give at least as many, or fewer ranks"
+        )
+    if config.address is not None:
+        return
+    if config.nodes > 1:
+        raise ConfigError(
+            f"ray.nodes={config.nodes}: needs a Ray of several nodes; start one (launch/ray.sbatch), and give "
+            "ray.address=auto"
+        )
+    have, kept = config.cpus or cores(), config.service_cpus if service else 0
+    if config.trial_cpus + kept > have:
+        kept_words = f" and {kept:g} for the service (ray.service_cpus)" if kept else ""
+        raise ConfigError(
+            f"ray.ranks={config.ranks}: a trial takes {config.trial_cpus} cores{kept_words}, and there are {have}; "
+            "give fewer ranks, or ray.service_cpus=0: the service then works on the cores of trials that wait for it"
+        )
+
+
+@contextmanager
+def connected(config: RayConfig) -> Iterator[str]:
+    """Ray, in the block; the name of this run. A Ray of our own ends with the block, or with this process."""
+    run = uuid.uuid4().hex[:12]
+    path = {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    token = _TOKEN if config.address is None and "RAY_AUTH_MODE" not in os.environ else {}
+    with _environment(_QUIET | path | token):
+        import ray
+
+        for name in ("ray", "ray.tune", "ray.train", "ray.data"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
+        if ray.is_initialized():
+            yield run
+        elif config.address is not None:
+            with _joined(config.address):
+                yield run
+        else:
+            with _own(config, run):
+                yield run
+
+
+@contextmanager
+def _own(config: RayConfig, run: str) -> Iterator[None]:
+    import ray
+
+    folder = tempfile.mkdtemp(prefix="ray-")
+    if len(folder) > _LONGEST:
+        os.rmdir(folder)
+        folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")
+    with guarded("HPC_SWEEP_RUN", run, folder):
+        try:
+            ray.init(
+                num_cpus=config.cpus or cores(),
+                num_gpus=config.gpus,
+                namespace=run,
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.CRITICAL,
+                object_store_memory=_STORE_BYTES,
+                _temp_dir=folder,
+            )
+            yield
+        finally:
+            ray.shutdown()
+
+
+@contextmanager
+def _joined(address: str) -> Iterator[None]:
+    import ray
+
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise ConfigError(
+            f"ray.address={address}: no Ray answers there ({str(error).splitlines()[0]}); start one with ray start "
+            "--head (launch/ray.sbatch does), or leave the key out for a Ray of this machine"
+        ) from None
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def require_nodes(config: RayConfig, service: bool) -> None:
+    """Once connected: some node must hold a trial. Raises ConfigError."""
+    import ray
+
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    fit = [
+        node
+        for node in nodes
+        if node.get("CPU", 0) >= config.trial_cpus and node.get("GPU", 0) >= config.gpus_per_trial
+    ]
+    total = sum(node.get("CPU", 0) for node in nodes)
+    needed = config.trial_cpus * config.nodes + (config.service_cpus if service else 0)
+    if len(fit) < config.nodes or total < needed:
+        have = ", ".join(f"{node.get('CPU', 0):g} cores and {node.get('GPU', 0):g} GPUs" for node in nodes)
+        raise ConfigError(
+            f"ray.ranks={config.ranks}: a trial takes {config.trial_cpus} cores and {config.gpus_per_trial:g} GPUs on "
+            f"each of {config.nodes} nodes, and {needed:g} cores with the service; Ray has nodes of {have}"
+        )
+
+
+@contextmanager
+def _environment(variables: dict[str, str]) -> Iterator[None]:
+    """Variables that Ray and its workers read, in the block."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value

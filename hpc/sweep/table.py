@@ -1,0 +1,169 @@
+"""The live table of a sweep: on a terminal it is redrawn, elsewhere lines in the log say what changed."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ray import tune
+
+from hpc.progress import duration
+from hpc.sweep import trials
+from hpc.sweep.trials import Metrics, best_of, generations, read_reports
+
+log = logging.getLogger(__name__)
+_REDRAW, _HEARTBEAT = 1.0, 60.0  # seconds
+_STYLES = {"failed": "red", "finished": "green", "stopped": "yellow", "running": "bold"}
+
+
+class Table(tune.Callback):
+    """Listens to Tune. `total` trials in all, of which `done` ended before; `columns` are keys of reports."""
+
+    def __init__(self, total: int, done: int, columns: Sequence[str], metric: str, mode: str, run: str):
+        self.total, self.before, self.metric, self.mode, self.run = total, done, metric, mode, run
+        self.columns = list(dict.fromkeys([*columns, metric]))
+        self.rows: dict[str, dict[str, Any]] = {}
+        self.drawn, self.begun = -_REDRAW, time.monotonic()
+        self._live: Any = None
+
+    def open(self) -> None:
+        """Begin to draw, on a terminal."""
+        self.said = time.monotonic()
+        if not sys.stderr.isatty():
+            return
+        from rich.console import Console
+        from rich.live import Live
+
+        self._live = Live(console=Console(stderr=True), auto_refresh=False)
+        self._live.start()
+
+    def close(self) -> None:
+        """Draw for the last time."""
+        if self._live is not None:
+            self._live.update(self._table(), refresh=True)
+            self._live.stop()
+            self._live = None
+
+    # ------------------------------------------------------------------------------------------- what Tune calls
+
+    def on_trial_start(self, trial: Any, **info: Any) -> None:
+        """A trial begins, or goes on."""
+        row = self._row(trial)
+        if row["state"] != "running":
+            row.update(state="running", begun=time.monotonic())
+            self._say("%s: runs", row["name"])
+
+    def on_trial_result(self, trial: Any, result: Metrics, **info: Any) -> None:
+        """A trial has reported."""
+        row = self._row(trial)
+        row["reports"] = _reports(row["folder"])
+        shown = {key: result[key] for key in self.columns if key in result}
+        self._say("%s: %s", row["name"], ", ".join(f"{key} {_show(value)}" for key, value in shown.items()))
+
+    def on_trial_complete(self, trial: Any, **info: Any) -> None:
+        """A trial is over: finished, failed, or stopped by the search."""
+        row = self._row(trial)
+        folder = _latest(row["folder"])
+        if (folder / "failed.json").exists():
+            row["state"] = "failed"
+            self._say("%s: failed: %s", row["name"], _message(folder))
+            return
+        if not (folder / "ended.json").exists():
+            trials.end(folder, "stopped")
+            row["state"] = "stopped"
+        else:
+            row["state"] = trials.json_of(folder / "ended.json")["state"]
+        self._say("%s: %s", row["name"], row["state"])
+
+    def on_trial_error(self, trial: Any, **info: Any) -> None:
+        """The process of a trial has died, as often as is allowed."""
+        row = self._row(trial)
+        folder = _latest(row["folder"])
+        message = (
+            f"its process ended without a word {trial.run_metadata.num_failures} times (killed, or out of memory); "
+            f"give more memory, lower search.max_concurrent, or see {folder / 'log.txt'}"
+        )
+        trials.fail(folder, "ProcessDied", message, self.run)
+        row["state"] = "failed"
+        self._say("%s: failed: %s", row["name"], message)
+
+    def on_step_end(self, **info: Any) -> None:
+        """Tune has looked around."""
+        now = time.monotonic()
+        if self._live is not None and now - self.drawn >= _REDRAW:
+            self.drawn = now
+            self._live.update(self._table(), refresh=True)
+        elif self._live is None and now - self.said >= _HEARTBEAT:
+            self._say("%s", self.line())
+
+    # ------------------------------------------------------------------------------------------------ what is shown
+
+    def line(self) -> str:
+        """How far the sweep is, in words."""
+        states = [row["state"] for row in self.rows.values()]
+        over = self.before + sum(state in ("finished", "stopped", "failed") for state in states)
+        parts = [f"{over} of {self.total} trials are over", f"{states.count('running')} run"]
+        if failed := states.count("failed"):
+            parts.append(f"{failed} failed")
+        best = best_of([r for row in self.rows.values() for r in row["reports"]], self.metric, self.mode)
+        if best:
+            parts.append(f"best {self.metric} {_show(best[self.metric])}")
+        return f"{', '.join(parts)}, {duration(time.monotonic() - self.begun)}"
+
+    def _row(self, trial: Any) -> dict[str, Any]:
+        tree = trial.config["trial"]
+        new = {"name": tree["name"], "folder": Path(tree["folder"]), "state": "waits", "reports": [], "begun": None}
+        return self.rows.setdefault(tree["name"], new)
+
+    def _say(self, text: str, *values: Any) -> None:
+        self.said = time.monotonic()
+        if self._live is None:
+            log.info(text, *values)
+
+    def _table(self) -> Any:
+        from rich.table import Table as Grid
+
+        grid = Grid(caption=self.line(), caption_justify="left")
+        for name in ("trial", "state", "reports", *self.columns, f"best {self.metric}", "now"):
+            grid.add_column(name, justify="left" if name in ("trial", "state", "now") else "right", overflow="fold")
+        for row in self.rows.values():
+            last = row["reports"][-1] if row["reports"] else {}
+            best = best_of(row["reports"], self.metric, self.mode)
+            cells = [_show(last.get(key)) for key in self.columns] + [_show(best.get(self.metric))]
+            count, state = str(len(row["reports"])), row["state"]
+            grid.add_row(row["name"], state, count, *cells, _now(row), style=_STYLES.get(state))
+        return grid
+
+
+def _latest(folder: Path) -> Path:
+    """The folder that a member of a population has by now."""
+    path = folder / "trial.json"
+    return generations(trials.Trial.read(folder))[-1].folder if path.exists() else folder
+
+
+def _reports(folder: Path) -> list[Metrics]:
+    return read_reports(_latest(folder))
+
+
+def _now(row: dict[str, Any]) -> str:
+    """What a trial does just now, or why it failed."""
+    folder = _latest(row["folder"])
+    if row["state"] == "failed":
+        return _message(folder)
+    path = folder / "now.txt"
+    return path.read_text(encoding="utf-8").strip() if row["state"] == "running" and path.exists() else ""
+
+
+def _message(folder: Path) -> str:
+    failed = trials.json_of(folder / "failed.json")
+    return f"{failed['message'].splitlines()[0]} ({folder / 'log.txt'})" if failed else ""
+
+
+def _show(value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
