@@ -21,8 +21,8 @@ class ObjectiveConfig(Config):
     score: Score | dict[Score, float] = Field(
         "loci",
         description="loci (of the smallest p over traits, which depends on the rotation of the latents), "
-        "multivariate_loci (of the joint test, which does not), panel_hits, val_loss or ssim; or weights of several, as "
-        "{loci: 1, panel_hits: 0.5, val_loss: -10}: their weighted sum, the more the better",
+        "multivariate_loci (of the joint test, which does not), panel_hits, val_loss or ssim; or weights of several, "
+        "as {loci: 1, panel_hits: 0.5, val_loss: -10}: their weighted sum, the more the better",
     )
     variants: Positive | None = Field(
         None,
@@ -72,7 +72,8 @@ class SweepConfig(VerbConfig):
     stages: dict[str, dict[str, Any]] = Field({}, description="keys for single stages: embed, gwas, loci, panel")
     tables_per_pass: Positive = Field(16, description="checkpoints tested in one pass at most; memory grows with it")
     consensus: Literal["none", "pca", "maxvar"] = Field(
-        "none", description="phenotypes common to the replicates of each configuration, by PCA or MAXVAR; tested as well"
+        "none",
+        description="phenotypes common to the replicates of each configuration, by PCA or MAXVAR; tested as well",
     )
     keep_sumstats: bool = Field(False, description="keep the summary statistics of every pass; else only loci stay")
     allow_failures: NonNegative = Field(0, description="trials that may fail before the exit status says so")

@@ -1,0 +1,185 @@
+"""What a trial does: train; embed the checkpoint of every epoch that is to be looked at; have it tested; report.
+
+A trial looks at its checkpoints while its training goes on, so a search may stop it early. All that it knows it has in
+files, below its folder: train/ is a normal run directory, epochs/EEEE/ has latents, loci and scores of one look.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hpc import torchrun
+from hpc.checkpoint import META, Checkpoints
+from hpc.config import Config, merge
+from hpc.errors import Error, InputError
+from hpc.files import publish, publish_json, publish_text
+from hpc.stage import read_manifest
+from hpc.sweep import Trial
+from hpc.sweep.trials import Ask, Report
+from udipdist.config import SweepConfig, TrainConfig
+from udipdist.config.sweep import Score
+from udipdist.sweep import plan
+from udipdist.sweep.association import Request
+from udipdist.sweep.objective import METRIC, Objective
+
+log = logging.getLogger(__name__)
+
+SCORES = Score.__args__
+COLUMNS = ("epoch", *SCORES)
+_LOOK = 0.5  # seconds between two looks for a checkpoint
+_TAIL = 12  # lines of a stage that failed, in the message
+
+
+class StageFailed(Error):
+    """A process that a trial started ended with an error; the message has its last lines."""
+
+
+@dataclass(frozen=True)
+class Looks:
+    """The program of a trial: a callable for hpc.sweep.run, with the sweep's configuration; paths are as seen from
+    `cwd`."""
+
+    config: SweepConfig
+    cwd: Path
+
+    def __call__(self, trial: Trial, report: Report, ask: Ask) -> None:
+        """Train and look. Raises StageFailed, and what the association says of the latents."""
+        os.chdir(self.cwd)
+        train, objective = plan.train_config(self.config, trial), Objective.of(self.config.objective)
+        first = -1
+        if trial.parent is not None:
+            first = round(trial.parent_metrics["epoch"])
+            inherit(trial.parent / "train", train.run_dir, first, trial.values)
+        with _training(train, self.config.ray.ranks, trial.folder) as training:
+            for epoch in plan.look_epochs(self.config, train.epochs):
+                if epoch <= first:
+                    continue
+                scores = self._look(trial, train, epoch, training, ask)
+                if epoch:  # all networks are alike before they are trained: no search learns from that
+                    known = {name: _number(scores[name]) for name in SCORES}
+                    report({"epoch": epoch, **known, METRIC: _number(objective.value(scores))})
+            trial.say("last steps of training")
+            training.wait()
+
+    def _look(self, trial: Trial, train: TrainConfig, epoch: int, training: _Training, ask: Ask) -> dict[str, Any]:
+        """Scores of the checkpoint of an epoch, which may be yet to come."""
+        folder = trial.folder / "epochs" / f"{epoch:04d}"
+        request = Request(f"{trial.name}-{epoch:04d}", str(folder / "latents.parquet"), str(folder), {})
+        if request.scores is not None:
+            return request.scores
+        trial.say(f"training to epoch {epoch}")
+        meta = training.checkpoint(epoch)
+        if read_manifest(folder / "latents.parquet") is None:
+            trial.say(f"embedding epoch {epoch}")
+            embed = plan.embed_config(self.config, train.run_dir, meta["step"], folder / "latents.parquet")
+            run_stage("embed", embed, trial.folder)
+        trial.say(f"association of epoch {epoch}")
+        known = {"epoch": epoch, "step": meta["step"]}
+        known |= {"val_loss": meta["scores"].get("loss"), "ssim": meta["scores"].get("ssim")}
+        return ask(Request(request.name, request.latents, request.out, known))
+
+
+class _Training:
+    """A training that runs (or has ended), and its checkpoints as they come."""
+
+    def __init__(self, run_dir: Path, process: subprocess.Popen | None, output: Path):
+        self.checkpoints, self.process, self.output = Checkpoints(run_dir / "checkpoints"), process, output
+        self._epochs: dict[int, dict[str, Any]] = {}  # what meta.json says, by step
+
+    def checkpoint(self, epoch: int) -> dict[str, Any]:
+        """Wait for the checkpoint at the end of an epoch; its meta.json. Raises StageFailed, InputError."""
+        while True:
+            over = self._is_over()  # before the look: what it wrote last is seen
+            for step in self.checkpoints.steps():
+                if step not in self._epochs:
+                    path = self.checkpoints.folder(step) / META
+                    self._epochs[step] = json.loads(path.read_text(encoding="utf-8"))
+            steps = [step for step, meta in self._epochs.items() if meta["epoch"] == epoch]
+            if steps:  # a later one of the same epoch was saved when a signal came, in the middle of the next
+                return self._epochs[min(steps)]
+            if over:
+                raise InputError(
+                    f"{self.checkpoints.place}: has no checkpoint of epoch {epoch}, though the training is complete; "
+                    "delete the folder of this trial, and run the sweep again"
+                )
+            time.sleep(_LOOK)
+
+    def wait(self) -> None:
+        """Wait for the end. Raises StageFailed."""
+        while not self._is_over():
+            time.sleep(_LOOK)
+
+    def _is_over(self) -> bool:
+        code = 0 if self.process is None else self.process.poll()
+        if code:
+            raise StageFailed(_message("train", code, self.output))
+        return code is not None
+
+
+@contextmanager
+def _training(config: TrainConfig, ranks: int, folder: Path) -> Iterator[_Training]:
+    """The training of a trial, started unless it is complete; it ends with the block."""
+    output = folder / "train.log"
+    if read_manifest(config.run_dir) is not None:
+        yield _Training(config.run_dir, None, output)
+        return
+    publish_text(folder / "train.yaml", config.yaml())
+    with (
+        output.open("a", encoding="utf-8") as file,
+        torchrun.started(
+            "udipdist", ["train", str(folder / "train.yaml")], ranks, stdout=file, stderr=subprocess.STDOUT
+        ) as process,
+    ):
+        yield _Training(config.run_dir, process, output)
+
+
+def run_stage(verb: str, config: Config, folder: Path) -> None:
+    """Run a verb in a process of its own, which alone, and not the trial, may be a rank of something or hold a GPU.
+
+    Raises StageFailed.
+    """
+    recipe, output = folder / f"{verb}.yaml", folder / f"{verb}.log"
+    publish_text(recipe, config.yaml())
+    with output.open("a", encoding="utf-8") as file:
+        code = torchrun.run("udipdist", [verb, str(recipe)], stdout=file, stderr=subprocess.STDOUT)
+    if code:
+        raise StageFailed(_message(verb, code, output))
+
+
+def inherit(parent: Path, run_dir: Path, epoch: int, values: dict[str, Any]) -> None:
+    """Begin a run directory with the checkpoint of an epoch of another, and go on with other `values` (dotted keys);
+    nothing where it has begun. Raises InputError where that checkpoint is gone."""
+    own, theirs = Checkpoints(run_dir / "checkpoints"), Checkpoints(parent / "checkpoints")
+    if own.steps():
+        return
+    metas = {step: json.loads((theirs.folder(step) / META).read_text(encoding="utf-8")) for step in theirs.steps()}
+    steps = [step for step, meta in metas.items() if meta["epoch"] == epoch]
+    if not steps:
+        raise InputError(f"{theirs.place}: has no checkpoint of epoch {epoch} to go on from")
+    with publish(run_dir / "metrics.jsonl") as partial:
+        shutil.copy(parent / "metrics.jsonl", partial)
+    recipe = json.loads((parent / "plan.json").read_text(encoding="utf-8"))
+    publish_json(run_dir / "plan.json", recipe | {"train": merge(recipe["train"], plan.nested(values))})
+    with publish(own.folder(min(steps))) as partial:
+        shutil.copytree(theirs.folder(min(steps)), partial)
+
+
+def _message(verb: str, code: int, output: Path) -> str:
+    lines = output.read_text(encoding="utf-8", errors="replace").splitlines()
+    said = "\n".join(line for line in lines[-_TAIL:] if line.strip())
+    return f"{verb} ended with exit code {code} ({output}):\n{said}"
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else float(value)
