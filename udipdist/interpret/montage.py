@@ -1,0 +1,95 @@
+"""A page of maps: each direction a row, its change of the image and its smoothed |t| over the mean brain."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from udipdist.figures.style import WIDTH, styled
+
+ROWS = 12  # directions on a page
+_HIGH, _TEXT, _TITLE = 1.15, 2.4, 0.3  # inches: a row, the words at its left, the line above all
+_CHANGE, _SIZE = "PuOr_r", "inferno"
+_LETTERS = 30
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A direction: its name, what it is, its first regions, two maps [x, y, z], 0 outside the brain, and the voxel that
+    the slices go through."""
+
+    name: str
+    what: str
+    regions: Sequence[str]
+    mean: np.ndarray
+    smooth: np.ndarray
+    through: Sequence[int]
+
+
+@styled
+def montage(panels: Sequence[Panel], brain: np.ndarray, mask: np.ndarray, zooms: Sequence[float]) -> Figure:
+    """The page. brain: the mean image [x, y, z]; mask: bool [x, y, z]."""
+    tall = _TITLE + _HIGH * len(panels)
+    figure = Figure(figsize=(WIDTH, tall), facecolor="black")
+    wide = (WIDTH - _TEXT) / 6
+    window = np.percentile(brain[mask], (1, 99.5))
+    for title, column in (("change of the image", 1.5), ("smoothed |t|", 4.5)):
+        x, y = (_TEXT + column * wide) / WIDTH, 1 - 0.55 * _TITLE / tall
+        figure.text(x, y, title, color="white", fontsize=9, ha="center", va="center")
+    for i, panel in enumerate(panels):
+        bottom = 1 - (_TITLE + (i + 1) * _HIGH) / tall
+        _write(figure, panel, bottom + 0.5 * _HIGH / tall)
+        for j, (values, colours) in enumerate(((panel.mean, _CHANGE), (panel.smooth, _SIZE))):
+            reach = float(np.percentile(np.abs(values[mask]), 99.5)) or 1.0
+            for axis in range(3):
+                left = (_TEXT + (3 * j + axis) * wide) / WIDTH
+                axes = figure.add_axes((left, bottom, wide / WIDTH, _HIGH / tall))
+                _slice(axes, axis, panel.through, (values, brain, mask), zooms, (colours, reach, window))
+            label = f"\N{PLUS-MINUS SIGN}{reach:.2g}" if j == 0 else f"{reach:.3g}"
+            figure.text(
+                (_TEXT + (3 * j + 2.98) * wide) / WIDTH,
+                bottom,
+                label,
+                color="white",
+                fontsize=6.5,
+                ha="right",
+                va="bottom",
+            )
+    return figure
+
+
+def _write(figure: Figure, panel: Panel, y: float) -> None:
+    lines = [_short(panel.what), *(f"\N{BULLET} {_short(region)}" for region in panel.regions)]
+    figure.text(
+        0.01, y, f"{_short(panel.name)}\n", color="white", fontsize=8.5, weight="bold", va="center", parse_math=False
+    ).set_linespacing(1.2 * (len(lines) + 1))
+    figure.text(0.01, y, "\n" + "\n".join(lines), color="#c8ccd2", fontsize=7, va="center", parse_math=False)
+
+
+def _slice(
+    axes: Axes,
+    axis: int,
+    at: Sequence[int],
+    volumes: tuple[np.ndarray, np.ndarray, np.ndarray],
+    zooms: Sequence[float],
+    look: tuple[str, float, np.ndarray],
+) -> None:
+    """The plane across one axis: the brain in grey, the map over it, opaque where it is large."""
+    values, brain, mask = (np.take(volume, at[axis], axis=axis).T[::-1] for volume in volumes)
+    colours, reach, (low, high) = look
+    along = [zooms[a] for a in range(3) if a != axis]
+    extent = (0, values.shape[1] * along[0], 0, values.shape[0] * along[1])
+    shown = {"interpolation": "nearest", "extent": extent}
+    axes.imshow(np.where(mask, brain, np.nan), cmap="gray", vmin=low - 0.15 * (high - low), vmax=high, **shown)
+    opaque = np.clip(1.5 * np.abs(values) / reach, 0, 1) * mask
+    bottom = -reach if colours == _CHANGE else 0.0
+    axes.imshow(values, cmap=colours, vmin=bottom, vmax=reach, alpha=opaque, **shown)
+    axes.set_axis_off()
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _LETTERS else text[: _LETTERS - 3] + "..."

@@ -1,0 +1,311 @@
+"""The verb `interpret perturb`: what a direction of the latents looks like in the brain (PerDI, REFERENCE 2).
+
+Subjects are decoded as they are and shifted along the direction; the paired t of every voxel comes from streamed
+moments. Nothing here grows with the number of subjects but their latents. Directions are done in groups, each a part:
+what is killed goes on with the groups that are not done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import torch
+from scipy import ndimage
+from torch import Tensor
+
+from hpc import parts
+from hpc.files import publish
+from hpc.progress import Progress
+from hpc.stage import Stage, stage
+from udipdist.config import PerturbConfig
+from udipdist.interpret import atlas as atlases
+from udipdist.interpret import directions as along
+from udipdist.interpret import montage, snp
+from udipdist.interpret.directions import Direction, Population
+from udipdist.interpret.moments import PairedMoments
+from udipdist.interpret.network import batches, choose_latents, draw, open_network, to_nifti
+from udipdist.interpret.pictures import save
+from udipdist.models import Autoencoder
+from udipdist.models.tokens import foreground
+from udipdist.training.trained import Opened
+
+DIRECTIONS, REGIONS = "directions.tsv", "regions.tsv"
+KINDS_OF_MAP = ("mean", "t", "smooth")  # change of the image; its paired t; |t| smoothed
+_BRAIN_SHARE = 0.5  # voxels that are brain in fewer of the subjects are left out: no loss has taught the decoder these
+_ROUNDING = 2.0**-23  # of a float32, relative
+_FIRST = 3  # regions named in the picture
+
+
+def perturb(config: PerturbConfig) -> None:
+    """Write directions.tsv, regions.tsv, maps/NAME_{mean,t,smooth}.nii.gz and montage_01.png (.pdf), ...
+
+    Raises InputError where network, store, tables, gwas or atlas do not fit, ConfigError for a latent that is not
+    there.
+    """
+    opened = open_network(config)
+    seen = look(opened, draw(opened, config.subjects, config.seed), config.batch)
+    asked = _directions(config, seen)
+    atlas = _atlas(config, opened)
+    with stage("perturb", config.out, config, _inputs(config), config.overwrite) as made:
+        parts.fix_plan(config.out, config.semantics())
+        job = Maps(config.out, config, opened, seen, asked, atlas)
+        rows = [row for facts in parts.run(job, "perturb") for row in facts["directions"]]
+        _write_tables(config.out, rows)
+        _draw(config, opened, seen, rows, made)
+        made.note(subjects=len(seen.latents_NL), directions=len(asked), voxels=int(seen.mask.sum()))
+
+
+def preview(config: PerturbConfig) -> list[str]:
+    """What would be decoded, and the memory of the moments."""
+    opened = open_network(config)
+    subjects = min(config.subjects, len(opened.rows))
+    known = len(config.latents) if isinstance(config.latents, tuple) else opened.network.latent
+    named = known + len(config.snp) + config.controls
+    other = [key for key in ("directions", "probe", "loci") if getattr(config, key) is not None]
+    if not named and not other:
+        named = opened.network.latent
+    values = int(np.prod(opened.tokens.shape))
+    return [
+        f"checkpoint: {opened.checkpoint}",
+        f"subjects: {subjects:,} of {len(opened.rows):,}",
+        f"directions: {named:,}{''.join(f', and those of {key}=' for key in other)}; each decodes {subjects:,} brains",
+        f"moments: {min(config.at_once, named or config.at_once) * values * 16 / 1e9:.2f} GB, whatever the subjects",
+        f"writes: {config.out}",
+    ]
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """The subjects looked at: their latents, their mean brain, and where half of them have brain."""
+
+    latents_NL: Tensor  # float32, on the network's device
+    mean: np.ndarray  # [x, y, z]
+    mask: np.ndarray  # bool [x, y, z]
+
+
+@torch.no_grad()
+def look(opened: Opened, rows: np.ndarray, batch: int) -> Seen:
+    """Encode these rows of the store."""
+    latents, total, brains = [], None, None
+    for _, prepared in batches(opened, rows, batch):
+        latents.append(opened.network.encode(prepared))
+        sums = prepared.double().sum(dim=0), foreground(prepared).double().sum(dim=0)
+        total, brains = sums if total is None or brains is None else (total + sums[0], brains + sums[1])
+    assert total is not None and brains is not None, "a store has readable subjects"
+    mean = _volume(opened.network, total / brains.clamp(min=1))
+    mask = _volume(opened.network, brains / len(rows)) >= _BRAIN_SHARE
+    return Seen(torch.cat(latents), mean * mask, mask)
+
+
+@torch.no_grad()
+def moments_of(
+    network: Autoencoder,
+    latents_NL: Tensor,
+    asked: Sequence[Direction],
+    shift: float = 1.0,
+    sides: str = "plus",
+    batch: int = 16,
+) -> tuple[list[PairedMoments], float]:
+    """Moments of the change of the decoded image along each direction, in the network's form, and the size of what
+    rounding alone makes of a change.
+
+    plus, minus: shifted by `shift` SD up or down, less as they are; both: up less down. latents float32 [N, L].
+    """
+    steps = [torch.as_tensor(shift * d.shift_L, dtype=latents_NL.dtype, device=latents_NL.device) for d in asked]
+    moments: list[PairedMoments] = []
+    squares = 0.0
+    with Progress("decode", len(latents_NL) * len(asked), "brains") as progress:
+        for start in range(0, len(latents_NL), batch):
+            z_BL = latents_NL[start : start + batch]
+            as_they_are = network.decode(z_BL)
+            squares += float(as_they_are.double().square().mean()) * len(z_BL)
+            if not moments:
+                moments = [PairedMoments(tuple(as_they_are.shape[1:]), z_BL.device) for _ in asked]
+            for step_L, own in zip(steps, moments, strict=True):
+                if sides == "both":
+                    own.add(network.decode(z_BL + step_L) - network.decode(z_BL - step_L))
+                else:
+                    own.add(network.decode(z_BL + step_L if sides == "plus" else z_BL - step_L) - as_they_are)
+                progress.advance(len(z_BL))
+    return moments, _ROUNDING * (squares / len(latents_NL)) ** 0.5
+
+
+@dataclass
+class Maps:
+    """The maps of all directions, `at_once` of them in a part. The facts of a part are the rows of its directions."""
+
+    place: Path
+    config: PerturbConfig
+    opened: Opened
+    seen: Seen
+    asked: list[Direction]
+    atlas: atlases.Atlas | None
+    unit: str = field(default="directions")
+
+    @property
+    def n_parts(self) -> int:
+        """Groups of directions."""
+        return -(-len(self.asked) // self.config.at_once)
+
+    def size_of_part(self, index: int) -> int:
+        """Directions of a group."""
+        return len(self._group(index))
+
+    def files_of_part(self, index: int) -> Iterable[Path]:
+        """Its maps."""
+        return [map_path(self.place, d.name, kind) for d in self._group(index) for kind in KINDS_OF_MAP]
+
+    def part(self, index: int) -> dict[str, Any]:
+        """Decode and write the directions of group `index`."""
+        config, group = self.config, self._group(index)
+        moments, rounding = moments_of(
+            self.opened.network, self.seen.latents_NL, group, config.shift, config.sides, config.batch
+        )
+        return {"directions": [self._write(d, own, rounding) for d, own in zip(group, moments, strict=True)]}
+
+    def _group(self, index: int) -> list[Direction]:
+        return self.asked[index * self.config.at_once : (index + 1) * self.config.at_once]
+
+    def _write(self, direction: Direction, moments: PairedMoments, rounding: float) -> dict[str, Any]:
+        store, mask, config = self.opened.store, self.seen.mask, self.config
+        maps = {
+            name: _volume(self.opened.network, values) * mask
+            for name, values in (("mean", moments.mean), ("t", moments.t(rounding)))
+        }
+        maps["smooth"] = smoothed(np.abs(maps["t"]), mask, config.smooth_mm, store.zooms)
+        for name, values in maps.items():
+            to_nifti(values, store, map_path(self.place, direction.name, name))
+        peak = np.unravel_index(int(np.argmax(maps["smooth"])), mask.shape)
+        place = store.affine(int(self.opened.rows[0])) @ [*peak, 1]
+        row: dict[str, Any] = {"name": direction.name, "kind": direction.kind} | direction.facts
+        row |= {"largest_change": float(np.abs(maps["mean"]).max()), "peak_t": float(maps["t"][peak])}
+        row |= {f"peak_{axis}": float(mm) for axis, mm in zip("xyz", place, strict=False)}
+        row["regions"] = self._rank(maps)
+        return row
+
+    def _rank(self, maps: dict[str, np.ndarray]) -> list[dict[str, Any]]:
+        """The rows of regions.tsv of one direction."""
+        if self.atlas is None:
+            return []
+        config, mask, zooms = self.config, self.seen.mask, self.opened.store.zooms
+        ranked = maps["smooth"]
+        if config.rank == "mean":
+            ranked = smoothed(np.abs(maps["mean"]), mask, config.smooth_mm, zooms)
+        step = max(1, int(config.smooth_mm / max(zooms)))
+        return atlases.rank(ranked, mask, self.atlas, config.permutations, step, config.seed)
+
+
+def smoothed(values: np.ndarray, mask: np.ndarray, sd_mm: float, zooms: Sequence[float]) -> np.ndarray:
+    """A Gaussian mean over the voxels of the mask, 0 outside: the background does not darken the edge of the brain."""
+    if sd_mm == 0:
+        return values * mask
+    sd = [sd_mm / zoom for zoom in zooms]
+    total, weight = (ndimage.gaussian_filter(a.astype(np.float64), sd, mode="constant") for a in (values * mask, mask))
+    return np.where(mask, total / np.where(mask, weight, 1.0), 0.0)
+
+
+def map_path(out: Path, name: str, kind: str) -> Path:
+    """Where a map of a direction stands; `kind`: mean, t or smooth."""
+    return out / "maps" / f"{name}_{kind}.nii.gz"
+
+
+def _volume(network: Autoencoder, values: Tensor) -> np.ndarray:
+    """The network's form without the subject axis -> [x, y, z] float64."""
+    return network.volumes(values[None])[0].double().cpu().numpy()
+
+
+def _inputs(config: PerturbConfig) -> dict[str, Path | None]:
+    keys = ("run_dir", "store", "directions", "probe", "sumstats", "loci", "population", "atlas_labels")
+    atlas = None if config.atlas in (*atlases.SHIPPED, "none") else Path(config.atlas)
+    return {key: getattr(config, key) for key in keys} | {"atlas": atlas}
+
+
+def _directions(config: PerturbConfig, seen: Seen) -> list[Direction]:
+    """All that are asked for. Raises InputError."""
+    count = seen.latents_NL.shape[1]
+    if config.population is not None:
+        people = along.read_population(config.population, count)
+    else:
+        people = Population.of(seen.latents_NL.double().cpu().numpy())
+    asked: list[Direction] = []
+    if config.directions is not None:
+        rows = along.read_rows(config.directions, "directions", count)
+        asked += [along.of_change(name, "direction", change_L, people) for name, change_L in rows]
+    if config.probe is not None:
+        rows = along.read_rows(config.probe, "probe", count)
+        asked += [along.of_score(name, weights_L, people) for name, weights_L in rows]
+    if config.sumstats is not None:
+        wanted = [snp.Wanted(name) for name in config.snp]
+        wanted += snp.lead_snps(config.loci) if config.loci is not None else []
+        asked += snp.of_snps(config.sumstats, wanted, people)
+    if isinstance(config.latents, tuple) and (config.latents or asked):
+        numbers = choose_latents(config.latents, 0, people.sd_L)
+    else:
+        numbers = list(range(count))
+    asked = along.of_latents(numbers, people) + asked + along.controls(config.controls, people, config.seed)
+    along.require_distinct(asked)
+    return asked
+
+
+def _atlas(config: PerturbConfig, opened: Opened) -> atlases.Atlas | None:
+    if config.atlas == "none":
+        return None
+    affine = opened.store.affine(int(opened.rows[0]))
+    return atlases.load(config.atlas, config.atlas_labels, opened.store.shape, affine)
+
+
+def _write_tables(out: Path, rows: list[dict[str, Any]]) -> None:
+    """directions.tsv, a row each, and regions.tsv, a row a direction and region."""
+    regions = [{"direction": row["name"]} | region for row in rows for region in row["regions"]]
+    tables = {DIRECTIONS: pd.DataFrame([{k: v for k, v in row.items() if k != "regions"} for row in rows])}
+    if regions:
+        tables[REGIONS] = pd.DataFrame(regions)
+    for name, table in tables.items():
+        for column in {"locus", "position"} & set(table.columns):
+            table[column] = table[column].astype("Int64")
+        with publish(out / name) as partial:
+            table.to_csv(partial, sep="\t", index=False, float_format="%.6g", na_rep="NA")
+
+
+def _draw(config: PerturbConfig, opened: Opened, seen: Seen, rows: list[dict[str, Any]], made: Stage) -> None:
+    """The montages, so many directions each, and what they show in words."""
+    captions = {}
+    for page, start in enumerate(range(0, len(rows), montage.ROWS), 1):
+        panels = []
+        for row in rows[start : start + montage.ROWS]:
+            mean, smooth = (
+                np.asarray(nib.load(map_path(config.out, row["name"], kind)).dataobj) for kind in ("mean", "smooth")
+            )
+            named = [region["region"] for region in row["regions"][:_FIRST]]
+            size = smoothed(np.abs(mean), seen.mask, config.smooth_mm, opened.store.zooms)
+            through = np.unravel_index(int(np.argmax(size)), size.shape)
+            panels.append(montage.Panel(row["name"], _what(row), named, mean, smooth, through))
+        save(montage.montage(panels, seen.mean, seen.mask, opened.store.zooms), config.out / f"montage_{page:02d}")
+        captions[f"montage_{page:02d}.png"] = _caption(config, len(seen.latents_NL))
+    made.note(captions=captions)
+
+
+def _what(row: dict[str, Any]) -> str:
+    """A direction in a few words."""
+    if row["kind"] == "snp":
+        return f"chr{row['chrom']}:{row['position']:,} allele {row['a1']}"
+    return {"latent": "a latent", "control": "random direction"}.get(row["kind"], row["kind"])
+
+
+def _caption(config: PerturbConfig, subjects: int) -> str:
+    how = {
+        "plus": f"shifted by +{config.shift:g} SD, less as they are",
+        "minus": f"shifted by -{config.shift:g} SD, less as they are",
+        "both": f"shifted by +{config.shift:g} SD, less by -{config.shift:g} SD",
+    }[config.sides]
+    return (
+        f"Mean change of the decoded image of {subjects:,} subjects {how} along each direction (left, in SD of a brain's "
+        f"voxels), and its paired |t|, smoothed with {config.smooth_mm:g} mm (right), through the voxel of the "
+        "largest smoothed change; with the regions that stand highest in the ranking."
+    )
