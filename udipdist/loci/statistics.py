@@ -13,7 +13,7 @@ from typing import Protocol
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy import special  # scipy.stats takes half a second to import
 
 from hpc.errors import InputError, some
 from udipdist.gwas.sumstats import STORE, Sumstats
@@ -25,7 +25,7 @@ MINP, MULTIVARIATE, ALL = "minp", "multivariate", "all"
 JOINT = (MINP, MULTIVARIATE)
 ROWS_AT_ONCE = 65_536
 LAMBDA_COLUMNS = ("trait", "lambda_gc", "se", "n_variants")
-MEDIAN_CHI2 = float(stats.chi2.median(1))
+MEDIAN_CHI2 = float(special.chdtri(1, 0.5))
 
 
 class Statistics(Protocol):
@@ -201,7 +201,7 @@ class StoreStatistics:
         df = self.sumstats.attrs.get("df")
         if df is None:
             return MEDIAN_CHI2
-        return float(stats.f.median(1, df if np.ndim(df) == 0 else df[column]))
+        return float(special.fdtri(1, df if np.ndim(df) == 0 else df[column], 0.5))
 
     def _joint_test_made(self) -> bool:
         made = (~np.isnan(self.sumstats.log10p(MULTIVARIATE, *span)).all() for span in _spans(self.sumstats))
@@ -245,7 +245,7 @@ class StoreStatistics:
 
 def lambda_of_log10p(median: float) -> float:
     """lambda_GC of a median -log10 p: its quantile of chi2 with one degree of freedom, over the median of that."""
-    return float(stats.chi2.isf(10.0**-median, 1)) / MEDIAN_CHI2
+    return float(special.chdtri(1, 10.0**-median)) / MEDIAN_CHI2
 
 
 def _lambda(pieces: list[np.ndarray], of_median: Callable[[float], float]) -> tuple[float, float, int]:

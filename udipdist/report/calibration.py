@@ -9,14 +9,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from udipdist.gwas.sumstats import Sumstats
+from udipdist.loci.statistics import lambda_of_log10p
 
 CUT = 2.5758293035489004  # |z| at p = 0.01
 BINS = 4096
 POINTS = 200  # of the curve of one trait among many
-MEDIAN_CHI2 = float(stats.chi2.median(1))
 _BYTES_AT_ONCE = 1_000_000_000
 
 
@@ -73,7 +73,7 @@ def calibrate(sumstats: Sumstats, null_M: np.ndarray | None = None) -> Calibrati
 def lambda_of(log10p: np.ndarray) -> float:
     """Genomic-control lambda of -log10 p values; NaN where there are none."""
     log10p = log10p[~np.isnan(log10p)]
-    return float(stats.chi2.isf(10.0 ** -np.median(log10p), 1)) / MEDIAN_CHI2 if len(log10p) else np.nan
+    return lambda_of_log10p(float(np.median(log10p))) if len(log10p) else np.nan
 
 
 def few_points(curve: Curve, points: int = POINTS) -> Curve:
@@ -98,7 +98,7 @@ def band(n: int, points: int = 200) -> tuple[np.ndarray, np.ndarray, np.ndarray]
     The i-th smallest of n uniform p-values is Beta(i, n - i + 1).
     """
     rank = np.unique(np.geomspace(1, n, points).round())
-    low, high = (-np.log10(stats.beta.ppf(q, rank, n - rank + 1)) for q in (0.975, 0.025))
+    low, high = (-np.log10(special.betaincinv(rank, n - rank + 1, q)) for q in (0.975, 0.025))
     return _expected(rank, n), low, high
 
 
@@ -125,7 +125,7 @@ class _Pool:
         self.tails.append(sumstats.log10p_from(statistic[~body], np.ones(int((~body).sum())), trait))
         n = len(statistic)
         middle = np.partition(statistic, [(n - 1) // 2, n // 2])[[(n - 1) // 2, n // 2]]
-        return float(stats.chi2.isf(10.0 ** -sumstats.log10p_from(middle, np.ones(2), trait), 1).mean() / MEDIAN_CHI2)
+        return float(np.mean([lambda_of_log10p(p) for p in sumstats.log10p_from(middle, np.ones(2), trait)]))
 
     def curve(self) -> Curve:
         """The curve of all: a point for each test of the tail and for each bin, at the rank of the smallest test in
