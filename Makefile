@@ -1,15 +1,20 @@
-# make demo   the whole pipeline on a simulated cohort, in ./demo
-# make test   the tests
-# Both first make .venv and install the project into it.
+# make demo         the whole pipeline on a simulated cohort, in ./demo
+# make sweep-demo   three configurations with two replicates each, scored by their loci, in ./sweep-demo
+# make test         the tests
+# All first make .venv and install the project into it.
 
 VENV ?= .venv
 OUT ?= demo
+SWEEP_OUT ?= sweep-demo
 PYTHON_IN := $(VENV)/bin/python
 
-.PHONY: demo test lint clean
+.PHONY: demo sweep-demo test lint clean
 
 demo: $(VENV)/.installed
 	$(PYTHON_IN) -m udipdist demo out=$(OUT)
+
+sweep-demo: $(VENV)/.installed
+	$(PYTHON_IN) -m udipdist sweep-demo out=$(SWEEP_OUT)
 
 test: $(VENV)/.installed lint
 	$(PYTHON_IN) -m pytest -n logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder
@@ -24,4 +29,4 @@ $(VENV)/.installed: pyproject.toml configs/constraints.txt launch/install.sh
 	touch $@
 
 clean:
-	rm -rf $(VENV) demo build *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) demo sweep-demo build *.egg-info .pytest_cache .ruff_cache .hypothesis
