@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -11,6 +14,7 @@ import pandas as pd
 import pytest
 
 from hpc.errors import ConfigError, InputError
+from udipdist.config import EmbedConfig, LociConfig, TrainConfig
 from udipdist.sweep import overlap, results, table
 from udipdist.sweep.folder import SweepFolder
 
@@ -23,7 +27,7 @@ def written(tmp_path_factory) -> Path:
     """A whole sweep with its tables; do not change it."""
     out = tmp_path_factory.mktemp("sweep") / "out"
     fake.whole(out)
-    results.write(out)
+    results.write_tables(out)
     return out
 
 
@@ -81,7 +85,7 @@ def test_the_objective_chooses_the_look_the_trial_and_the_order(tmp_path):
     (tmp_path / "out" / "config.yaml").write_text(text)
     sweep = SweepFolder.open(tmp_path / "out")
     assert [look.epoch for look in sweep.chosen()] == [4, 4, 3, 4]  # the later, the lower the loss
-    facts = json.loads((results.write(tmp_path / "out") and tmp_path / "out" / "sweep.json").read_text())
+    facts = json.loads((results.write_tables(tmp_path / "out") and tmp_path / "out" / "sweep.json").read_text())
     assert (facts["best"]["trial"], facts["best"]["epoch"]) == ("step-seed1", 4)  # 0.2 twice: the one with more loci
     assert facts["best"]["value"] == -0.2
     assert read(tmp_path / "out", "table1")["loci"].tolist() == [3, 5, 1]  # still the most loci of each
@@ -102,9 +106,8 @@ def test_screening_and_full_pass_are_never_mixed(tmp_path):
     assert rows["replicates"].tolist() == [1, 2, 2]
     pairs = overlap.overlaps(SweepFolder.open(out))
     assert set(pairs["pass"]) == {"screening"}  # of the full pass there is only one trial
-    results.write(out)
+    results.write_tables(out)
     assert json.loads((out / "sweep.json").read_text())["best"]["trial"] == "cosine-seed1"
-    assert "screening" in (out / "report.html").read_text()
 
 
 def test_scores_that_were_not_measured_stay_unknown(tmp_path):
@@ -112,7 +115,7 @@ def test_scores_that_were_not_measured_stay_unknown(tmp_path):
     fake.begin(out)
     made = fake.trial(out, 0, "only", 1)
     fake.look(made.folder / "epochs", 1, [1], seed=1, val_loss=None, ssim=float("nan"), panel_hits=None)
-    results.write(out)
+    results.write_tables(out)
     row = read(out, "table1").iloc[0]
     assert row["loci"] == 1
     assert row[["val_loss", "ssim", "panel_hits", "loci_sd", "untrained_loci"]].isna().all()
@@ -123,18 +126,63 @@ def test_a_sweep_of_which_every_trial_failed_has_its_tables(tmp_path):
     out = tmp_path / "out"
     fake.begin(out)
     fake.trial(out, 0, "step", 1, "failed")
-    results.write(out)
+    results.write_tables(out)
     row = read(out, "table1").iloc[0]
     assert (row["configuration"], row["failed"], row["replicates"]) == ("step", 1, 0)
     assert json.loads((out / "sweep.json").read_text())["best"] is None
     assert not (out / "best.sh").exists()
-    assert "out of &lt;memory&gt;" in (out / "report.html").read_text()
+
+
+def test_latents_that_were_not_tested_have_no_loci(tmp_path):
+    out = tmp_path / "out"
+    fake.begin(out)
+    for seed, places in ((1, [1, 2]), (2, [])):
+        made = fake.trial(out, seed, "only", seed)
+        place = fake.look(made.folder / "epochs", 1, places, seed=seed, variants=1000 * len(places))
+    shutil.rmtree(place / "loci")
+    shutil.rmtree(place / "loci_multivariate")
+    results.write_tables(out)
+    row = read(out, "overlap").iloc[0]
+    assert (row["n_a"], row["n_b"], row["jaccard"]) == (2, 0, 0.0)
+
+
+def test_best_sh_names_every_stage_with_the_values_of_the_best_trial(written):
+    script = (written / "best.sh").read_text()
+    assert subprocess.run(["sh", "-n", str(written / "best.sh")], check=False).returncode == 0
+    verbs = re.findall(r"-m udipdist (\w+) \S+/best/(\w+)\.yaml", script)
+    assert [recipe for _, recipe in verbs] == ["train", "embed", "gwas", "loci", "loci_multivariate", "panel"]
+    train = TrainConfig.load(written / "best" / "train.yaml")
+    assert (train.schedule.name, train.global_batch, train.seed) == ("cosine", 16, 2)
+    embed = EmbedConfig.load(written / "best" / "embed.yaml", ["run_dir=a b/train", "out=c.parquet"])
+    assert (embed.checkpoint, embed.run_dir) == ("30", Path("a b/train"))
+
+
+def test_best_sh_leaves_out_latents_that_were_not_tested(tmp_path):
+    out = tmp_path / "out"
+    fake.begin(out)
+    made = fake.trial(out, 0, "only", 1)
+    place = fake.look(made.folder / "epochs", 1, [1], seed=1, collapsed=["z001", "z002"])
+    results.write_tables(out)
+    drop = next(line for line in (out / "best.sh").read_text().splitlines() if " -c " in line)
+    shutil.copy(place / "latents.parquet", tmp_path / "latents.parquet")
+    subprocess.run(["sh", "-c", f"python={sys.executable}; out={tmp_path}; {drop}"], check=True)
+    assert list(pd.read_parquet(tmp_path / "latents.parquet")) == ["FID", "IID", "z000", "z003"]
+    assert LociConfig.load(out / "best" / "loci.yaml").traits == 4  # which they count among
+    assert LociConfig.load(out / "best" / "loci_multivariate.yaml").traits is None
+
+
+def test_best_sh_starts_the_ranks_of_a_trial(tmp_path):
+    out = tmp_path / "out"
+    fake.whole(out)
+    (out / "config.yaml").write_text(fake.config(out, ray={"ranks": 2}, seeds=[1, 2]).yaml())
+    results.write_tables(out)
+    assert "-m hpc.torchrun --standalone --nproc-per-node=2 -m udipdist train" in (out / "best.sh").read_text()
 
 
 def test_the_same_files_give_the_same_tables(written, tmp_path):
     fake.whole(tmp_path / "out")
-    results.write(tmp_path / "out")
-    results.write(tmp_path / "out")  # over what is there
+    results.write_tables(tmp_path / "out")
+    results.write_tables(tmp_path / "out")  # over what is there
     for name in ("table1.tsv", "table1.md", "curves.tsv", "overlap.tsv", "similarity.tsv"):
         assert (written / name).read_bytes() == (tmp_path / "out" / name).read_bytes()
 
@@ -145,7 +193,7 @@ def test_a_score_that_is_no_number_is_named(tmp_path):
     made = fake.trial(out, 0, "step", 1)
     fake.look(made.folder / "epochs", 1, [1], seed=1, loci="many")
     with pytest.raises(InputError, match=r"0001/scores.json: loci='many' is no number"):
-        results.write(out)
+        results.write_tables(out)
 
 
 def test_a_look_without_its_loci_is_named(tmp_path):
@@ -153,9 +201,9 @@ def test_a_look_without_its_loci_is_named(tmp_path):
     fake.whole(out)
     (out / "trials" / "step-seed1" / "epochs" / "0004" / "loci" / "loci.parquet").unlink()
     with pytest.raises(InputError, match=r"step-seed1.*loci.parquet: cannot be read"):
-        results.write(out)
+        results.write_tables(out)
 
 
 def test_a_folder_that_is_no_sweep_is_refused(tmp_path):
     with pytest.raises((InputError, ConfigError), match="udipdist sweep"):
-        results.write(tmp_path)
+        results.write_tables(tmp_path)

@@ -166,7 +166,10 @@ def by_epoch(sweep: SweepPage, album: Album) -> Section:
         "of the loci have flattened and the loss still falls, more training does not pay."
     )
     order = list(dict.fromkeys([*sweep.rows("configuration", sweep.shown)["configuration"], *curves["configuration"]]))
-    caption = f"Thin lines: trials; thick: the mean of a configuration, the best ones in colour.{sweep.about()}"
+    caption = (
+        "Thin lines: trials; thick: the mean of a configuration, at epochs that all its trials have; the best in "
+        f"colour.{sweep.about()}"
+    )
     section.add(album.add("sweep_epochs", figures.by_epoch(curves, order), caption, "Loci by epoch"))
     return section
 

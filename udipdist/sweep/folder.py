@@ -23,7 +23,8 @@ CURE = "delete it, and run the sweep again: it is made anew"
 class Look:
     """One epoch of a trial, tested: `scores` by name of SCORES, None for what was not measured.
 
-    `screening`: on a thinned set of variants. Epoch 0 is the untrained network.
+    `screening`: on a thinned set of variants. Epoch 0 is the untrained network. `collapsed`: latents that are the same
+    for everybody, so that they were not tested.
     """
 
     trial: Trial
@@ -33,6 +34,7 @@ class Look:
     screening: bool
     scores: dict[str, float | None]
     folder: Path
+    collapsed: tuple[str, ...]
 
     @property
     def of(self) -> str:
@@ -139,7 +141,8 @@ def _looks(trial: Trial, folder: Path) -> list[Look]:
     for file in sorted(folder.glob("*/scores.json")):
         tree = read_json(file, (*_LOOK, *SCORES))
         scores = {name: _score(tree[name], name, file) for name in SCORES}
-        looks.append(Look(trial, *(tree[key] for key in _LOOK), scores=scores, folder=file.parent))
+        told = (tree[key] for key in _LOOK)
+        looks.append(Look(trial, *told, scores, file.parent, tuple(tree.get("collapsed", ()))))
     return looks
 
 

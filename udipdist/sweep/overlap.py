@@ -86,6 +86,8 @@ def pairs(sweep: SweepFolder, of: str) -> Iterator[tuple[str, Look, Look]]:
 def intervals(look: Look, analysis: str) -> pd.DataFrame:
     """Loci of a look: chrom (code), start, end. Raises InputError."""
     path = look.loci(analysis) / fuma.TIDY
+    if look.variants == 0:  # latents that are the same for everybody are not tested
+        return pd.DataFrame({"chrom": [], "start": [], "end": []}, dtype=np.int64)
     try:
         table = pd.read_parquet(path, columns=["chrom", "start", "end"])
     except (OSError, ValueError) as error:

@@ -10,20 +10,26 @@ from hpc.files import publish, publish_json, publish_text
 from udipdist.config import ReportConfig
 from udipdist.report import page
 from udipdist.sweep import best, overlap, table
-from udipdist.sweep.folder import SweepFolder
+from udipdist.sweep.folder import Look, SweepFolder
 
 log = logging.getLogger(__name__)
 
 
 def write(out: str | Path) -> str:
-    """Write table1.tsv and .md, curves.tsv, overlap.tsv, similarity.tsv, sweep.json, best.sh (where a trial has a
-    score) and report.html into the folder of a sweep, over those that stand there; returns table 1 as Markdown.
+    """Write the tables of `write_tables` and the page report.html; returns table 1 as Markdown. Raises InputError."""
+    text = write_tables(out)
+    page.report(ReportConfig(run=out, out=Path(out) / "report.html", title="udipdist sweep", overwrite=True))
+    return text
+
+
+def write_tables(out: str | Path) -> str:
+    """Write table1.tsv and .md, curves.tsv, overlap.tsv, similarity.tsv, sweep.json and, where a look has a score,
+    best.sh into the folder of a sweep, over those that stand there; returns table 1 as Markdown.
 
     Whatever is finished counts; trials that failed are named. Raises InputError for files that cannot be read.
     """
     sweep = SweepFolder.open(out)
     rows = table.table1(sweep)
-    text = table.markdown(rows, sweep.objective.name)
     tables = {
         "table1": rows,
         "curves": table.curves(sweep),
@@ -33,18 +39,18 @@ def write(out: str | Path) -> str:
     for name, made in tables.items():
         with publish(sweep.path / f"{name}.tsv") as partial:
             made.to_csv(partial, sep="\t", index=False, na_rep="NA", float_format="%.6g")
+    text = table.markdown(rows, sweep.objective.name)
     publish_text(sweep.path / "table1.md", text)
     first = best.look(sweep)
     if first is not None:
-        publish_text(sweep.path / "best.sh", best.script(sweep, first))
+        best.write(sweep, first)
     publish_json(sweep.path / "sweep.json", _facts(sweep, first))
-    page.report(ReportConfig(run=sweep.path, out=sweep.path / "report.html", title="udipdist sweep", overwrite=True))
     for trial in sweep.failed:
         log.warning("trial %s failed; its log is %s", trial.name, trial.folder / "log.txt")
     return text
 
 
-def _facts(sweep: SweepFolder, first: Any) -> dict[str, Any]:
+def _facts(sweep: SweepFolder, first: Look | None) -> dict[str, Any]:
     return {
         "objective": sweep.objective.name,
         "trials": len(sweep.trials),

@@ -7,6 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from udipdist.figures.style import (
@@ -41,7 +42,7 @@ def reached(table: pd.DataFrame, curves: pd.DataFrame, floor: dict[str, float]) 
     """
     names = [naming.short(str(name), 40) for name in table["configuration"]]
     y = np.arange(len(table))[::-1]
-    figure = new_figure(0.36 * len(table) + 1.1)
+    figure = new_figure(0.36 * len(table) + 1.3)
     axes_of = dict(zip(_LOCI, figure.subplots(1, 2, sharey=True), strict=True))
     best = curves[curves["epoch"] > 0].groupby(["configuration", "trial"])[list(_LOCI)].max()
     for score, axes in axes_of.items():
@@ -60,13 +61,14 @@ def reached(table: pd.DataFrame, curves: pd.DataFrame, floor: dict[str, float]) 
         axes.tick_params(axis="y", length=0)
         grid(axes, "x")
     axes_of["loci"].set_yticks(y, names, parse_math=False)
-    axes_of["loci"].legend(loc="lower right", bbox_to_anchor=(1, 1.12), ncols=4, borderpad=0, columnspacing=1.2)
+    figure.legend(*axes_of["loci"].get_legend_handles_labels(), loc="outside upper center", ncols=4)
     return figure
 
 
 @styled
 def by_epoch(curves: pd.DataFrame, order: list[str]) -> Chart:
-    """Loci of both tests and validation loss by epoch: a thin line a trial, a thick one the mean of a configuration.
+    """Loci of both tests and validation loss by epoch: a thin line a trial, a thick one the mean of a configuration
+    at the epochs that all its trials have.
 
     `order`: the configurations, the best first.
     """
@@ -77,7 +79,7 @@ def by_epoch(curves: pd.DataFrame, order: list[str]) -> Chart:
         for rank, name in reversed(list(enumerate(order))):
             colour = COLOURS[rank] if rank < len(COLOURS) else GREY
             looks = curves[curves["configuration"] == name].dropna(subset=[score])
-            _lines(figure, axes, looks, score, colour, naming.short(name, 34) if rank < len(COLOURS) else None)
+            _lines(figure, axes, looks, score, colour, told=rank < len(COLOURS))
         axes.set_title(title)
         axes.set_xlabel("epoch (0: untrained)")
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
@@ -85,22 +87,27 @@ def by_epoch(curves: pd.DataFrame, order: list[str]) -> Chart:
             axes.set_ylim(bottom=0)
             axes.yaxis.set_major_locator(MaxNLocator(6, integer=True))
         grid(axes)
-    handles, labels = figure.axes[0].get_legend_handles_labels()
-    if handles:
-        figure.legend(handles[::-1], labels[::-1], loc="outside lower center", ncols=3)
+    named = list(zip(COLOURS, order, strict=False))
+    handles = [Line2D([], [], color=colour) for colour, _ in named]
+    legend = figure.legend(handles, ["-"] * len(named), loc="outside lower center", ncols=3)
+    for text, (_, name) in zip(legend.get_texts(), named, strict=True):
+        text.set_parse_math(False)
+        text.set_text(naming.short(name, 34))
     return figure
 
 
-def _lines(figure: Chart, axes: Axes, looks: pd.DataFrame, score: str, colour: str, label: str | None) -> None:
+def _lines(figure: Chart, axes: Axes, looks: pd.DataFrame, score: str, colour: str, told: bool) -> None:
+    """The lines of one configuration; `told`: its points tell what they are."""
     for trial, own in looks.groupby("trial"):
         own = own.sort_values("epoch")
         axes.plot(own["epoch"], own[score], color=colour, linewidth=0.6, alpha=0.6, marker="o", markersize=2)
-        for row in own.itertuples():
+        for row in own.itertuples() if told else ():
             value = getattr(row, score)
             lines = (str(trial), f"epoch {row.epoch}", f"{score} {value:g}")
             figure.spots.append(Spot(lines, (axes, row.epoch, value)))
-    mean = looks.groupby("epoch")[score].mean()
-    axes.plot(mean.index, mean.to_numpy(), color=colour, linewidth=1.8, label=label)
+    epochs = looks.groupby("epoch")[score].agg(["mean", "size"])
+    mean = epochs.loc[epochs["size"] == looks["trial"].nunique(), "mean"]  # trials that a search stopped leave a bias
+    axes.plot(mean.index, mean.to_numpy(), color=colour, linewidth=1.8)
 
 
 @styled
