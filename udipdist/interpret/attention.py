@@ -36,6 +36,8 @@ def attention(config: AttentionConfig) -> None:
 
     Raises InputError where the network has no attention or not these layers, or a store does not fit it.
     """
+    if len({config.run_dir, *config.runs}) <= len(config.runs):
+        raise ConfigError(f"runs: {some(config.runs)}: give each run once, and not run_dir itself")
     view = _View.of(config)
     others = {str(run): _View.of(config.model_copy(update={"run_dir": run})) for run in config.runs}
     for run, other in others.items():

@@ -111,7 +111,7 @@ def over_template(volume_xyz: np.ndarray, affine: np.ndarray, title: str, least:
         image,
         bg_img=datasets.load_mni152_template(resolution=2),
         figure=figure,
-        axes=(0, 0.09, 1, 0.85),
+        axes=(0, 0, 1, 0.92),
         display_mode="mosaic",
         cut_coords=_CUTS,
         threshold=least / 2,
@@ -123,6 +123,6 @@ def over_template(volume_xyz: np.ndarray, affine: np.ndarray, title: str, least:
         colorbar=False,
     )
     figure.text(0.01, 0.985, title, va="top", fontsize=11, fontweight="bold")
-    scale = figure.add_axes((0.3, 0.055, 0.4, 0.018))
+    scale = figure.add_axes((0.68, 0.97, 0.29, 0.016))  # nilearn's mosaic leaves room at the top only
     figure.colorbar(ScalarMappable(Normalize(0, high), _SEQUENTIAL), cax=scale, orientation="horizontal")
     return figure

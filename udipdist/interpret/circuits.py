@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import entr
 from scipy.stats import spearmanr
 
 from udipdist.models.attention import Attention
@@ -17,7 +18,10 @@ from udipdist.models.attention import Attention
 
 @dataclass(frozen=True, eq=False)
 class Circuit:
-    """One head, float64: W_K' W_Q = U diag(S) V', and what the query's bias adds to every score of a key, D numbers."""
+    """One head, float64: W_K' W_Q = U diag(S) V', and what the query's bias adds to every score of a key, D numbers.
+
+    What is told of a head whose weights are all 0 is NaN.
+    """
 
     u_Dd: np.ndarray
     s_d: np.ndarray
@@ -27,19 +31,23 @@ class Circuit:
     @property
     def effective_rank(self) -> float:
         """exp of the entropy of S^2 as shares: how many dimensions the head compares in (Roy and Vetterli 2007)."""
-        share = self.s_d**2 / (self.s_d**2).sum()
-        return float(np.exp(-(share * np.log(share, out=np.zeros_like(share), where=share > 0)).sum()))
+        return float(np.exp(entr(self._shares).sum()))
 
     @property
     def first_share(self) -> float:
         """The share of the first dimension in the sum of S^2."""
-        return float(self.s_d[0] ** 2 / (self.s_d**2).sum())
+        return float(self._shares[0])
 
     @property
     def rotation(self) -> float:
-        """The mean cosine of matching columns of U and V, weighted by S: 1 where like attends to like, -1 where
+        """The mean cosine of matching columns of U and V, weighted by S^2: 1 where like attends to like, -1 where
         opposites do, about 0 where keys and queries are rotated apart."""
-        return float((self.s_d * (self.u_Dd * self.v_Dd).sum(axis=0)).sum() / self.s_d.sum())
+        return float(self._shares @ (self.u_Dd * self.v_Dd).sum(axis=0))
+
+    @property
+    def _shares(self) -> np.ndarray:
+        total = (self.s_d**2).sum()
+        return self.s_d**2 / (total if total > 0 else np.nan)
 
     def keys(self, x_TD: np.ndarray) -> np.ndarray:
         """Rotated tokens [T, d] as they are looked at: S^1/2 U' x."""

@@ -14,7 +14,7 @@ from scipy.stats import rankdata
 from udipdist.models.tokens import Patcher
 
 _LEAST = 4  # pairs without which nothing is said
-_OVERLAP = 0.5  # share of the pairs that must still have a partner after a shift
+_OVERLAP = 0.5  # more than this share of the pairs must still have a partner after a shift
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,19 +110,19 @@ def symmetry(value_T: np.ndarray, pairs: Pairs, permutations: int, rng: np.rando
 
 
 def _shifted(left: np.ndarray, right: np.ndarray, places_P3: np.ndarray) -> np.ndarray:
-    """The correlations with the right side shifted by whole tokens, where at least half the pairs still overlap."""
+    """The correlations with the right side shifted by whole tokens, where more than half the pairs still overlap."""
     places = places_P3 - places_P3.min(axis=0)
     size = places.max(axis=0) + 1
-    grid = np.full(3 * size, np.nan)  # room for a shift either way
-    grid[tuple((places + size).T)] = right
+    reach = (size - 1) // 2  # by more than half the extent, sources and targets are apart: at most half overlap
+    grid = np.full(size + 2 * reach, np.nan)
+    grid[tuple((places + reach).T)] = right
     found = []
-    for shift in np.ndindex(*(2 * size - 1)):
-        move = np.array(shift) - (size - 1)
-        if not move.any():
+    for shift in np.ndindex(*(2 * reach + 1)):
+        if (shift == reach).all():
             continue
-        other = grid[tuple((places + size + move).T)]
+        other = grid[tuple((places + shift).T)]
         both = ~np.isnan(other)
-        if both.sum() >= max(_LEAST, _OVERLAP * len(places)):
+        if both.sum() > max(_LEAST - 1, _OVERLAP * len(places)):
             r = _correlation(left[both], other[both])
             if not np.isnan(r):
                 found.append(r)
