@@ -78,6 +78,65 @@ def reconstructions(
     return figure
 
 
+@styled
+def heat(
+    columns: Sequence[np.ndarray],
+    titles: Sequence[str],
+    names: Sequence[str],
+    brain: np.ndarray,
+    zooms: Sequence[float],
+) -> Figure:
+    """Maps that are 0 or more: a row a name, a column a title, three views each; each map on a scale of its own, which
+    ends at the 99.5th percentile of its brain. Columns [R, x, y, z]; brain [x, y, z] bool."""
+    box = _box(brain[None])
+    images = []
+    for maps in columns:
+        scaled = [volume / (np.percentile(volume[brain], 99.5) or 1.0) for volume in maps]
+        images.append(mosaic([slices(volume[box], brain[box], zooms) for volume in scaled]))
+    width = WIDTH * len(images) / 2
+    height = width / len(images) * images[0].shape[0] / images[0].shape[1]
+    figure, panels = _panels([image.shape for image in images], height, above=0.28, width=width)
+    for axes, image, title in zip(panels, images, titles, strict=True):
+        axes.imshow(image, cmap="inferno", interpolation="nearest", vmin=0, vmax=1)
+        axes.set_title(title, color="white", fontsize=9, loc="center")
+    for i, name in enumerate(names):
+        _write(panels[0], 1, i * images[0].shape[0] / len(names) + 1, name, ha="left", va="top")
+    return figure
+
+
+@styled
+def walks(
+    volumes: np.ndarray, steps: Sequence[str], names: Sequence[str], brain: np.ndarray, zooms: Sequence[float]
+) -> Figure:
+    """Brains along walks [R, S, x, y, z]: a row a name, the axial slice of each step, then three views of the last step
+    minus the first. brain [x, y, z] bool."""
+    box = _box(brain[None])
+    inside, cut = brain[box], volumes[:, :, *box]
+    change = cut[:, -1] - cut[:, 0]
+    reach = float(np.percentile(np.abs(change[:, inside]), 99.5)) or 1.0
+    three = [slices(row, inside, zooms) for row in change]
+    tallest = max(piece.shape[0] for piece in three[0])
+    spacer = np.full((tallest, 0), np.nan)  # rows of both images as high as the highest slice
+    axial = mosaic([[*(slices(step, inside, zooms)[2] for step in row), spacer] for row in cut])[:, :-_MARGIN]
+    changes = mosaic(three)
+    both = axial.shape[1] + changes.shape[1]
+    height, above = WIDTH * axial.shape[0] / both, 0.28
+    figure = Figure(figsize=(WIDTH, height + above), facecolor=_PAPER)
+    share, top = axial.shape[1] / both, height / (height + above)
+    left, right = figure.add_axes((0, 0, share, top)), figure.add_axes((share, 0, 1 - share, top))
+    left.imshow(axial, cmap="gray", interpolation="nearest", aspect="auto", **_window(cut[:, :, inside]))
+    right.imshow(changes, cmap=_DIFFERENCE, interpolation="nearest", aspect="auto", vmin=-reach, vmax=reach)
+    for axes in (left, right):
+        axes.set_axis_off()
+    every = axial.shape[1] / len(steps)
+    for j, step in enumerate(steps):
+        _write(left, (j + 0.5) * every, -2, step)
+    _write(right, changes.shape[1] / 2, -2, "last - first")
+    for i, name in enumerate(names):
+        _write(left, 1, i * axial.shape[0] / len(names) + 1, name, ha="left", va="top")
+    return figure
+
+
 def _box(volumes: np.ndarray) -> tuple[slice, ...]:
     """The smallest box that holds every brain of [S, x, y, z], a voxel wider on each side."""
     filled = (volumes != 0).any(axis=0)
@@ -97,10 +156,10 @@ def _square(plane: np.ndarray, wide: float, high: float, edge: float) -> np.ndar
 
 
 def _panels(
-    shapes: list[tuple[int, int]], height: float, above: float, below: float = 0.0
+    shapes: list[tuple[int, int]], height: float, above: float, below: float = 0.0, width: float = WIDTH
 ) -> tuple[Figure, list[Axes]]:
     """A black figure with images side by side, `above` and `below` inches free."""
-    figure = Figure(figsize=(WIDTH, height + above + below), facecolor=_PAPER)
+    figure = Figure(figsize=(width, height + above + below), facecolor=_PAPER)
     total = height + above + below
     panels = figure.subplots(1, len(shapes), squeeze=False)[0]
     figure.subplots_adjust(0, below / total, 1, 1 - above / total, wspace=0.02, hspace=0)

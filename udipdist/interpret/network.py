@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import gzip
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import torch
 from torch import Tensor
 
 from hpc.comm import Comm
+from hpc.errors import ConfigError, some
 from hpc.files import publish
 from hpc.world import World
 from udipdist.config.interpret import OfNetwork
@@ -30,6 +32,14 @@ def open_network(config: OfNetwork) -> Opened:
     return opened
 
 
+def draw(opened: Opened, n: int, seed: int) -> np.ndarray:
+    """Rows of the store of `n` readable subjects, drawn by `seed`, ascending; all where there are fewer."""
+    rows = opened.rows
+    if n >= len(rows):
+        return rows
+    return np.sort(np.random.default_rng(seed).choice(rows, n, replace=False))
+
+
 def batches(opened: Opened, rows: np.ndarray, batch: int) -> Iterator[tuple[np.ndarray, Tensor]]:
     """These rows of the store, `batch` at a time: the rows, and float32 [B, ...] in the network's form on its device.
 
@@ -40,6 +50,32 @@ def batches(opened: Opened, rows: np.ndarray, batch: int) -> Iterator[tuple[np.n
     for part, prepared in zip(parts, Subjects(opened.tokens, rows, device).stream(parts), strict=True):
         require_brain(prepared, [opened.store.subjects[row] for row in part], opened.store.path)
         yield part, prepared
+
+
+@torch.no_grad()
+def mean_and_latents(opened: Opened, rows: np.ndarray, batch: int) -> tuple[Tensor, np.ndarray]:
+    """The mean brain of these subjects in the network's form, each voxel over those who have it; and their latents
+    [N, L] float64."""
+    total = count = torch.zeros((), dtype=torch.float64)
+    latents = []
+    for _, prepared in batches(opened, rows, batch):
+        total = total.to(prepared.device) + prepared.double().sum(dim=0)
+        count = count.to(prepared.device) + (prepared != 0).sum(dim=0)
+        latents.append(opened.network.encode(prepared).double().cpu().numpy())
+    return (total / count.clamp(min=1)).float(), np.concatenate(latents)
+
+
+def choose_latents(wanted: Sequence[int], top: int, sd_L: np.ndarray, key: str = "latents") -> list[int]:
+    """The numbers `wanted`, or where there are none the `top` of the largest standard deviation, that first.
+
+    Raises ConfigError for one that the network does not have, or that comes twice.
+    """
+    wrong = [str(k) for k in wanted if k >= len(sd_L)]
+    if wrong:
+        raise ConfigError(f"{key}: the network has no {some(wrong)}; its numbers are 0 to {len(sd_L) - 1}")
+    if len(set(wanted)) < len(wanted):
+        raise ConfigError(f"{key}={list(wanted)}: give each number once")
+    return list(wanted) or np.argsort(-sd_L, kind="stable")[:top].tolist()
 
 
 def to_nifti(volume_xyz: np.ndarray, store: VolumeStore, path: Path) -> None:

@@ -14,7 +14,7 @@ from hpc.errors import ConfigError, InputError, some
 from hpc.files import publish, publish_text, refuse_existing
 from hpc.stage import read_manifest, stage
 from udipdist.config import PlotConfig
-from udipdist.figures.style import Chart
+from udipdist.figures.style import Chart, save
 from udipdist.gwas.genotypes import find_sets
 from udipdist.gwas.sumstats import p_text
 from udipdist.loci import genes, genome
@@ -25,7 +25,7 @@ from udipdist.report.calibration import calibrate, exact_curve, lambda_of
 from udipdist.report.collect import read_hits, read_loci, with_hits
 from udipdist.report.figures import heatmap, qq, regional
 from udipdist.report.figures.manhattan import Scan, manhattan, miami
-from udipdist.report.section import Album, Section, png, save
+from udipdist.report.section import Album, Section, png
 
 log = logging.getLogger(__name__)
 FORMS = (".png", ".pdf", ".svg", ".html")

@@ -12,7 +12,7 @@ from typing import Any
 import matplotlib
 from matplotlib.figure import Figure
 
-from udipdist.figures.style import STYLE, Chart, Mark
+from udipdist.figures.style import STYLE, Chart, Mark, save
 
 DOTS_PER_INCH = 200
 PIXELS_OF_AN_INCH = 76  # of a screen, where words of 9 points can still be read
@@ -104,13 +104,6 @@ def png(figure: Figure, dpi: int = DOTS_PER_INCH) -> tuple[bytes, tuple[Mark, ..
     with matplotlib.rc_context(STYLE):
         figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
     return buffer.getvalue(), tuple(figure.marks()) if isinstance(figure, Chart) else ()
-
-
-def save(figure: Figure, path: Path, dpi: int = 300, form: str = ".pdf") -> None:
-    """Write a .pdf or .svg, without the time: the same figure is the same file. Points become pixels."""
-    absent = {".pdf": ("CreationDate", "Creator", "Producer"), ".svg": ("Date", "Creator")}[form]
-    with matplotlib.rc_context(STYLE):
-        figure.savefig(path, format=form[1:], dpi=dpi, metadata=dict.fromkeys(absent))
 
 
 def count(value: Any) -> str:
