@@ -1,7 +1,8 @@
 """What a trial does: train; embed the checkpoint of every epoch that is to be looked at; have it tested; report.
 
-A trial looks at its checkpoints while its training goes on, so a search may stop it early. All that it knows it has in
-files, below its folder: train/ is a normal run directory, epochs/EEEE/ has latents, loci and scores of one look.
+A trial looks at its checkpoints while its training goes on, so a search may stop it early; and it does not wait for the
+answers of the association, so that checkpoints of many epochs and trials share a pass. All that it knows it has in
+files below its folder: train/ is a normal run directory, epochs/EEEE/ has latents, loci and scores of one look.
 """
 
 from __future__ import annotations
@@ -13,9 +14,11 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +41,7 @@ log = logging.getLogger(__name__)
 SCORES = Score.__args__
 COLUMNS = ("epoch", *SCORES)
 _LOOK = 0.5  # seconds between two looks for a checkpoint
+_ASKED_AT_ONCE = 32  # looks that wait for the association while the trial goes on
 _TAIL = 12  # lines of a stage that failed, in the message
 
 
@@ -61,40 +65,77 @@ class Looks:
         if trial.parent is not None:
             first = round(trial.parent_metrics["epoch"])
             inherit(trial.parent / "train", train.run_dir, first, trial.values)
-        with _training(train, self.config.ray.ranks, trial.folder) as training:
-            for epoch in plan.look_epochs(self.config, train.epochs):
-                if epoch <= first:
-                    continue
-                scores = self._look(trial, train, epoch, training, ask)
-                if epoch:  # all networks are alike before they are trained: no search learns from that
-                    known = {name: _number(scores[name]) for name in SCORES}
-                    report({"epoch": epoch, **known, METRIC: _number(objective.value(scores))})
-            trial.say("last steps of training")
+        epochs = [epoch for epoch in plan.look_epochs(self.config, train.epochs) if epoch > first]
+
+        def tell(epoch: int, scores: dict[str, Any]) -> None:
+            if epoch:  # all networks are alike before they are trained: no search learns from that
+                known = {name: _number(scores[name]) for name in SCORES}
+                report({"epoch": epoch, **known, METRIC: _number(objective.value(scores))})
+
+        with (
+            _answers(ask, tell) as answers,
+            _training(train, self.config.ray.ranks, trial.folder, answers.take) as training,
+        ):
+            for epoch in epochs:
+                answers.expect(epoch, self._look(trial, train, epoch, training))
+            trial.say("association, and the last steps of training")
+            answers.take(wait=True)
             training.wait()
 
-    def _look(self, trial: Trial, train: TrainConfig, epoch: int, training: _Training, ask: Ask) -> dict[str, Any]:
-        """Scores of the checkpoint of an epoch, which may be yet to come."""
+    def _look(self, trial: Trial, train: TrainConfig, epoch: int, training: _Training) -> Request:
+        """What the association is asked about the checkpoint of an epoch, which may be yet to come."""
         folder = trial.folder / "epochs" / f"{epoch:04d}"
         request = Request(f"{trial.name}-{epoch:04d}", str(folder / "latents.parquet"), str(folder), {})
         if request.scores is not None:
-            return request.scores
+            return request
         trial.say(f"training to epoch {epoch}")
         meta = training.checkpoint(epoch)
         if read_manifest(folder / "latents.parquet") is None:
             trial.say(f"embedding epoch {epoch}")
             embed = plan.embed_config(self.config, train.run_dir, meta["step"], folder / "latents.parquet")
             run_stage("embed", embed, trial.folder)
-        trial.say(f"association of epoch {epoch}")
         known = {"epoch": epoch, "step": meta["step"]}
         known |= {"val_loss": meta["scores"].get("loss"), "ssim": meta["scores"].get("ssim")}
-        return ask(Request(request.name, request.latents, request.out, known))
+        return replace(request, known=known)
+
+
+class _Answers:
+    """What the association is asked while the trial goes on, and what it answers, told in the order of asking."""
+
+    def __init__(self, ask: Ask, tell: Callable[[int, dict[str, Any]], None], pool: ThreadPoolExecutor):
+        self._ask, self._tell, self._pool = ask, tell, pool
+        self._asked: deque[tuple[int, Future]] = deque()
+
+    def expect(self, epoch: int, request: Request) -> None:
+        """Ask, unless that was answered before."""
+        if request.scores is None:
+            self._asked.append((epoch, self._pool.submit(self._ask, request)))
+        else:
+            self._asked.append((epoch, self._pool.submit(lambda: request.scores)))
+        self.take()
+
+    def take(self, wait: bool = False) -> None:
+        """Tell the answers that are there; with `wait` all. Raises what was answered in place of one."""
+        while self._asked and (wait or self._asked[0][1].done()):
+            epoch, future = self._asked.popleft()
+            self._tell(epoch, future.result())
+
+
+@contextmanager
+def _answers(ask: Ask, tell: Callable[[int, dict[str, Any]], None]) -> Iterator[_Answers]:
+    pool = ThreadPoolExecutor(_ASKED_AT_ONCE)
+    try:
+        yield _Answers(ask, tell, pool)
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 class _Training:
-    """A training that runs (or has ended), and its checkpoints as they come."""
+    """A training that runs (or has ended), and its checkpoints as they come. `meanwhile`: called until they do."""
 
-    def __init__(self, run_dir: Path, process: subprocess.Popen | None, output: Path):
+    def __init__(self, run_dir: Path, process: subprocess.Popen | None, output: Path, meanwhile: Callable[[], None]):
         self.checkpoints, self.process, self.output = Checkpoints(run_dir / "checkpoints"), process, output
+        self.meanwhile = meanwhile
         self._epochs: dict[int, dict[str, Any]] = {}  # what meta.json says, by step
 
     def checkpoint(self, epoch: int) -> dict[str, Any]:
@@ -113,6 +154,7 @@ class _Training:
                     f"{self.checkpoints.place}: has no checkpoint of epoch {epoch}, though the training is complete; "
                     "delete the folder of this trial, and run the sweep again"
                 )
+            self.meanwhile()
             time.sleep(_LOOK)
 
     def wait(self) -> None:
@@ -128,11 +170,11 @@ class _Training:
 
 
 @contextmanager
-def _training(config: TrainConfig, ranks: int, folder: Path) -> Iterator[_Training]:
+def _training(config: TrainConfig, ranks: int, folder: Path, meanwhile: Callable[[], None]) -> Iterator[_Training]:
     """The training of a trial, started unless it is complete; it ends with the block."""
     output = folder / "train.log"
     if read_manifest(config.run_dir) is not None:
-        yield _Training(config.run_dir, None, output)
+        yield _Training(config.run_dir, None, output, meanwhile)
         return
     publish_text(folder / "train.yaml", config.yaml())
     with (
@@ -141,7 +183,7 @@ def _training(config: TrainConfig, ranks: int, folder: Path) -> Iterator[_Traini
             "udipdist", ["train", str(folder / "train.yaml")], ranks, stdout=file, stderr=subprocess.STDOUT
         ) as process,
     ):
-        yield _Training(config.run_dir, process, output)
+        yield _Training(config.run_dir, process, output, meanwhile)
 
 
 def run_stage(verb: str, config: Config, folder: Path) -> None:
