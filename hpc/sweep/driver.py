@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import signal
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -90,12 +91,13 @@ def _fit(sweep: Sweep, planned: list[Trial], name: str, total: int, ended: int, 
     from ray.exceptions import RayError
 
     from hpc.sweep import search
-    from hpc.sweep.table import Table
+    from hpc.sweep.table import Silence, Table
     from hpc.sweep.worker import Work
 
     desk = f"service-{name}" if sweep.service is not None else None
     _held = _open_desk(sweep, desk) if desk else None  # Ray ends an actor that nobody holds
-    work = Work(sweep.program, sweep.metric, sweep.mode, name, desk, exchange=sweep.search.algorithm == "pbt")
+    members = {trial.name: trial for trial in planned} if sweep.search.algorithm == "pbt" else {}
+    work = Work(sweep.program, sweep.metric, sweep.mode, name, desk, members)
 
     def trial(config: dict[str, Any]) -> None:
         work.do(config["trial"])
@@ -109,26 +111,33 @@ def _fit(sweep: Sweep, planned: list[Trial], name: str, total: int, ended: int, 
     else:
         chosen = {}
         space = {"trial": tune.grid_search([search.tree_of(trial) for trial in _unfinished(planned)])}
-    table = Table(total, ended, columns, sweep.metric, sweep.mode, name)
+    table = Table(sweep.place, total, ended, columns, sweep.metric, sweep.mode, name)
     remove(sweep.place / "ray" / "tune")
     # metric and mode stand with the scheduler and the search; Tune refuses them twice.
     tuner = tune.Tuner(
         tune.with_resources(trial, _resources(sweep.ray)),
         param_space=space,
         tune_config=tune.TuneConfig(
-            scheduler=scheduler, max_concurrent_trials=sweep.search.max_concurrent, reuse_actors=False, **chosen
+            scheduler=scheduler,
+            max_concurrent_trials=sweep.search.max_concurrent,
+            trial_name_creator=_name_of,
+            trial_dirname_creator=_name_of,
+            reuse_actors=False,
+            **chosen,
         ),
         run_config=tune.RunConfig(
             name="tune",
             storage_path=str(sweep.place / "ray"),
             verbose=0,
             failure_config=tune.FailureConfig(max_failures=sweep.ray.retries),
-            callbacks=[table],
+            callbacks=[table, Silence()],
         ),
     )
     table.open()
     try:
-        tuner.fit()
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module="ray")
+            tuner.fit()
     except (RayError, ConnectionError) as error:
         raise Incomplete(
             f"{sweep.place}: Ray went away ({str(error).splitlines()[0]}); start it again, and the same command goes on"
@@ -139,6 +148,11 @@ def _fit(sweep: Sweep, planned: list[Trial], name: str, total: int, ended: int, 
     failed = sum(outcome.state == "failed" for outcome in sweep.outcomes())
     if _left(sweep, planned)[1] > failed:
         raise Preempted(f"{sweep.place}: stopped before all trials were over; the same command goes on")
+
+
+def _name_of(trial: Any) -> str:
+    """The name of a trial of Tune's, given once when it is made."""
+    return trial.config["trial"]["name"]
 
 
 def _resources(config: RayConfig) -> Any:

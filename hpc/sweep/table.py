@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ray import tune
+from ray.tune.progress_reporter import TrialProgressCallback
 
 from hpc.progress import duration
 from hpc.sweep import trials
@@ -23,8 +24,8 @@ _STYLES = {"failed": "red", "finished": "green", "stopped": "yellow", "running":
 class Table(tune.Callback):
     """Listens to Tune. `total` trials in all, of which `done` ended before; `columns` are keys of reports."""
 
-    def __init__(self, total: int, done: int, columns: Sequence[str], metric: str, mode: str, run: str):
-        self.total, self.before, self.metric, self.mode, self.run = total, done, metric, mode, run
+    def __init__(self, place: Path, total: int, done: int, columns: Sequence[str], metric: str, mode: str, run: str):
+        self.place, self.total, self.before, self.metric, self.mode, self.run = place, total, done, metric, mode, run
         self.columns = list(dict.fromkeys([*columns, metric]))
         self.rows: dict[str, dict[str, Any]] = {}
         self.drawn, self.begun = -_REDRAW, time.monotonic()
@@ -54,7 +55,7 @@ class Table(tune.Callback):
         """A trial begins, or goes on."""
         row = self._row(trial)
         if row["state"] != "running":
-            row.update(state="running", begun=time.monotonic())
+            row["state"] = "running"
             self._say("%s: runs", row["name"])
 
     def on_trial_result(self, trial: Any, result: Metrics, **info: Any) -> None:
@@ -115,9 +116,9 @@ class Table(tune.Callback):
         return f"{', '.join(parts)}, {duration(time.monotonic() - self.begun)}"
 
     def _row(self, trial: Any) -> dict[str, Any]:
-        tree = trial.config["trial"]
-        new = {"name": tree["name"], "folder": Path(tree["folder"]), "state": "waits", "reports": [], "begun": None}
-        return self.rows.setdefault(tree["name"], new)
+        name = str(trial)
+        new = {"name": name, "folder": self.place / "trials" / name, "state": "waits", "reports": []}
+        return self.rows.setdefault(name, new)
 
     def _say(self, text: str, *values: Any) -> None:
         self.said = time.monotonic()
@@ -137,6 +138,16 @@ class Table(tune.Callback):
             count, state = str(len(row["reports"])), row["state"]
             grid.add_row(row["name"], state, count, *cells, _now(row), style=_STYLES.get(state))
         return grid
+
+
+class Silence(TrialProgressCallback):
+    """Stands where Tune would otherwise put its own lines."""
+
+    def log_result(self, *words: Any, **more: Any) -> None:
+        """Nothing."""
+
+    def on_trial_complete(self, *words: Any, **more: Any) -> None:
+        """Nothing."""
 
 
 def _latest(folder: Path) -> Path:

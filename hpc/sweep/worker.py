@@ -33,7 +33,7 @@ _HUGE = 1e300  # stands for the worst value there is
 class Work:
     """What all trials of a sweep have in common.
 
-    `run` names this run of the sweep, `desk` the actor of its service; `exchange`: population-based training.
+    `run` names this run of the sweep, `desk` the actor of its service. `members`, by name: those of a population.
     """
 
     program: Program
@@ -41,7 +41,7 @@ class Work:
     mode: str
     run: str
     desk: str | None
-    exchange: bool
+    members: dict[str, Trial]
 
     def do(self, tree: dict[str, Any]) -> None:
         """Run the trial that Tune describes by `tree`, in the process that Tune made for it."""
@@ -49,7 +49,7 @@ class Work:
         trial.folder.mkdir(parents=True, exist_ok=True)
         log_to(trial.folder / "log.txt")
         with locked(trial.folder / ".lock"):
-            reporter = _Reporter(self, trial, tree["name"])
+            reporter = _Reporter(self, trial, tune.get_context().get_trial_name())
             if (trial.folder / "ended.json").exists():
                 reporter.repeat()
                 return
@@ -60,9 +60,10 @@ class Work:
 
     def _trial(self, tree: dict[str, Any]) -> Trial:
         """The trial, or with population-based training the one that its member has become by now."""
-        member = Trial(**{**tree, "folder": Path(tree["folder"])})
-        if not self.exchange:
-            return member
+        if not self.members:
+            return Trial(**{**tree, "folder": Path(tree["folder"])})
+        # Tune gives a member that takes over another's state the whole tree of that other, with its values varied.
+        member = replace(self.members[tune.get_context().get_trial_name()], values=tree["values"])
         checkpoint = tune.get_checkpoint()
         if checkpoint is None:
             return generations(member)[-1]
@@ -123,7 +124,7 @@ class _Reporter:
         if value is None or not math.isfinite(value):  # Tune's algorithms compare numbers only
             value = -_HUGE if self.work.mode == "max" else _HUGE
         known = {key: value for key, value in metrics.items() if value is not None} | {self.work.metric: value}
-        if not self.work.exchange:
+        if not self.work.members:
             tune.report(known)
         elif self.count > self.known:  # Tune counts on from its checkpoint
             with tempfile.TemporaryDirectory() as folder:
