@@ -98,7 +98,7 @@ class Engine:
 
         Raises ConfigError where this machine lacks what the options need.
         """
-        self.comm, self.options = comm, options
+        self.comm, self.options, self._rate = comm, options, rate
         comm.open_group()
         os.environ.setdefault("LOCAL_RANK", str(comm.world.local_rank))  # DeepSpeed insists on it, alone too
         device = comm.device().type
@@ -206,7 +206,8 @@ class Engine:
             self._engine.save_checkpoint(str(folder), tag=_STATE, client_state=client, save_latest=False)
 
     def load(self, folder: Path) -> None:
-        """Take up the state that `save` wrote, on this or another number of ranks.
+        """Take up the state that `save` wrote, on this or another number of ranks. Rates and what else the optimiser was
+        made with stay those of this engine, for a run that goes on from the state of another one.
 
         On the same number every random number is the one that would have been drawn; on another each rank draws anew,
         from a seed made of its own and the step. Raises InputError where the state does not fit this model.
@@ -214,6 +215,7 @@ class Engine:
         wrote = universal.writers(folder / _STATE)
         resharded = self.stage > 0 and wrote not in (0, self.comm.size)
         place = self.comm.on_main(lambda: universal.convert(folder / _STATE)) if resharded else folder
+        given = self._hyperparameters()
         self._engine._config.load_universal_checkpoint = resharded
         try:
             with warnings.catch_warnings(), universal.loading_tensors_only():
@@ -225,6 +227,7 @@ class Engine:
             self._engine._config.load_universal_checkpoint = False
         if path is None:
             raise InputError(f"{folder / _STATE}: is missing, so the run cannot go on from this checkpoint")
+        self._set_hyperparameters(given)
         if self._scale and client.get("loss_scale"):
             self._scale.load(client["loss_scale"])
         states = client["random"]
@@ -232,6 +235,17 @@ class Engine:
             _restore_random_state(states[self.comm.rank])
         else:
             torch.manual_seed((torch.initial_seed() + 0x9E3779B97F4A7C15 * (self._engine.global_steps + 1)) % 2**63)
+
+    def _hyperparameters(self) -> list[dict[str, Any]]:
+        groups = self._engine.optimizer.param_groups
+        return [{key: value for key, value in group.items() if key != "params"} for group in groups]
+
+    def _set_hyperparameters(self, given: list[dict[str, Any]]) -> None:
+        scheduler = self._engine.lr_scheduler
+        scheduler.base_lrs = [group["initial_lr"] for group in given]
+        factor = self._rate(scheduler.last_epoch)
+        for group, values in zip(self._engine.optimizer.param_groups, given, strict=True):
+            group.update(values | {"lr": values["initial_lr"] * factor})
 
 
 def _configuration(options: Options, device: str, weights: int) -> dict[str, Any]:
