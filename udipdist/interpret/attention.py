@@ -172,7 +172,7 @@ def _brains(seen: tables.Seen, opened: Opened, config: AttentionConfig) -> None:
         of = {
             "received": (seen.received_LHT[place].mean(axis=0), 1.0, "attention received, mean of heads [fair shares]"),
             "spotlight": (seen.spotlight_LHT[place].sum(axis=0), 1.0, "spotlight tokens [number of heads]"),
-            "stability": (tally.times_LT[place] / subjects_T, 1e-6, "spotlight in a subject's own maps [share]"),
+            "stability": (tally.times_LT[place] / subjects_T, 0.05, "spotlight in a subject's own maps [share]"),
         }
         for name, (value_T, least, label) in of.items():
             volume = _volume(value_T, opened)
