@@ -31,7 +31,7 @@ def call(*words: object, check: bool = True) -> subprocess.CompletedProcess[str]
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory) -> tuple[Path, str]:
     out = tmp_path_factory.mktemp("demo") / "smoke"
-    return out, call("demo", "preset=smoke", f"out={out}").stdout
+    return out, call("demo", "preset=smoke", "workers=1", f"out={out}").stdout
 
 
 def test_table_has_a_row_for_each_phenotype_set(demo):
@@ -80,7 +80,7 @@ def test_training_and_association_see_different_people(demo):
 
 def test_second_run_does_nothing_and_a_changed_key_redoes_what_follows(demo, tmp_path):
     out, _ = demo
-    again = call("demo", "preset=smoke", f"out={out}").stderr
+    again = call("demo", "preset=smoke", "workers=1", f"out={out}").stderr
     for stage in ("simulate", "ingest train", "train", "embed", "gwas", "loci", "panel"):
         assert f"] {stage}: up to date" in again
     tree = yaml.safe_load((out / "run" / "config.yaml").read_text())
