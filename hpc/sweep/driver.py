@@ -178,17 +178,21 @@ def _open_desk(sweep: Sweep, name: str) -> Any:
 
 @contextmanager
 def _stoppable() -> Iterator[None]:
-    """SIGTERM is Preempted, raised where this thread is; SIGUSR1 Tune hears itself, and ends."""
+    """SIGTERM and SIGUSR1 end the sweep: by Preempted here, and through Tune while it runs, which listens to SIGUSR1."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def stop(number: int, frame: Any) -> None:
+        if signal.getsignal(signal.SIGUSR1) is not stop:
+            signal.raise_signal(signal.SIGUSR1)
+            return
         raise Preempted(f"stopped by {signal.Signals(number).name}; the same command goes on")
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGUSR1)}
+    interrupt = signal.getsignal(signal.SIGINT)
     try:
         yield
     finally:
-        for number, handler in before.items():
+        for number, handler in {**before, signal.SIGINT: interrupt}.items():
             signal.signal(number, handler)

@@ -24,8 +24,9 @@ class ServiceFailed(RuntimeError):
 class Desk:
     """Takes requests, and hands all that wait to the service when it is free. Its methods are called by Ray."""
 
-    def __init__(self, make: Callable[[], Service], gather: float, log_file: Path):
-        log_to(log_file)
+    def __init__(self, make: Callable[[], Service], gather: float, log_file: Path | None = None):
+        if log_file is not None:
+            log_to(log_file)
         self._make, self._gather = make, gather
         self._service: Service | None = None
         self._waiting: list[tuple[Any, asyncio.Future]] = []

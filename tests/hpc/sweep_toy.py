@@ -1,0 +1,78 @@
+"""A trial that takes no time, for the tests of hpc.sweep; `python sweep_toy.py PLACE JSON` runs a sweep of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+from hpc import log
+from hpc.errors import InputError
+from hpc.sweep import Outcome, RayConfig, SearchConfig, parse_space, run
+
+EPOCHS = 3
+
+
+def program(trial, report, ask) -> None:
+    """Three epochs, each a file; score = x (1 + epoch), as the service says. `kill` and `wait` name an epoch."""
+    with (trial.folder / "starts.txt").open("a") as file:
+        file.write(f"{os.getpid()} {time.time()}\n")
+    for epoch in range(EPOCHS):
+        path = trial.folder / f"epoch{epoch}.json"
+        if not path.exists():
+            trial.say(f"epoch {epoch}")
+            if trial.values.get("kill") == epoch and not (trial.folder / "killed").exists():
+                (trial.folder / "killed").touch()
+                os.kill(os.getpid(), 9)
+            while trial.values.get("wait") == epoch and not (trial.folder.parent / "go").exists():
+                time.sleep(0.05)
+            if trial.values.get("fail") == epoch and not (trial.folder.parent / "mended").exists():
+                raise ZeroDivisionError("broken in epoch 1")
+            score = ask((trial.values.get("x", 1), epoch))
+            print(f"epoch {epoch} is done", flush=True)
+            path.write_text(json.dumps({"epoch": epoch, "score": score}))
+        report(json.loads(path.read_text()))
+    with (trial.folder / "starts.txt").open("a") as file:
+        file.write(f"end {time.time()}\n")
+
+
+class Sums:
+    """The service: writes down how many asked at once."""
+
+    def __init__(self, place: Path):
+        self.place = place
+
+    def handle(self, requests):
+        """x (1 + epoch); an x above 50 is refused."""
+        with (self.place / "batches.txt").open("a") as file:
+            file.write(f"{len(requests)} {os.getpid()}\n")
+        time.sleep(0.3)
+        return [InputError(f"x={x}: is above 50") if x > 50 else x * (1 + epoch) for x, epoch in requests]
+
+
+class Make:
+    """Makes the service in its process."""
+
+    def __init__(self, place: Path):
+        self.place = place
+
+    def __call__(self) -> Sums:
+        return Sums(self.place)
+
+
+def sweep(place: Path, space: dict, seeds: list[int], search: dict, ray: dict) -> list[Outcome]:
+    """Run a sweep of the toy."""
+    keys = {"metric": "score", "mode": "max", "service": Make(place), "columns": ["epoch"]}
+    return run(place, program, parse_space(space), seeds, SearchConfig.parse(search), RayConfig.parse(ray), **keys)
+
+
+if __name__ == "__main__":
+    log.setup()
+    try:
+        found = sweep(Path(sys.argv[1]), **json.loads(sys.argv[2]))
+    except Exception as error:
+        print(error)
+        sys.exit(getattr(error, "exit_code", 1))
+    print(json.dumps({outcome.trial.name: outcome.state for outcome in found}))
