@@ -187,22 +187,24 @@ class Engine:
 
     def weights(self) -> dict[str, torch.Tensor]:
         """All weights and the buffers that are saved, on the CPU; whole on rank 0, empty on the others."""
-        module = self.module
         kept: dict[str, torch.Tensor] = {}
-        for name, parameter in module.named_parameters():
+        for name, parameter in self.module.named_parameters():
             with self.gathered(parameter):
                 if self.comm.is_main:
                     kept[name] = parameter.detach().cpu().clone().contiguous()
         if self.comm.is_main:
-            saved = module.state_dict().keys() - kept.keys()
-            kept |= {name: value.cpu().clone() for name, value in module.named_buffers() if name in saved}
+            kept |= {name: value.cpu().clone() for name, value in self._buffers().items()}
         return kept
 
     def save(self, folder: Path) -> None:
         """Write the state of model, optimiser, scheduler and random numbers into `folder` (one file set a rank)."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            client = {"random": self.comm.gather(_random_state()), "loss_scale": self._scale and self._scale.state()}
+            client = {
+                "random": self.comm.gather(_random_state()),
+                "loss_scale": self._scale and self._scale.state(),
+                "buffers": self._buffers() if self.stage == 3 else {},
+            }
             self._engine.save_checkpoint(str(folder), tag=_STATE, client_state=client, save_latest=False)
 
     def load(self, folder: Path) -> None:
@@ -227,6 +229,10 @@ class Engine:
             self._engine._config.load_universal_checkpoint = False
         if path is None:
             raise InputError(f"{folder / _STATE}: is missing, so the run cannot go on from this checkpoint")
+        if resharded and self.stage == 3:  # DeepSpeed's conversion forgets them there
+            buffers = self._buffers()
+            for name, value in client["buffers"].items():
+                buffers[name].copy_(value)
         self._set_hyperparameters(given)
         if self._scale and client.get("loss_scale"):
             self._scale.load(client["loss_scale"])
@@ -246,6 +252,11 @@ class Engine:
         factor = self._rate(scheduler.last_epoch)
         for group, values in zip(self._engine.optimizer.param_groups, given, strict=True):
             group.update(values | {"lr": values["initial_lr"] * factor})
+
+    def _buffers(self) -> dict[str, torch.Tensor]:
+        """The buffers that are saved."""
+        saved = self.module.state_dict().keys()
+        return {name: value for name, value in self.module.named_buffers() if name in saved}
 
 
 def _configuration(options: Options, device: str, weights: int) -> dict[str, Any]:

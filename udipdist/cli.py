@@ -74,6 +74,7 @@ VERBS = (
     Verb("plot", configs.PlotConfig, "udipdist.report.plot"),
     Verb("report", configs.ReportConfig, "udipdist.report.page"),
     Verb("run", configs.RunConfig, "udipdist.pipeline"),
+    Verb("compare", configs.CompareConfig, "udipdist.compare"),
     Verb("demo", configs.DemoConfig, "udipdist.demo"),
     Verb("sweep", configs.SweepConfig, "udipdist.sweep"),
     Verb("sweep-demo", configs.SweepDemoConfig, "udipdist.sweep.demo"),

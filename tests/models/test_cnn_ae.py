@@ -116,7 +116,9 @@ def test_every_voxel_reaches_the_latent(network, tokens):
 @pytest.mark.parametrize("channels, outputs, shape", [(1, 3, (5, 4, 6)), (4, 2, (1, 2, 1)), (3, 5, (30, 31, 29))])
 def test_shifted_products_are_the_convolution(channels, outputs, shape):
     x, weight, bias = seeded((2, channels, *shape)), seeded((outputs, channels, 3, 3, 3), 2), seeded((outputs,), 3)
-    torch.testing.assert_close(shifted(x, weight, bias), F.conv3d(x, weight, bias, padding=1), rtol=1e-12, atol=1e-12)
+    for given in (bias, None):
+        exact = F.conv3d(x, weight, given, padding=1)
+        torch.testing.assert_close(shifted(x, weight, given), exact, rtol=1e-12, atol=1e-12)
 
 
 def test_embedding_in_float64_takes_that_way(network, tokens):

@@ -5,6 +5,7 @@ Lengths are in millimetres, positions in base pairs, times in seconds, unless a 
 
 from udipdist.config.base import VerbConfig
 from udipdist.config.cohort import BrainConfig, GenomeConfig, SimulateConfig, TraitConfig
+from udipdist.config.compare import CompareConfig
 from udipdist.config.genetics import (
     ExportConfig,
     GrmConfig,
@@ -35,6 +36,7 @@ from udipdist.config.whole import DemoConfig, InspectConfig, LaunchConfig, PlotC
 __all__ = [
     "AttentionConfig",
     "BrainConfig",
+    "CompareConfig",
     "DataConfig",
     "DemoConfig",
     "EmbedConfig",

@@ -143,7 +143,7 @@ def _cnn_ae(config: ModelConfig, mask: np.ndarray, recompute: bool) -> Autoencod
     published = config.compat == "udip"
     patcher = Patcher(mask, _patch(config), _WHOLE_GRID) if published else Patcher(mask, _patch(config))
     given = {key: getattr(config, key) for key in keys}
-    return CnnAutoencoder(patcher, **given, from_mean=not published, recompute=recompute)
+    return CnnAutoencoder(patcher, **given, published=published, recompute=recompute)
 
 
 def _vit_ae(config: ModelConfig, mask: np.ndarray, recompute: bool) -> Autoencoder:

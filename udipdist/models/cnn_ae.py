@@ -6,8 +6,11 @@ with transposed convolutions. At 182 x 218 x 182 it is the published network: 13
 the two linear layers.
 
 Differences, without model.compat=udip: it is given the cohort's brain tokens, as the ViT is, and 0 elsewhere, so that
-both read one packed array and are judged by one loss; and the cohort's mean image is added to what it decodes. In both
-batch normalisation sees the batches of all ranks. Shapes: B subjects, T tokens, V voxels of a patch, L latents.
+both read one packed array and are judged by one loss; the cohort's mean image is added to what it decodes; and the
+convolutions have no biases, which batch normalisation takes away again (their gradients are rounding errors, of which
+Adam makes steps of full length). In both forms batch normalisation sees the batches of all ranks.
+
+Shapes: B subjects, T tokens, V voxels of a patch, L latents.
 """
 
 from __future__ import annotations
@@ -32,8 +35,8 @@ class CnnAutoencoder(Autoencoder):
     """Tokens [B, T, V], put back into their volume -> latent [B, L] -> volume -> tokens [B, T, V].
 
     channels: of the first level; each of the `levels` halvings doubles them. covariance: weight of the penalty on the
-    latents. from_mean: the decoder starts from the cohort's mean. recompute: a level's activations are computed again
-    in the backward pass instead of being kept.
+    latents. published: without the cohort's mean, and with biases of the convolutions. recompute: a level's
+    activations are computed again in the backward pass instead of being kept.
     """
 
     def __init__(
@@ -43,22 +46,22 @@ class CnnAutoencoder(Autoencoder):
         levels: int = 4,
         latent: int = 128,
         covariance: float = 0.0,
-        from_mean: bool = True,
+        published: bool = False,
         recompute: bool = False,
     ):
         super().__init__()
         self.patcher, self.latent = patcher, latent
-        self.covariance, self.from_mean, self.recompute = covariance, from_mean, recompute
+        self.covariance, self.published, self.recompute = covariance, published, recompute
         widths = [channels * 2**level for level in range(levels + 1)]
         halvings, shape = _halvings(patcher.shape, levels)
         self.deepest = (widths[-1], *shape)
-        encoder: list[nn.Module] = [_pair(1, channels)]
+        encoder: list[nn.Module] = [_pair(1, channels, published)]
         decoder: list[nn.Module] = []
         for narrow, wide, (padding, surplus) in zip(widths, widths[1:], halvings, strict=False):
-            encoder.append(nn.Sequential(nn.MaxPool3d(2, padding=padding), *_pair(narrow, wide)))
+            encoder.append(nn.Sequential(nn.MaxPool3d(2, padding=padding), *_pair(narrow, wide, published)))
             up = nn.ConvTranspose3d(narrow, narrow, 2, stride=2, padding=padding, output_padding=surplus)
-            decoder.append(nn.Sequential(*_pair(wide, narrow), up))
-        last = nn.Sequential(*_pair(channels, channels), nn.Conv3d(channels, 1, 1))
+            decoder.append(nn.Sequential(*_pair(wide, narrow, published), up))
+        last = nn.Sequential(*_pair(channels, channels, published), nn.Conv3d(channels, 1, 1))
         self.encoder = nn.ModuleList(encoder)
         self.to_latent = nn.Linear(math.prod(self.deepest), latent)
         self.from_latent = nn.Linear(latent, math.prod(self.deepest))
@@ -75,7 +78,7 @@ class CnnAutoencoder(Autoencoder):
 
     def set_mean(self, mean: Tensor) -> None:
         """Take the cohort's mean [T, V], to which the decoder adds; the published network has none."""
-        if self.from_mean:
+        if not self.published:
             self.mean.copy_(mean)
 
     def encode(self, prepared: Tensor) -> Tensor:
@@ -114,10 +117,10 @@ class CnnAutoencoder(Autoencoder):
         return x
 
 
-def _pair(channels: int, outputs: int) -> nn.Sequential:
+def _pair(channels: int, outputs: int, bias: bool) -> nn.Sequential:
     layers: list[nn.Module] = []
     for given in (channels, outputs):
-        layers += [Conv3d(given, outputs), BatchNorm3d(outputs), nn.LeakyReLU(inplace=True)]
+        layers += [Conv3d(given, outputs, bias), BatchNorm3d(outputs), nn.LeakyReLU(inplace=True)]
     return nn.Sequential(*layers)
 
 

@@ -16,8 +16,8 @@ class Conv3d(nn.Conv3d):
     six times as long. So without gradients, as in embedding, it is done as 27 matrix products of shifted inputs.
     """
 
-    def __init__(self, channels: int, outputs: int):
-        super().__init__(channels, outputs, 3, padding=1)
+    def __init__(self, channels: int, outputs: int, bias: bool = True):
+        super().__init__(channels, outputs, 3, padding=1, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
         if x.dtype == torch.float64 and x.device.type == "cpu" and not torch.is_grad_enabled():
@@ -25,7 +25,7 @@ class Conv3d(nn.Conv3d):
         return super().forward(x)
 
 
-def shifted(x_BCxyz: Tensor, weight_OC333: Tensor, bias_O: Tensor) -> Tensor:
+def shifted(x_BCxyz: Tensor, weight_OC333: Tensor, bias_O: Tensor | None = None) -> Tensor:
     """The convolution [B, O, x, y, z] as a sum over the 27 neighbours, each a matrix product over the channels.
 
     On a padded grid laid out flat, a neighbour is a shift; what lands in the padding is cut off. Equal to rounding.
@@ -35,6 +35,7 @@ def shifted(x_BCxyz: Tensor, weight_OC333: Tensor, bias_O: Tensor) -> Tensor:
     rows, columns = shape[1] + 2, shape[2] + 2
     shifts = [(i * rows + j) * columns + k for i in range(3) for j in range(3) for k in range(3)]
     weights = weight_OC333.permute(2, 3, 4, 0, 1).reshape(27, -1, channels).contiguous()
+    bias_O = x_BCxyz.new_zeros(len(weight_OC333)) if bias_O is None else bias_O
     out = x_BCxyz.new_zeros(len(bias_O), padded.shape[1])
     length = padded.shape[1] - shifts[-1]
     for start in range(0, length, _AT_ONCE):

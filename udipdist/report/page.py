@@ -14,9 +14,9 @@ from hpc.files import publish, publish_text, refuse_existing
 from hpc.progress import Progress
 from hpc.stage import stage
 from udipdist.config import ReportConfig
-from udipdist.report import cost, genetics, imaging, regions, scans, sweeps, truth
+from udipdist.report import cost, genetics, imaging, interpretation, networks, regions, scans, sweeps, truth
 from udipdist.report.collect import RunFolder
-from udipdist.report.section import Album, Bar, Picture, Section, Table
+from udipdist.report.section import Album, Bar, Heading, Picture, Section, Table
 
 log = logging.getLogger(__name__)
 TEMPLATE = "page.html.j2"
@@ -25,10 +25,12 @@ SECTIONS = (
     scans.quality,
     imaging.training,
     imaging.reconstruction,
+    interpretation.interpretation,
     genetics.manhattans,
     genetics.loci,
     regions.regions,
     genetics.calibration,
+    networks.networks,
     truth.comparison,
     truth.confounding,
     truth.recall,
@@ -76,7 +78,7 @@ def preview(config: ReportConfig) -> list[str]:
 
 
 def _inputs(run: RunFolder) -> dict[str, Path]:
-    inputs = {name: made.path for name, made in run.stages.items() if made.manifest is not None}
+    inputs = {name: made.path for name, made in run.finished.items()}
     return inputs if run.comparison is None else inputs | {"comparison": run.path / "comparison.json"}
 
 
@@ -99,6 +101,7 @@ def render(title: str, run: Path, sections: list[Section]) -> str:
     environment.tests |= {
         "picture": lambda part: isinstance(part, Picture),
         "table": lambda part: isinstance(part, Table),
+        "heading": lambda part: isinstance(part, Heading),
         "bar": lambda cell: isinstance(cell, Bar),
     }
     return environment.get_template(TEMPLATE).render(
