@@ -95,7 +95,7 @@ class _View:
         patcher, rng = self.opened.network.patcher, np.random.default_rng(config.seed)
         affine, tokens = _affine(self.opened), patcher.tokens
         pairs = mirrored(patcher, affine, np.ones(tokens, bool))
-        heads = range(1, self.heads + 1) if config.heads == "all" else config.heads
+        heads = range(1, self.heads + 1) if config.heads == "all" else sorted(set(config.heads))
         plan = Plan(
             layers=self.layers,
             rule=Rule(config.low, config.high),
