@@ -9,8 +9,6 @@ from pydantic import Field, PositiveFloat, field_validator, model_validator
 
 from udipdist.config.base import Checkpoint, NonNegative, Positive, VerbConfig
 
-Numbers = Annotated[list[Positive], Field(min_length=1)]
-
 
 class OfNetwork(VerbConfig):
     """What every look at a trained network needs."""
@@ -26,9 +24,9 @@ class AttentionConfig(OfNetwork):
     """Where a transformer looks: attention maps, sparsity, spotlight tokens, symmetry; as NIfTI and pictures."""
 
     subjects: NonNegative = Field(200, description="subjects to look at, drawn by seed; 0: all")
-    layers: Literal["all"] | Numbers = Field("all", description="layers to look at, 1 is the first: [1, 12]")
+    layers: list[Positive] = Field([], description="layers to look at, 1 is the first, as [1, 12]; none: all")
     layer: Positive = Field(1, description="the one of them whose maps and correlations are kept whole and drawn")
-    heads: Literal["all"] | Numbers = Field("all", description="heads of that layer whose maps are kept")
+    heads: list[Positive] = Field([], description="heads of that layer whose maps are kept, as [1, 8]; none: all")
     embedding: Literal["patch", "layer"] = Field(
         "patch", description="what is correlated: patch: embedded patches, without position; layer: what a layer reads"
     )
@@ -48,7 +46,7 @@ class AttentionConfig(OfNetwork):
     @field_validator("layers", "heads", "runs", mode="before")
     @classmethod
     def _one_or_several(cls, value: Any) -> Any:
-        return value if value == "all" or isinstance(value, list | tuple) else [value]
+        return value if isinstance(value, list | tuple) else [value]
 
 
 class PerturbConfig(OfNetwork):

@@ -76,10 +76,10 @@ class _View:
         opened = open_network(config)
         blocks = encoder(opened.network, config.run_dir).blocks
         heads = blocks[0].attention.heads
-        layers = list(range(1, len(blocks) + 1)) if config.layers == "all" else sorted(set(config.layers))
+        layers = sorted(set(config.layers)) or list(range(1, len(blocks) + 1))
         for key, wanted, most in (
             ("layers", layers, len(blocks)),
-            ("heads", [] if config.heads == "all" else config.heads, heads),
+            ("heads", config.heads, heads),
         ):
             if wanted and max(wanted) > most:
                 raise ConfigError(f"{key}={max(wanted)}: the network of {config.run_dir} has {most}; type 1 to {most}")
@@ -95,7 +95,7 @@ class _View:
         patcher, rng = self.opened.network.patcher, np.random.default_rng(config.seed)
         affine, tokens = _affine(self.opened), patcher.tokens
         pairs = mirrored(patcher, affine, np.ones(tokens, bool))
-        heads = range(1, self.heads + 1) if config.heads == "all" else sorted(set(config.heads))
+        heads = sorted(set(config.heads)) or range(1, self.heads + 1)
         plan = Plan(
             layers=self.layers,
             rule=Rule(config.low, config.high),
