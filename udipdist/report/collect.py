@@ -37,6 +37,11 @@ STAGES = {
     "loci multivariate": ("loci_multivariate", "loci"),
     "panel": ("panel", "panel"),
 }
+# what explains the network of a run, where it was asked for
+LOOKS = {
+    f"interpret {name}": (f"interpret/{name}", f"interpret {'perturb' if name == 'snp' else name}")
+    for name in ("attention", "perturb", "snp", "saliency", "gallery")
+}
 BARE = "comparison/without_covariates"  # the same phenotypes tested without covariates
 _LOCI = ("locus", "chrom", "start", "end", "lead_snp", "lead_position", "log10p", "trait", "n_snps", "n_lead")
 _NULL = ("trait", "n", "k", "vg", "ve", "h2", "h2_se")
@@ -100,6 +105,27 @@ class RunFolder:
     def done(self, name: str) -> bool:
         """True where the stage is complete."""
         return self.stages[name].manifest is not None
+
+    @cached_property
+    def looks(self) -> dict[str, StageOutput]:
+        """What was asked of the network, as `stages`. Raises InputError where a manifest is damaged."""
+        return {name: _stage(name, verb, self.path / place) for name, (place, verb) in LOOKS.items()}
+
+    @property
+    def finished(self) -> dict[str, StageOutput]:
+        """Everything that is complete, stages first."""
+        return {name: made for name, made in (self.stages | self.looks).items() if made.manifest is not None}
+
+    def tables_of(self, name: str) -> dict[str, pd.DataFrame]:
+        """The tables NAME.tsv in the folder of a look, by file name, numbers as numbers. Raises InputError."""
+        made = self.looks[name]
+        tables = {path.name: _read_tsv(path, (), made.verb) for path in sorted(made.path.glob("*.tsv"))}
+        for table in tables.values():
+            for column in table.columns:
+                values = pd.to_numeric(table[column].replace({"NA": "nan", "": "nan"}), errors="coerce")
+                if not (values.isna() & ~table[column].isin(["NA", "", "nan"])).any():
+                    table[column] = values
+        return tables
 
     @cached_property
     def sumstats(self) -> Sumstats:

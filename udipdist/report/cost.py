@@ -24,8 +24,7 @@ def cost(run: RunFolder, album: Album) -> Section:
         "What each stage took on this machine: time on the clock, processor time over all its processes, the largest "
         "process's memory, and the size of what it wrote. A stage that was interrupted counts its last start only."
     )
-    entries = [(name, stage.manifest) for name, stage in run.stages.items()]
-    done = [(name, manifest) for name, manifest in entries if manifest is not None]
+    done = [(name, stage.manifest) for name, stage in run.finished.items()]
     folder = run.path / "comparison"
     for path in sorted(p for p in folder.glob("*/*") if read_manifest(p) is not None):
         done.append((str(path.relative_to(run.path)), read_manifest(path)))
@@ -45,7 +44,7 @@ def cost(run: RunFolder, album: Album) -> Section:
         Tile(duration(sum(manifest["seconds"] for _, manifest in done)), "all stages"),
     ]
     section.add(Table(("stage", "time", ">processor time", ">memory", ">output"), rows))
-    missing = [name for name, manifest in entries if manifest is None]
+    missing = [name for name, stage in run.stages.items() if stage.manifest is None]
     if missing:
         section.add(f"Not run, or not finished: {', '.join(missing)}.")
     return section
@@ -62,16 +61,14 @@ def provenance(run: RunFolder, album: Album) -> Section:
     software += [(name, metadata.version(name)) for name in _LIBRARIES]
     section.add(Table(("software", "version"), software, folded="software that made this page"))
     rows = []
-    for name, stage in run.stages.items():
-        if stage.manifest is not None:
-            made = stage.manifest.get("software", {})
-            place = str(stage.path.relative_to(run.path))
-            rows.append((name, str(stage.manifest.get("id", "\u2013")), str(made.get("udipdist", "\u2013")), place))
+    for name, stage in run.finished.items():
+        made = stage.manifest.get("software", {})
+        place = str(stage.path.relative_to(run.path))
+        rows.append((name, str(stage.manifest.get("id", "\u2013")), str(made.get("udipdist", "\u2013")), place))
     section.add(Table(("stage", "id (start and host)", "udipdist", "output in the run folder"), rows))
-    for name, stage in run.stages.items():
-        if stage.manifest is not None:
-            settings = [(key, value) for key, value in _flat(stage.manifest["config"])]
-            section.add(Table(("key", "value"), settings, folded=f"configuration of {name}"))
+    for name, stage in run.finished.items():
+        settings = [(key, value) for key, value in _flat(stage.manifest["config"])]
+        section.add(Table(("key", "value"), settings, folded=f"configuration of {name}"))
     return section
 
 

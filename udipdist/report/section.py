@@ -52,6 +52,13 @@ class Table:
 
 
 @dataclass(frozen=True)
+class Heading:
+    """The title of what follows in a section."""
+
+    text: str
+
+
+@dataclass(frozen=True)
 class Tile:
     """One number that matters, with what it is."""
 
@@ -68,7 +75,7 @@ class Section:
     lead: str = ""
     missing: str = ""
     tiles: list[Tile] = field(default_factory=list)
-    parts: list[Any] = field(default_factory=list)  # Picture, Table or text, in order
+    parts: list[Any] = field(default_factory=list)  # Heading, Picture, Table or text, in order
 
     def add(self, *parts: Any) -> None:
         """Append pictures, tables or paragraphs."""
