@@ -69,7 +69,7 @@ def test_curves_have_a_row_a_look(written):
 def test_overlap_of_replicates_and_of_the_best_of_configurations(written):
     rows = read(written, "overlap")
     rows = rows[rows["analysis"] == "loci"].set_index(["kind", "trial_a", "trial_b"])
-    assert len(rows) == 3
+    assert len(rows) == 4
     # 5 10 20 40 50 and 5 10 20 30: three of six; step-seed2 is chosen by epoch 2 (5, 11), which has more loci than 4
     pair = rows.loc[("replicates", "cosine-seed2", "cosine-seed1")]
     assert (pair["n_a"], pair["n_b"], pair["shared"], pair["union"], pair["jaccard"]) == (5, 4, 3, 6, 0.5)
@@ -77,6 +77,8 @@ def test_overlap_of_replicates_and_of_the_best_of_configurations(written):
     assert (pair["epoch_b"], pair["shared"], pair["union"]) == (2, 1, 4)
     pair = rows.loc[("configurations", "cosine-seed2", "step-seed1")]
     assert (pair["jaccard"], pair["jaccard_bp"]) == (0.6, 0.6)
+    pair = rows.loc[("untrained", "step-seed1", "step-seed2")]  # those of the other schedule are the same networks
+    assert (pair["n_a"], pair["n_b"], pair["shared"], pair["union"]) == (1, 1, 0, 2)
 
 
 def test_the_objective_chooses_the_look_the_trial_and_the_order(tmp_path):

@@ -187,43 +187,51 @@ def agreement(sweep: SweepPage, album: Album) -> Section:
         "canonical correlations compare latents whatever their rotation, 1 being the same; the univariate test depends "
         "on the rotation, the joint test does not."
     )
-    loci, joint = (overlap[overlap["analysis"] == name] for name in ("loci", "multivariate_loci"))
-    measures = {"Jaccard of loci": (loci, "jaccard"), "Jaccard, joint test": (joint, "jaccard"),
-                "linear CKA of latents": (alike, "cka")}  # fmt: skip
-    order = [name for name in sweep.rows("configuration", sweep.shown)["configuration"]]
-    order = [name for name in order if name in {*overlap["configuration_a"], *overlap["configuration_b"]}]
-    matrices = {title: _matrix(pairs, value, order[: figures.MOST]) for title, (pairs, value) in measures.items()}
-    caption = f"Means over pairs; grey: no pair.{sweep.about()}"
-    section.add(album.add("sweep_agreement", figures.agreement(matrices), caption, "Agreement of configurations"))
+    joint = overlap["analysis"] == "multivariate_loci"
+    columns = {"Jaccard of loci": (overlap[~joint], "jaccard"), "Jaccard, joint test": (overlap[joint], "jaccard"),
+               "linear CKA of latents": (alike, "cka")}  # fmt: skip
+    trained = overlap[overlap["kind"] != "untrained"]
+    known = {*trained["configuration_a"], *trained["configuration_b"]}
+    order = [name for name in sweep.rows("configuration", sweep.shown)["configuration"] if name in known]
+    if order:
+        matrices = {title: _matrix(pairs, value, order[: figures.MOST]) for title, (pairs, value) in columns.items()}
+        caption = f"Means over pairs; grey: no pair.{sweep.about()}"
+        section.add(album.add("sweep_agreement", figures.agreement(matrices), caption, "Agreement of configurations"))
     within = alike[alike["kind"] == "replicates"]
     if len(within):
         section.tiles.append(Tile(fixed(within["cka"].mean(), 2), "CKA of replicates, mean"))
-        section.add(_of_replicates(loci, joint, within))
+    section.add(_of_replicates(overlap[~joint], overlap[joint], alike))
     return section
 
 
 def _of_replicates(loci: pd.DataFrame, joint: pd.DataFrame, alike: pd.DataFrame) -> Table:
+    loci, joint, alike = (_labelled(table) for table in (loci, joint, alike))
+    jaccard = [table.groupby("of")["jaccard"].mean() for table in (loci, joint)]
     rows = []
-    for name, pairs in alike.groupby("configuration_a", sort=False):
+    for name, pairs in alike.groupby("of", sort=False):
         mean = pairs[["cka", "cka_chance", "cca_r2", "cca_r2_chance", "matched_r"]].mean()
-        shared = [
-            table[(table["kind"] == "replicates") & (table["configuration_a"] == name)] for table in (loci, joint)
-        ]
-        jaccard = [fixed(table["jaccard"].mean(), 2) for table in shared]
-        rows.append((name, count(len(pairs)), *jaccard, *(fixed(value, 3) for value in mean)))
+        shared = [fixed(means[name], 2) for means in jaccard]
+        rows.append((name, count(len(pairs)), *shared, *(fixed(value, 3) for value in mean)))
     columns = (
         "configuration", ">pairs", ">Jaccard", ">Jaccard, joint", ">CKA", ">by chance", ">canonical r\u00b2",
         ">by chance", ">matched |r|",
     )  # fmt: skip
     caption = (
-        "Pairs of replicates, means. By chance: what shuffled people would give. Matched |r|: latents of one paired "
-        "with those of the other, one to one."
+        "Pairs of replicates, means; last, pairs of untrained networks, which see the same heads. By chance: what "
+        "shuffled people would give. Matched |r|: latents of one paired with those of the other, one to one."
     )
     return Table(columns, rows, caption)
 
 
+def _labelled(pairs: pd.DataFrame) -> pd.DataFrame:
+    """Pairs of replicates, `of` a configuration, then those of untrained networks."""
+    replicates, untrained = (pairs[pairs["kind"] == kind] for kind in ("replicates", "untrained"))
+    return pd.concat([replicates.assign(of=replicates["configuration_a"]), untrained.assign(of="untrained networks")])
+
+
 def _matrix(pairs: pd.DataFrame, value: str, order: list[str]) -> pd.DataFrame:
-    """The mean of `value` by both configurations, symmetric."""
+    """The mean of `value` by both configurations, symmetric; of trained networks."""
+    pairs = pairs[pairs["kind"] != "untrained"]
     matrix = pd.DataFrame(np.nan, index=order, columns=order)
     for (a, b), mean in pairs.groupby(["configuration_a", "configuration_b"])[value].mean().items():
         if a in matrix.index and b in matrix.index:

@@ -88,6 +88,17 @@ class SweepFolder:
         """Looks at trained networks, of one pass or of both."""
         return [look for look in self.looks if look.epoch > 0 and of in (None, look.of)]
 
+    def untrained(self, of: str) -> list[Look]:
+        """Looks of a pass at untrained networks, without those that are the same network: of the same seed, of like
+        keys of the model, with the same scores (a schedule does not change what training starts from)."""
+        found: dict[str, Look] = {}
+        for look in self.looks:
+            if look.epoch == 0 and look.of == of:
+                model = {key: value for key, value in look.trial.values.items() if key.startswith("model.")}
+                key = repr((look.trial.seed, sorted(model.items()), sorted(look.scores.items())))
+                found.setdefault(key, look)
+        return list(found.values())
+
     def passes(self) -> list[str]:
         """Passes that looks are of, the full one first."""
         found = {look.of for look in self.looks}

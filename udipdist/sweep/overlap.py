@@ -27,7 +27,7 @@ ANALYSES = ("loci", "multivariate_loci")
 
 
 def overlaps(sweep: SweepFolder) -> pd.DataFrame:
-    """OVERLAP: each pair of replicates, and of configurations by their best trials, for both analyses.
+    """OVERLAP: each pair of replicates, of configurations by their best trials, and of untrained networks.
 
     `shared_a` loci of a intersect one of b; `union` counts unions of the loci of both, `shared` those with loci of
     both, `jaccard` their ratio; `jaccard_bp` is that of base pairs. Raises InputError.
@@ -69,13 +69,18 @@ def found_by(looks: list[Look]) -> np.ndarray:
 
 
 def pairs(sweep: SweepFolder, of: str) -> Iterator[tuple[str, Look, Look]]:
-    """('replicates' or 'configurations', look, look) of one pass: of each trial the look it is chosen by, of each
-    configuration the best of them. Of more than MOST only the best are compared."""
+    """('replicates', 'configurations' or 'untrained', look, look) of one pass: of each trial the look it is chosen by,
+    of each configuration the best of them, and untrained networks. Of more than MOST only the best are compared."""
     by_configuration: dict[str, list[Look]] = defaultdict(list)
     for look in sweep.chosen(of):
         by_configuration[look.trial.configuration].append(look)
     best = [sweep.best(looks) for looks in by_configuration.values()]
-    for kind, groups in (("replicates", list(by_configuration.values())), ("configurations", [best])):
+    kinds = {
+        "replicates": list(by_configuration.values()),
+        "configurations": [best],
+        "untrained": [sweep.untrained(of)],
+    }
+    for kind, groups in kinds.items():
         for looks in groups:
             if len(looks) > MOST:
                 log.info("of %d %s the %d best are compared", len(looks), kind, MOST)

@@ -52,7 +52,7 @@ def table1(sweep: SweepFolder) -> pd.DataFrame:
     for of in sweep.passes() or ["full"]:
         rows += [_configuration(sweep, name, of, keys) for name in _ranked(sweep, of)]
         rows += _consensus(sweep, of)
-        floor = distinct([look for look in sweep.looks if look.epoch == 0 and look.of == of])
+        floor = sweep.untrained(of)
         if floor:
             rows.append({"kind": "untrained", "configuration": "untrained", "pass": of} | _best(floor))
     split = COLUMNS.index("configuration") + 1
@@ -64,16 +64,6 @@ def varying(sweep: SweepFolder) -> list[str]:
     """Dotted keys in which trials differ."""
     keys = dict.fromkeys(key for trial in sweep.trials for key in trial.values)
     return [key for key in keys if len({repr(trial.values.get(key)) for trial in sweep.trials}) > 1]
-
-
-def distinct(looks: Sequence[Look]) -> list[Look]:
-    """Looks at untrained networks, those left out that are the same network: of the same seed, of like keys of the
-    model, with the same scores (a schedule does not change what training starts from)."""
-    found: dict[str, Look] = {}
-    for look in looks:
-        model = {key: value for key, value in look.trial.values.items() if key.startswith("model.")}
-        found.setdefault(repr((look.trial.seed, sorted(model.items()), sorted(look.scores.items()))), look)
-    return list(found.values())
 
 
 def markdown(table: pd.DataFrame, objective: str) -> str:
