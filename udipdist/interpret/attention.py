@@ -208,9 +208,10 @@ def _save(path: Path, array: np.ndarray) -> None:
 
 def _tell(row: pd.Series, pairs: Pairs, config: AttentionConfig) -> None:
     """What was found, in the log."""
+    stable = f"; two halves of the subjects agree with Jaccard {row['halves_jaccard']:.2f}" if row["spotlights"] else ""
     log.info(
-        "layer %d: %d spotlight tokens of %d (%.0f %%); two halves of the subjects agree with Jaccard %.2f",
-        config.layer, row["spotlights"], row["tokens"], 100 * row["share"], row["halves_jaccard"],
+        "layer %d: %d of %d tokens are spotlights (%.0f %%)%s",
+        config.layer, row["spotlights"], row["tokens"], 100 * row["share"], stable,
     )  # fmt: skip
     if row["median_correlation"] < _FAINT:
         log.warning(

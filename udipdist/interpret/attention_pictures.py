@@ -105,23 +105,26 @@ def over_template(volume_xyz: np.ndarray, affine: np.ndarray, title: str, least:
     from nilearn import datasets, plotting
 
     figure = Figure(figsize=(WIDTH, 7.0))
-    image = nib.Nifti1Image(np.where(volume_xyz >= least, volume_xyz, 0).astype(np.float32), affine)
-    high = max(float(volume_xyz.max()), 2 * least)
-    plotting.plot_stat_map(
-        image,
-        bg_img=datasets.load_mni152_template(resolution=2),
+    shown = np.where(volume_xyz >= least, volume_xyz, 0).astype(np.float32)
+    high = max(float(shown.max()), 2 * least)
+    display = plotting.plot_img(  # so slices are placed by the template, the same for every map
+        datasets.load_mni152_template(resolution=2),
         figure=figure,
         axes=(0, 0, 1, 0.92),
         display_mode="mosaic",
         cut_coords=_CUTS,
-        threshold=least / 2,
+        cmap="gray",
+        threshold=0.01,
         vmin=0,
-        vmax=high,
-        cmap=_SEQUENTIAL,
-        resampling_interpolation="nearest",
-        transparency=_OPACITY,
+        vmax=1.2,
+        black_bg=False,
         colorbar=False,
     )
+    if shown.any():
+        image = nib.Nifti1Image(shown, affine)
+        display.add_overlay(
+            image, threshold=least / 2, vmin=0, vmax=high, cmap=_SEQUENTIAL, transparency=_OPACITY, colorbar=False
+        )
     figure.text(0.01, 0.985, title, va="top", fontsize=11, fontweight="bold")
     scale = figure.add_axes((0.68, 0.97, 0.29, 0.016))  # nilearn's mosaic leaves room at the top only
     figure.colorbar(ScalarMappable(Normalize(0, high), _SEQUENTIAL), cax=scale, orientation="horizontal")
