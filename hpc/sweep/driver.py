@@ -178,7 +178,7 @@ def _open_desk(sweep: Sweep, name: str) -> Any:
 
 @contextmanager
 def _stoppable() -> Iterator[None]:
-    """SIGTERM and SIGUSR1 end the sweep: by Preempted here, and through Tune while it runs, which listens to SIGUSR1."""
+    """SIGTERM and SIGUSR1 end the sweep: by Preempted here; while Tune runs, by way of Tune, which hears SIGUSR1."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

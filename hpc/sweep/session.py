@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+import socket
 import sys
 import tempfile
 import uuid
@@ -30,6 +31,7 @@ _QUIET = {
 # The ports of a Ray are open to all who reach this machine. Ray reads these once, when it is imported.
 _TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
 _STORE_BYTES = 100 << 20  # of Ray's objects: trials meet in files
+_PATIENCE = 20.0  # seconds for a Ray that is there to answer
 _LONGEST = 40  # characters of the folder of Ray's sockets: the system takes 107 with what Ray puts behind
 
 
@@ -112,8 +114,11 @@ def _joined(address: str) -> Iterator[None]:
     import ray
 
     try:
+        host, _, port = address.rpartition(":")
+        if host:
+            socket.create_connection((host, int(port)), timeout=_PATIENCE).close()  # Ray's own tries take minutes
         ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         raise ConfigError(
             f"ray.address={address}: no Ray answers there ({str(error).splitlines()[0]}); start one with ray start "
             "--head (launch/ray.sbatch does), or leave the key out for a Ray of this machine"

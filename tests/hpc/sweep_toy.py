@@ -1,14 +1,16 @@
-"""A trial that takes no time, for the tests of hpc.sweep; `python sweep_toy.py PLACE JSON` runs a sweep of it."""
+"""A trial that takes no time, for the tests of hpc.sweep; `sweep_toy.py PLACE KEY=JSON ...` runs a sweep of it."""
 
 from __future__ import annotations
 
 import json
 import os
+import socket
 import sys
 import time
 from pathlib import Path
 
 from hpc import log
+from hpc.config import parse_value
 from hpc.errors import InputError
 from hpc.sweep import Outcome, RayConfig, SearchConfig, parse_space, run
 
@@ -16,9 +18,21 @@ EPOCHS = 3
 
 
 def program(trial, report, ask) -> None:
-    """Three epochs, each a file; score = x (1 + epoch), as the service says. `kill` and `wait` name an epoch."""
+    """Three epochs, each a file; score = x (1 + epoch), as the service says.
+
+    `kill`, `wait` and `fail` name an epoch. span.txt: when the last start began, and when it ended.
+    """
+    begun = time.time()
+    try:
+        _epochs(trial, report, ask)
+    finally:
+        (trial.folder / "span.txt").write_text(f"{begun} {time.time()}")
+
+
+def _epochs(trial, report, ask) -> None:
     with (trial.folder / "starts.txt").open("a") as file:
-        file.write(f"{os.getpid()} {time.time()}\n")
+        file.write(f"{os.getpid()}\n")
+    (trial.folder / "host.txt").write_text(socket.gethostname())
     for epoch in range(EPOCHS):
         path = trial.folder / f"epoch{epoch}.json"
         if not path.exists():
@@ -34,8 +48,6 @@ def program(trial, report, ask) -> None:
             print(f"epoch {epoch} is done", flush=True)
             path.write_text(json.dumps({"epoch": epoch, "score": score}))
         report(json.loads(path.read_text()))
-    with (trial.folder / "starts.txt").open("a") as file:
-        file.write(f"end {time.time()}\n")
 
 
 class Sums:
@@ -71,7 +83,14 @@ def sweep(place: Path, space: dict, seeds: list[int], search: dict, ray: dict) -
 if __name__ == "__main__":
     log.setup()
     try:
-        found = sweep(Path(sys.argv[1]), **json.loads(sys.argv[2]))
+        tree: dict = {"ray": {}}
+        for word in sys.argv[2:]:
+            key, _, value = word.partition("=")
+            if key.startswith("ray."):
+                tree["ray"][key.removeprefix("ray.")] = parse_value(value)
+            else:
+                tree[key] = json.loads(value)
+        found = sweep(Path(sys.argv[1]), **tree)
     except Exception as error:
         print(error)
         sys.exit(getattr(error, "exit_code", 1))

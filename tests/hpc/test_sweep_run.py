@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 import json
 import os
 import signal
@@ -15,11 +16,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from hpc.errors import OutputExists
+from hpc.errors import ConfigError, OutputExists
+from hpc.parts import fix_plan
 from hpc.sweep import Trial, outcomes, read_reports
 
 HERE = Path(__file__).parent
-SPACE = {"x": {"grid": [1, 60]}}
 
 
 @pytest.fixture
@@ -29,15 +30,15 @@ def toy(monkeypatch):
     return importlib.import_module("sweep_toy")
 
 
-def starts(place: Path, name: str) -> int:
+def starts(folder: Path) -> int:
     """How often the program of a trial was started."""
-    lines = (place / "trials" / name / "starts.txt").read_text().splitlines()
-    return sum(not line.startswith("end") for line in lines)
+    return len((folder / "starts.txt").read_text().splitlines())
 
 
 def driver(place: Path, **keys) -> subprocess.Popen:
     """A sweep in a process of its own."""
-    words = [sys.executable, str(HERE / "sweep_toy.py"), str(place), json.dumps(keys)]
+    words = [sys.executable, str(HERE / "sweep_toy.py"), str(place)]
+    words += [f"{key}={json.dumps(value)}" for key, value in keys.items()]
     environ = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE), str(HERE.parents[1])])}
     place.mkdir(exist_ok=True)
     file = (place / "driver.log").open("a")
@@ -63,69 +64,92 @@ def of_sweep(place: Path) -> list[psutil.Process]:
     return found
 
 
-def test_one_fails_and_one_is_killed_and_the_others_do_not_mind(toy, tmp_path):
-    """Four trials: a good one, one that the service refuses, one that raises, one whose process is killed."""
-    settings = {"good": {"x": 1}, "high": {"x": 60}, "bad": {"fail": 1}, "dies": {"x": 2, "kill": 2}}
-    words = ({"set": {"grid": settings}}, [5], {}, {"cpus": 5, "gather": 0})
-    found = {o.trial.configuration: o for o in toy.sweep(tmp_path, *words)}
-    assert {name: o.state for name, o in found.items()} == {
-        "good": "finished",
-        "high": "failed",
-        "bad": "failed",
-        "dies": "finished",
-    }
-    assert found["good"].metrics == {"epoch": 2, "score": 3} and found["good"].trial.seed == 5
-    assert found["high"].error == "x=60: is above 50" and read_reports(found["high"].trial.folder) == []
-    assert found["bad"].error == "ZeroDivisionError: broken in epoch 1"
-    log = found["bad"].log.read_text()
-    assert "epoch 0 is done" in log and "ZeroDivisionError: broken" in log and "Traceback" in log
-    assert json.loads((tmp_path / "trials" / "bad-seed5" / "failed.json").read_text())["error"] == "ZeroDivisionError"
-    assert [r["score"] for r in read_reports(found["dies"].trial.folder)] == [2, 4, 6]
-    assert starts(tmp_path, "dies-seed5") == 2
-    assert Trial.read(tmp_path / "trials" / "good-seed5") == found["good"].trial
-
-    (tmp_path / "trials" / "mended").touch()
-    with pytest.raises(OutputExists, match="another plan"):
-        toy.sweep(tmp_path, words[0], [6], *words[2:])
-    again = {o.trial.configuration: o.state for o in toy.sweep(tmp_path, *words)}
-    assert again == {"good": "finished", "high": "failed", "bad": "finished", "dies": "finished"}
-    assert starts(tmp_path, "good-seed5") == 1 and starts(tmp_path, "bad-seed5") == 2
-    assert len(read_reports(found["bad"].trial.folder)) == 3
-
-
-def test_a_killed_driver_leaves_nothing_and_goes_on(tmp_path, monkeypatch):
-    """SIGKILL while one trial has ended and one runs; the same command then ends the sweep, by SIGTERM in between."""
+def test_killed_trials_and_a_killed_driver(tmp_path, monkeypatch):
+    """One trial ends, one fails, one is killed; then the driver is, while the last runs. The same command goes on."""
     monkeypatch.setenv("TOY_PLACE", str(tmp_path))
-    settings = {"first": {"x": 1}, "second": {"x": 2, "wait": 1}, "third": {"x": 3}}
-    keys = {"space": {"set": {"grid": settings}}, "seeds": [1], "search": {}}
-    keys["ray"] = {"cpus": 2, "ranks": 1, "gather": 0}  # with the service, one trial at a time
-    trials = tmp_path / "trials"
-    second = trials / "second-seed1"
+    settings = {"dies": {"x": 2, "kill": 2}, "bad": {"fail": 1}, "high": {"x": 60}, "long": {"x": 3, "wait": 1}}
+    keys = {"space": {"set": {"grid": settings}}, "seeds": [5], "search": {}}
+    keys["ray"] = {"cpus": 4, "ranks": 2, "gather": 0}  # with the service, one trial at a time
+    trials, log = tmp_path / "trials", tmp_path / "driver.log"
+    folder = {name: trials / f"{name}-seed5" for name in settings}
 
     process = driver(tmp_path, **keys)
-    wait_for(lambda: (second / "epoch0.json").exists() or process.poll() is not None)
+    wait_for(lambda: (folder["long"] / "epoch0.json").exists() or process.poll() is not None)
     process.kill()
     process.wait()
     wait_for(lambda: not of_sweep(tmp_path), 20)
-    states = {o.trial.configuration: o.state for o in outcomes(tmp_path, "score", "max")}
-    assert states == {"first": "finished", "second": "unfinished"}
+    found = {o.trial.configuration: o for o in outcomes(tmp_path, "score", "max")}
+    assert {name: o.state for name, o in found.items()} == {
+        "dies": "finished",
+        "bad": "failed",
+        "high": "failed",
+        "long": "unfinished",
+    }, log.read_text()
+    assert [r["score"] for r in read_reports(folder["dies"])] == [2, 4, 6] and starts(folder["dies"]) == 2
+    assert found["dies"].best == found["dies"].metrics == {"epoch": 2, "score": 6}
+    assert found["high"].error == "x=60: is above 50" and read_reports(folder["high"]) == []
+    assert found["bad"].error == "ZeroDivisionError: broken in epoch 1"
+    said = found["bad"].log.read_text()
+    assert "epoch 0 is done" in said and "Traceback" in said and "ZeroDivisionError: broken" in said
+    assert json.loads((folder["bad"] / "failed.json").read_text())["error"] == "ZeroDivisionError"
+    assert found["dies"].trial.seed == 5 and found["dies"].trial == Trial.read(folder["dies"])
 
+    (trials / "mended").touch()
+    (trials / "go").touch()
     process = driver(tmp_path, **keys)
-    wait_for(lambda: starts(tmp_path, "second-seed1") == 2 or process.poll() is not None)
+    said = process.communicate(timeout=120)[0]
+    assert process.returncode == 0, log.read_text()
+    states = {"dies": "finished", "bad": "finished", "high": "failed", "long": "finished"}
+    assert json.loads(said) == {f"{name}-seed5": state for name, state in states.items()}
+    assert {name: starts(path) for name, path in folder.items()} == {"dies": 2, "bad": 2, "high": 2, "long": 2}
+    assert [r["score"] for r in read_reports(folder["long"])] == [3, 6, 9]
+    assert "long-seed5: finished" in log.read_text() and "4 of 4 trials are over, 0 run, 1 failed" in log.read_text()
+    spans = sorted(tuple(map(float, (path / "span.txt").read_text().split())) for path in folder.values())
+    assert all(one[1] <= other[0] for one, other in itertools.pairwise(spans))  # never two of two ranks at a time
+    wait_for(lambda: not of_sweep(tmp_path), 20)
+
+
+def test_another_plan_is_refused(toy, tmp_path):
+    fix_plan(tmp_path / "ray", {"seeds": [5]})
+    with pytest.raises(OutputExists, match="another plan"):
+        toy.sweep(tmp_path, {}, [6], {}, {"service_cpus": 0})
+
+
+def test_a_ray_that_is_not_there(toy, tmp_path):
+    with pytest.raises(ConfigError, match="ray.address=127.0.0.1:1: no Ray answers there"):
+        toy.sweep(tmp_path, {}, [6], {}, {"address": "127.0.0.1:1"})
+
+
+@pytest.mark.cluster
+def test_sigterm_ends_a_sweep_which_then_goes_on(tmp_path, monkeypatch):
+    monkeypatch.setenv("TOY_PLACE", str(tmp_path))
+    keys = {"space": {"set": {"grid": {"long": {"wait": 1}}}}, "seeds": [1], "search": {}, "ray": {"cpus": 2}}
+    folder = tmp_path / "trials" / "long-seed1"
+    process = driver(tmp_path, **keys)
+    wait_for(lambda: (folder / "epoch0.json").exists() or process.poll() is not None)
     process.send_signal(signal.SIGTERM)
     said = process.communicate(timeout=60)[0]
     assert process.returncode == 75 and "the same command goes on" in said
     wait_for(lambda: not of_sweep(tmp_path), 20)
-
-    (trials / "go").touch()
+    (tmp_path / "trials" / "go").touch()
     process = driver(tmp_path, **keys)
-    said = process.communicate(timeout=120)[0]
-    log = (tmp_path / "driver.log").read_text()
-    assert process.returncode == 0, log
-    assert json.loads(said) == {f"{name}-seed1": "finished" for name in settings}
-    assert [starts(tmp_path, f"{name}-seed1") for name in settings] == [1, 3, 1]
-    assert [r["score"] for r in read_reports(second)] == [2, 4, 6]
-    assert "first-seed1: finished" in log and "3 of 3 trials are over" in log
-    ends = {name: (trials / f"{name}-seed1" / "starts.txt").read_text().split() for name in settings}
-    assert float(ends["third"][1]) > float(ends["second"][-1])  # never two at a time
-    wait_for(lambda: not of_sweep(tmp_path), 20)
+    assert json.loads(process.communicate(timeout=120)[0]) == {"long-seed1": "finished"}
+    assert starts(folder) == 2
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize("algorithm", ["asha", "optuna", "pbt"])
+def test_algorithms_of_tune(toy, tmp_path, algorithm):
+    """Each runs all its trials; halving stops some, and a population takes over the state of its best."""
+    search = {"algorithm": algorithm, "samples": 4, "quantile": 0.4, "startup": 2}
+    found = toy.sweep(tmp_path, {"x": {"uniform": [1, 40]}}, [1], search, {"cpus": 3, "gather": 0})
+    states = [outcome.state for outcome in found]
+    first = [outcome for outcome in found if outcome.trial.parent is None]
+    assert len(first) == 4 and set(states) <= {"finished", "stopped"}
+    assert ("stopped" in states) == (algorithm != "optuna")
+    if algorithm == "pbt":
+        heirs = [outcome.trial for outcome in found if outcome.trial.parent is not None]
+        assert heirs and all(1 <= heir.values["x"] <= 40 and heir.parent_metrics for heir in heirs)
+    before = {path: path.read_text() for path in tmp_path.glob("trials/*/starts.txt")}
+    assert toy.sweep(tmp_path, {"x": {"uniform": [1, 40]}}, [1], search, {"cpus": 3}) == found
+    assert before == {path: path.read_text() for path in tmp_path.glob("trials/*/starts.txt")}
