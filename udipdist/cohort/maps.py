@@ -23,10 +23,11 @@ from hpc.stage import read_manifest
 from udipdist.cohort import seeds
 from udipdist.cohort.brains import SITES, BrainModel, draw_scan
 from udipdist.cohort.factors import NAMES
+from udipdist.cohort.template import SHAPES, affine
 from udipdist.config import BrainConfig
 from udipdist.gwas.genotypes import Bed
 
-PEOPLE = 40  # the mean of their differences correlates with that of 400 by more than 0.99
+PEOPLE = 40  # their mean correlates with that of 160 others by 0.90 to 0.999: a score can only be lower for it
 FLANK_BP = 300_000  # a lead SNP nearer than this to a planted one has found it
 DIRECTIONS = "directions.tsv"  # of `udipdist interpret perturb`: name kind snp chrom position a1
 MEAN = "maps/{}_mean.nii.gz"  # of the same: how much the image changes
@@ -85,27 +86,25 @@ def score_maps(maps: Path, cohort: Path, people: int = PEOPLE) -> MapScore:
     planted = _planted(cohort)
     bed = Bed.open(cohort / "genotypes")
     config = _brains(cohort)
-    rows, effects = [], []
+    rows, signs = [], []
     for one in table.itertuples():
         near = planted[(planted["chr"] == one.chrom) & ((planted["pos"] - one.position).abs() <= FLANK_BP)]
         if near.empty:
             continue
         truth = near.loc[(near["pos"] - one.position).abs().idxmin()]
-        sign = np.sign(truth["beta"] * _ld(bed, one, truth))
         rows.append({"locus": truth["locus"], "snp": one.snp, "factor": truth["factor"], "name": one.name})
-        effects.append(sign * (np.array(NAMES) == truth["factor"]))
+        signs.append(float(np.sign(truth["beta"] * _ld(bed, one, truth))))
     if not rows:
         raise InputError(f"{maps}: none of its {len(table)} SNPs is within {FLANK_BP:,} bp of a planted one")
-    names = sorted({row["factor"] for row in rows})
-    unsigned, mask = true_maps(config, np.stack([(np.array(NAMES) == name).astype(float) for name in names]), people)
-    affine = BrainModel(config.resolution_mm).affine
-    random = [_read(maps / MEAN.format(name), mask.shape, affine)[mask] for name in controls]
-    for i, (row, effect) in enumerate(zip(rows, effects, strict=True)):
-        truth_map = unsigned[names.index(row["factor"])][mask] * effect.sum()
-        row["correlation"] = _correlation(
-            _read(maps / MEAN.format(row.pop("name")), mask.shape, affine)[mask], truth_map
-        )
-        row["control"] = _correlation(random[i % len(random)], truth_map) if random else float("nan")
+    shape, place = SHAPES[config.resolution_mm], affine(config.resolution_mm)
+    found = [_read(maps / MEAN.format(row.pop("name")), shape, place) for row in rows]
+    random = [_read(maps / MEAN.format(name), shape, place) for name in controls]
+    factors = sorted({row["factor"] for row in rows})
+    ups, mask = true_maps(config, np.stack([(np.array(NAMES) == name).astype(float) for name in factors]), people)
+    for i, (row, sign, image) in enumerate(zip(rows, signs, found, strict=True)):
+        truth_map = sign * ups[factors.index(row["factor"])][mask]
+        row["correlation"] = _correlation(image[mask], truth_map)
+        row["control"] = _correlation(random[i % len(random)][mask], truth_map) if random else float("nan")
     result = pd.DataFrame(rows)
     control = result["control"]
     return MapScore(result, *(float(v) for v in (result["correlation"].mean(), control.mean(), control.abs().mean())))
@@ -159,11 +158,11 @@ def _ld(bed: Bed, lead, truth: pd.Series) -> float:
     return _correlation(columns[0][called], columns[1][called])
 
 
-def _read(path: Path, shape: Sequence[int], affine: np.ndarray) -> np.ndarray:
+def _read(path: Path, shape: Sequence[int], place: np.ndarray) -> np.ndarray:
     if not path.exists():
         raise InputError(f"{path}: does not exist; make the maps again with overwrite=true")
     image = nib.load(path)
-    if image.shape != tuple(shape) or not np.allclose(image.affine, affine, atol=1e-3):
+    if image.shape != tuple(shape) or not np.allclose(image.affine, place, atol=1e-3):
         raise InputError(
             f"{path}: is not on the grid of the cohort's volumes ({some(shape, 3)}); give maps of its store"
         )

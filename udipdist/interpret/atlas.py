@@ -4,16 +4,17 @@ The statistic is the two-sample Kolmogorov-Smirnov one with its sign (REFERENCE 
 going down the voxels of the brain by their value, the sum rises by 1/n at each of the n voxels of the region and falls
 by 1/(N-n) at each other; the score is its largest excursion from 0.
 
-Neighbouring voxels are alike, so shuffled voxels would make every region of a smooth map significant. The permuted maps
-here are surrogates that keep the map's covariance between places: noise with its spectrum (Theiler et al. 1992), which
-is that of its autocovariance inside the brain, divided by the brain's own. A score is compared with those that
-the same region has in the surrogates, on a grid thinned to the smoothing's SD, where observed and surrogate scores
-are computed alike.
+Neighbouring voxels are alike, so shuffled voxels would make every region of a smooth map significant. Instead the map
+is permuted by surrogates: random maps that vary over distance as it does (its variogram, fitted by noise and bells of
+several widths; after Burt et al. 2020, "Generative modeling of brain maps with spatial autocorrelation"). A score
+is compared with those that the same region has in the surrogates, on a grid thinned to the smoothing's SD, where
+observed and surrogate scores are computed alike. The variogram of one map is uncertain: of regions that have nothing to
+do with a map, 4 to 6 % had p <= 0.05 for maps smooth over up to 12 mm (SD), and 7 % over 24 mm.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +22,7 @@ import nibabel as nib
 import numba
 import numpy as np
 import pandas as pd
-from scipy import fft, ndimage, special, stats
+from scipy import fft, ndimage, optimize, special, stats
 from scipy.spatial import cKDTree
 
 from hpc.errors import InputError, some
@@ -29,6 +30,7 @@ from hpc.errors import InputError, some
 SHIPPED = ("seitzman_2018", "dosenbach_2010")  # that nilearn has among its own files
 REACH_MM = 15.0  # a voxel farther than this from every centre of a shipped atlas is in no region
 _LEAST_VOXELS = 3  # in the brain, or a region is left out
+_BELLS = 12  # widths of the covariance that are fitted
 _OVERLAP = 0.05  # lags at which fewer pairs of brain voxels exist (as a share of all) say nothing
 
 
@@ -51,12 +53,19 @@ def load(atlas: str, labels: Path | None, shape: tuple[int, int, int], affine: n
 
 
 def rank(
-    values: np.ndarray, mask: np.ndarray, atlas: Atlas, permutations: int, step: int, seed: int
+    values: np.ndarray,
+    mask: np.ndarray,
+    zooms: Sequence[float],
+    atlas: Atlas,
+    permutations: int = 1000,
+    step: int = 1,
+    seed: int = 0,
 ) -> list[dict[str, float | int | str]]:
     """The regions of an atlas by their score in `values` [x, y, z], highest first; each a row of regions.tsv.
 
-    mask: bool [x, y, z], the brain. step: p is computed on every so manieth voxel along each axis. p is one-sided:
-    (1 + surrogates whose score is as high) / (1 + permutations); q is that of Benjamini & Hochberg over regions.
+    mask: bool [x, y, z], the brain; zooms: edges of its voxels in mm. step: p is computed on every so manieth voxel
+    along each axis. p is one-sided: (1 + surrogates whose score is as high) / (1 + permutations); q is that of
+    Benjamini & Hochberg over regions.
     """
     labels, names = _inside(atlas, mask)
     scores, sizes = _scores(values[mask], labels[mask], len(names))
@@ -64,7 +73,7 @@ def rank(
     coarse = mask[thin]
     kept = labels[thin][coarse]
     observed, counts = _scores(values[thin][coarse], kept, len(names))
-    draw = surrogates(values[thin], coarse, seed)
+    draw = surrogates(values[thin], coarse, [zoom * step for zoom in zooms], seed)
     higher = np.zeros(len(names))
     for _ in range(permutations):
         higher += _scores(draw(), kept, len(names))[0] >= observed
@@ -77,24 +86,20 @@ def rank(
     ]
 
 
-def surrogates(values: np.ndarray, mask: np.ndarray, seed: int) -> Callable[[], np.ndarray]:
-    """Draws of Gaussian maps [voxels of mask] with the covariance between places that `values` [x, y, z] has in `mask`.
-
-    Values count by their ranks (normal scores), as they do in the statistic.
+def surrogates(values: np.ndarray, mask: np.ndarray, zooms: Sequence[float], seed: int) -> Callable[[], np.ndarray]:
+    """Draws of Gaussian maps [voxels of mask] that vary over distance as `values` [x, y, z] do in `mask`; voxels are of
+    `zooms` mm. Values count by their ranks (normal scores), as they do in the statistic.
     """
     box = tuple(slice(int(a.min()), int(a.max()) + 1) for a in np.nonzero(mask))
     inside = mask[box]
     score = np.zeros(inside.shape)
     score[inside] = special.ndtri((stats.rankdata(values[box][inside]) - 0.5) / inside.sum())
     shape = [fft.next_fast_len(2 * n - 1) for n in inside.shape]  # no lag wraps round
-
-    def autocovariance(image: np.ndarray) -> np.ndarray:
-        return fft.irfftn(np.abs(fft.rfftn(image, shape)) ** 2, shape)
-
-    pairs = autocovariance(inside.astype(np.float64))
-    known = pairs > _OVERLAP * inside.sum()
-    covariance = np.where(known, autocovariance(score) / np.maximum(pairs, 1.0), 0.0)
-    amplitude = np.sqrt(np.maximum(fft.fftn(covariance).real, 0.0)).astype(np.float32)  # noise makes some negative
+    lag = _lags(shape, zooms)
+    widths, shares = _fitted(*_variogram(score, inside, shape, lag))
+    # lags at which the periodic covariance is not positive definite to the last digit have no power to speak of
+    covariance = sum(share * _bell(lag, width) for width, share in zip(widths, shares, strict=True))
+    amplitude = np.sqrt(np.maximum(fft.fftn(covariance).real, 0.0)).astype(np.float32)
     rng, waiting = np.random.default_rng(seed), []
 
     def draw() -> np.ndarray:
@@ -105,6 +110,44 @@ def surrogates(values: np.ndarray, mask: np.ndarray, seed: int) -> Callable[[], 
         return waiting.pop()
 
     return draw
+
+
+def _lags(shape: Sequence[int], zooms: Sequence[float]) -> np.ndarray:
+    """Distance in mm of each place of a periodic grid from its first."""
+    axes = [np.minimum(np.arange(n), n - np.arange(n)) * zoom for n, zoom in zip(shape, zooms, strict=True)]
+    x, y, z = np.meshgrid(*axes, indexing="ij", sparse=True)
+    return np.sqrt(x**2 + y**2 + z**2)
+
+
+def _bell(lag: np.ndarray, width: float) -> np.ndarray:
+    """Covariance at a distance; of width 0: noise."""
+    return np.exp(-0.5 * (lag / width) ** 2) if width else (lag == 0).astype(np.float64)
+
+
+def _variogram(score: np.ndarray, inside: np.ndarray, shape: Sequence[int], lag: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Half the mean squared difference of two voxels by their distance: distances [mm], values, pairs of each bin.
+
+    Unlike a covariance it does not depend on the mean, which a smooth map gives away badly.
+    """
+    ones, squares, plain = (fft.rfftn(a, shape) for a in (inside.astype(np.float64), score**2, score))
+    pairs = fft.irfftn(np.abs(ones) ** 2, shape)
+    total = fft.irfftn((squares * ones.conj()).real - np.abs(plain) ** 2, shape)
+    known = (pairs > _OVERLAP * inside.sum()) & (lag > 0)
+    width = np.min(lag[lag > 0])
+    number = np.round(lag[known] / width).astype(int)
+    count = np.bincount(number, pairs[known])
+    used = count > 0
+    distance = np.bincount(number, lag[known] * pairs[known])[used] / count[used]
+    return distance, np.bincount(number, total[known])[used] / count[used], count[used]
+
+
+def _fitted(distance: np.ndarray, gamma: np.ndarray, pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Widths [mm] and shares >= 0 of noise and bells whose sum has this variogram, by least squares."""
+    widths = np.append(0.0, np.geomspace(distance[0] / 2, distance[-1], _BELLS))
+    columns = np.stack([1 - _bell(distance, width) for width in widths], axis=1)
+    weight = np.sqrt(pairs)
+    shares, _ = optimize.nnls(columns * weight[:, None], gamma * weight)
+    return widths, shares
 
 
 def _scores(values_N: np.ndarray, labels_N: np.ndarray, regions: int) -> tuple[np.ndarray, np.ndarray]:

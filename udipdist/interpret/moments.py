@@ -26,7 +26,7 @@ class PairedMoments:
         values = difference.double()
         n = len(values)
         mean = values.mean(dim=0)
-        self.squares += values.sub_(mean).square_().sum(dim=0)
+        self.squares += (values - mean).square_().sum(dim=0)
         step, total = mean - self.mean, self.n + n
         self.squares += step.square() * (self.n * n / total)
         self.mean += step * (n / total)

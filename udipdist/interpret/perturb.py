@@ -198,7 +198,7 @@ class Maps:
         if config.rank == "mean":
             ranked = smoothed(np.abs(maps["mean"]), mask, config.smooth_mm, zooms)
         step = max(1, int(config.smooth_mm / max(zooms)))
-        return atlases.rank(ranked, mask, self.atlas, config.permutations, step, config.seed)
+        return atlases.rank(ranked, mask, zooms, self.atlas, config.permutations, step, config.seed)
 
 
 def smoothed(values: np.ndarray, mask: np.ndarray, sd_mm: float, zooms: Sequence[float]) -> np.ndarray:
@@ -305,7 +305,7 @@ def _caption(config: PerturbConfig, subjects: int) -> str:
         "both": f"shifted by +{config.shift:g} SD, less by -{config.shift:g} SD",
     }[config.sides]
     return (
-        f"Mean change of the decoded image of {subjects:,} subjects {how} along each direction (left, in SD of a brain's "
-        f"voxels), and its paired |t|, smoothed with {config.smooth_mm:g} mm (right), through the voxel of the "
+        f"Mean change of the decoded image of {subjects:,} subjects {how} along each direction (left, in SD of a "
+        f"brain's voxels), and its paired |t|, smoothed with {config.smooth_mm:g} mm (right), through the voxel of the "
         "largest smoothed change; with the regions that stand highest in the ranking."
     )
