@@ -76,6 +76,7 @@ def fit_group(
             config.adjust,
             config.test,
             config.weight_tolerance,
+            np.searchsorted([table.start for table in sample.tables], group.trait_P, side="right"),
         )
     except ArithmeticError as error:
         raise ConfigError(f"weight_tolerance={config.weight_tolerance}: {error}; type a larger one") from None

@@ -52,7 +52,7 @@ class Model:
     Denominators: `mix_rD` (W_d = I + sum_j mix[j, d] G_j), `which_P` the column d of a trait; at the nodes `mix_rS` and
     `middle_SKK` = (C'WC)^-1 for GLS, else C'WC; `spread_DS` interpolates from the nodes.
     Traits: `variance_P` s2 (1 in linear); `scale_P` the standard deviation by which the trait was divided; `yy_P` its
-    sum of squares; `residual_PP` correlation of the residuals (linear: their sums of products); `df` residual degrees
+    sum of squares; `residual_PP` correlation of residuals in a table (linear: sums of products); `df` residual degrees
     of freedom; `chi2`: the squared statistic is chi2_1 (mixed, and GCTA's linear regression), else it is t.
     """
 
@@ -168,9 +168,11 @@ def prepare(
     adjust: Adjust,
     test: Test,
     weight_tolerance: float,
+    table_P: np.ndarray | None = None,
 ) -> Model:
     """The model of a group of traits. People are in the order of `families`; `y_NP` and `scale_P` are what
-    `residualise` gives, Vg and Ve are on that scale; `q_NK` are the orthonormal columns taken out of the genotypes."""
+    `residualise` gives, Vg and Ve are on that scale; `q_NK` are the orthonormal columns taken out of the genotypes.
+    `table_P` numbers the tables that traits are of (default one): only traits of one table are tested jointly."""
     n, k = q_NK.shape
     linear = test == "linear"
     gls = linear or adjust == "gls"  # with V = s2 I both are the same projection
@@ -189,7 +191,8 @@ def prepare(
     u_NN = families.matrix()
     uq_NK = u_NN.T @ q_NK
     qwq_DKK = np.eye(k) + Gram(uq_NK[special_N])(w_OD - 1)
-    numerator_NP, residual_PP = _numerators(u_NN, special_N, w_OD, which_P, qwq_DKK, uq_NK, y_NP, q_NK, gls, not linear)
+    numerator_NP, white_NP = _numerators(u_NN, special_N, w_OD, which_P, qwq_DKK, uq_NK, y_NP, q_NK, gls)
+    residual_PP = _within_tables(white_NP, np.zeros(len(vg_P), int) if table_P is None else table_P, not linear)
     numerator_NP /= total_P
     basis_Nr = np.zeros((n, basis_Or.shape[1]))
     basis_Nr[special_N] = basis_Or
@@ -243,10 +246,9 @@ def prepare(
 
 
 def _numerators(
-    u_NN, special_N, w_OD, which_P, qwq_DKK, uq_NK, y_NP, q_NK, gls: bool, unit: bool
+    u_NN, special_N, w_OD, which_P, qwq_DKK, uq_NK, y_NP, q_NK, gls: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    """W (y - C a) of each trait in the order of people [N, P], and the products of the whitened residuals [P, P]
-    (`unit`: their correlations)."""
+    """W (y - C a) of each trait in the order of people, and the whitened residuals, both [N, P]."""
     numerator_NP = np.empty_like(y_NP)
     white_NP = np.empty_like(y_NP)
     for start in range(0, y_NP.shape[1], TRAITS_AT_ONCE):
@@ -261,9 +263,19 @@ def _numerators(
         white_NP[:, p] = np.sqrt(w_Np) * residual_Np
     if not gls:
         numerator_NP -= q_NK @ (q_NK.T @ numerator_NP)
-    product_PP = white_NP.T @ white_NP
-    size_P = np.sqrt(np.diag(product_PP))
-    return numerator_NP, product_PP / np.outer(size_P, size_P) if unit else product_PP
+    return numerator_NP, white_NP
+
+
+def _within_tables(white_NP: np.ndarray, table_P: np.ndarray, unit: bool) -> np.ndarray:
+    """The products of whitened residuals [P, P] (`unit`: their correlations); NaN between traits of two tables."""
+    product_PP = np.full((white_NP.shape[1],) * 2, np.nan)
+    for table in np.unique(table_P):
+        own = np.flatnonzero(table_P == table)
+        own_Np = white_NP[:, own]
+        own_pp = own_Np.T @ own_Np
+        size_p = np.sqrt(np.diag(own_pp))
+        product_PP[np.ix_(own, own)] = own_pp / np.outer(size_p, size_p) if unit else own_pp
+    return product_PP
 
 
 def whitening(residual_PP: np.ndarray) -> np.ndarray:
