@@ -245,9 +245,7 @@ def prepare(
     )
 
 
-def _numerators(
-    u_NN, special_N, w_OD, which_P, qwq_DKK, uq_NK, y_NP, q_NK, gls: bool
-) -> tuple[np.ndarray, np.ndarray]:
+def _numerators(u_NN, special_N, w_OD, which_P, qwq_DKK, uq_NK, y_NP, q_NK, gls: bool) -> tuple[np.ndarray, np.ndarray]:
     """W (y - C a) of each trait in the order of people, and the whitened residuals, both [N, P]."""
     numerator_NP = np.empty_like(y_NP)
     white_NP = np.empty_like(y_NP)
