@@ -65,45 +65,45 @@ def of_sweep(place: Path) -> list[psutil.Process]:
 
 
 def test_killed_trials_and_a_killed_driver(tmp_path, monkeypatch):
-    """One trial ends, one fails, one is killed; then the driver is, while the last runs. The same command goes on."""
+    """One trial ends, two fail, one is killed and runs again; then the driver is killed. The same command goes on."""
     monkeypatch.setenv("TOY_PLACE", str(tmp_path))
-    settings = {"dies": {"x": 2, "kill": 2}, "bad": {"fail": 1}, "high": {"x": 60}, "long": {"x": 3, "wait": 1}}
+    settings = {"good": {"x": 3}, "dies": {"x": 2, "kill": 1, "wait": 2}, "bad": {"fail": 1}, "high": {"x": 60}}
     keys = {"space": {"set": {"grid": settings}}, "seeds": [5], "search": {}}
     keys["ray"] = {"cpus": 4, "ranks": 2, "gather": 0}  # with the service, one trial at a time
     trials, log = tmp_path / "trials", tmp_path / "driver.log"
     folder = {name: trials / f"{name}-seed5" for name in settings}
 
     process = driver(tmp_path, **keys)
-    wait_for(lambda: (folder["long"] / "epoch0.json").exists() or process.poll() is not None)
+    wait_for(lambda: (folder["dies"] / "epoch1.json").exists() or process.poll() is not None)
     process.kill()
     process.wait()
     wait_for(lambda: not of_sweep(tmp_path), 20)
     found = {o.trial.configuration: o for o in outcomes(tmp_path, "score", "max")}
     assert {name: o.state for name, o in found.items()} == {
-        "dies": "finished",
+        "good": "finished",
+        "dies": "unfinished",
         "bad": "failed",
         "high": "failed",
-        "long": "unfinished",
     }, log.read_text()
-    assert [r["score"] for r in read_reports(folder["dies"])] == [2, 4, 6] and starts(folder["dies"]) == 2
-    assert found["dies"].best == found["dies"].metrics == {"epoch": 2, "score": 6}
+    assert starts(folder["dies"]) == 2  # the killed one was begun again, and had its first epoch
+    assert found["good"].best == found["good"].metrics == {"epoch": 2, "score": 9}
     assert found["high"].error == "x=60: is above 50" and read_reports(folder["high"]) == []
     assert found["bad"].error == "ZeroDivisionError: broken in epoch 1"
     said = found["bad"].log.read_text()
     assert "epoch 0 is done" in said and "Traceback" in said and "ZeroDivisionError: broken" in said
     assert json.loads((folder["bad"] / "failed.json").read_text())["error"] == "ZeroDivisionError"
-    assert found["dies"].trial.seed == 5 and found["dies"].trial == Trial.read(folder["dies"])
+    assert found["good"].trial.seed == 5 and found["good"].trial == Trial.read(folder["good"])
 
     (trials / "mended").touch()
     (trials / "go").touch()
     process = driver(tmp_path, **keys)
     said = process.communicate(timeout=120)[0]
     assert process.returncode == 0, log.read_text()
-    states = {"dies": "finished", "bad": "finished", "high": "failed", "long": "finished"}
+    states = {"good": "finished", "dies": "finished", "bad": "finished", "high": "failed"}
     assert json.loads(said) == {f"{name}-seed5": state for name, state in states.items()}
-    assert {name: starts(path) for name, path in folder.items()} == {"dies": 2, "bad": 2, "high": 2, "long": 2}
-    assert [r["score"] for r in read_reports(folder["long"])] == [3, 6, 9]
-    assert "long-seed5: finished" in log.read_text() and "4 of 4 trials are over, 0 run, 1 failed" in log.read_text()
+    assert {name: starts(path) for name, path in folder.items()} == {"good": 1, "dies": 3, "bad": 2, "high": 2}
+    assert [r["score"] for r in read_reports(folder["dies"])] == [2, 4, 6]
+    assert "dies-seed5: finished" in log.read_text() and "4 of 4 trials are over, 0 run, 1 failed" in log.read_text()
     spans = sorted(tuple(map(float, (path / "span.txt").read_text().split())) for path in folder.values())
     assert all(one[1] <= other[0] for one, other in itertools.pairwise(spans))  # never two of two ranks at a time
     wait_for(lambda: not of_sweep(tmp_path), 20)
