@@ -117,6 +117,7 @@ def test_a_thinned_grid_gives_p_and_all_voxels_the_score():
         ("seitzman_2018", (-11, -18, 8), "left thalamus"),
         ("seitzman_2018", (27, -14, -18), "right hippocampus"),
         ("seitzman_2018", (-20, -60, -45), "left cerebellum"),
+        ("seitzman_2018", (-24, 3, 0), "left basal ganglia"),
         ("dosenbach_2010", (11, -12, 6), "right thalamus"),
         ("dosenbach_2010", (-6, -79, -33), "left inf cerebellum"),
     ],

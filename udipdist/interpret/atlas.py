@@ -211,7 +211,8 @@ def _seitzman() -> tuple[np.ndarray, list[str]]:
     names = []
     for (x, _, _), network, region in zip(places, bunch.networks, bunch.regions, strict=True):
         side = "left" if x < 0 else "right"
-        names.append(f"{side} {network} cortex" if region.startswith("cortex") else f"{side} {region}")
+        part = f"{network} cortex" if region.startswith("cortex") else region.replace("basalG", "basal g")
+        names.append(f"{side} {part}")
     return places, names
 
 
