@@ -13,6 +13,7 @@ from hpc import log
 from hpc.config import parse_value
 from hpc.errors import InputError
 from hpc.sweep import Outcome, RayConfig, SearchConfig, parse_space, run
+from hpc.sweep.ranks import started
 
 EPOCHS = 3
 
@@ -78,6 +79,18 @@ def sweep(place: Path, space: dict, seeds: list[int], search: dict, ray: dict) -
     """Run a sweep of the toy."""
     keys = {"metric": "score", "mode": "max", "service": Make(place), "columns": ["epoch"]}
     return run(place, program, parse_space(space), seeds, SearchConfig.parse(search), RayConfig.parse(ray), **keys)
+
+
+class Spread:
+    """A trial that starts ranks, which add up their numbers and say on which node of the trial they run."""
+
+    def __init__(self, config: RayConfig):
+        self.config = config
+
+    def __call__(self, trial, report, ask) -> None:
+        with started(self.config, "sweep_rank", [str(trial.folder)]) as process:
+            assert process.wait() == 0
+        report(json.loads((trial.folder / "sum.json").read_text()))
 
 
 if __name__ == "__main__":
