@@ -23,7 +23,7 @@ META = "meta.json"
 
 
 class Checkpoints:
-    """The checkpoints in one folder. `keep` newest ones stay, and beside them step 0, the best and those of `always`."""
+    """The checkpoints in one folder. `keep` newest ones stay; beside them step 0, the best and those of `always`."""
 
     def __init__(self, place: str | Path, keep: int = 3, always: Collection[int] = ()):
         self.place, self.keep, self.always = Path(place), keep, frozenset(always)

@@ -208,8 +208,8 @@ class Engine:
             self._engine.save_checkpoint(str(folder), tag=_STATE, client_state=client, save_latest=False)
 
     def load(self, folder: Path) -> None:
-        """Take up the state that `save` wrote, on this or another number of ranks. Rates and what else the optimiser was
-        made with stay those of this engine, for a run that goes on from the state of another one.
+        """Take up the state that `save` wrote, on this or another number of ranks. Rates and what else the optimiser
+        was made with stay those of this engine, for a run that goes on from the state of another one.
 
         On the same number every random number is the one that would have been drawn; on another each rank draws anew,
         from a seed made of its own and the step. Raises InputError where the state does not fit this model.

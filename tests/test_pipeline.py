@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from hpc.errors import ConfigError, InputError
+from hpc.files import publish_json
+from hpc.stage import manifest_path
 from udipdist import pipeline
 from udipdist.cli import VERBS
 from udipdist.config import DemoConfig, RunConfig
@@ -62,7 +66,25 @@ def test_wrong_keys_are_refused_before_anything_runs(stages, message):
 
 def test_every_step_is_a_verb():
     verbs = {verb.name for verb in VERBS}
-    assert {step.verb for step in by_name(train_volumes="t").values()} <= verbs
+    assert {step.verb for step in by_name(train_volumes="t", interpret=True).values()} <= verbs
+
+
+def test_looks_into_the_network_are_asked_for_and_fit_it():
+    assert not any(name.startswith("interpret") for name in by_name())
+    steps = by_name(interpret=True, stages={"snp": {"controls": 3}})
+    assert [name for name in steps if name.startswith("interpret")] == [f"interpret {name}" for name in pipeline.LOOKS]
+    assert steps["interpret snp"].config.controls == 3 and steps["interpret snp"].config.loci == steps["loci"].out
+    assert "interpret attention" not in by_name(interpret=True, stages={"train": {"model": {"name": "cnn_ae"}}})
+
+
+def test_maps_of_lead_snps_are_left_out_where_there_are_no_loci(tmp_path, monkeypatch, caplog):
+    loci, done = tmp_path / "loci", []
+    publish_json(manifest_path(loci), {"facts": {"n_loci": 0}})
+    monkeypatch.setattr(pipeline, "execute", lambda step, *rest: done.append(step.name))
+    step = by_name(interpret=True)["interpret snp"]
+    with caplog.at_level("INFO"):
+        pipeline.execute_all([replace(step, loci=loci)], tmp_path)
+    assert not done and "no loci, so there is nothing to show" in caplog.text
 
 
 def test_demo_refuses_an_unknown_stage():

@@ -25,15 +25,26 @@ from udipdist.pipeline import Step
 log = logging.getLogger(__name__)
 
 # What the demo sets apart from the defaults of each stage. One optimiser step sees 8 people and the network is a
-# quarter of the published depth, so that a laptop trains it in two minutes.
+# quarter of the published depth, so that a laptop trains it in two minutes; the looks into it are few people's.
+_GWAS = {"normalise": "rank"}
 STAGES: dict[str, dict[str, dict[str, Any]]] = {
     "demo": {
         "train": {"epochs": 12, "global_batch": 8, "model": {"patch": 8, "depth": 3}},
-        "gwas": {"normalise": "rank"},
+        "gwas": _GWAS,
+        "gallery": {"sample": 128, "top": 4},
+        "attention": {"layer": 3, "rollout": True},
+        "saliency": {"subjects": 8, "top": 3, "steps": 16, "methods": ["integrated_gradients", "gradient_x_input"]},
+        "perturb": {"latents": [0, 1, 2, 3], "subjects": 100, "permutations": 100},
+        "snp": {"subjects": 100, "permutations": 100, "controls": 5},
     },
     "smoke": {
         "train": {"epochs": 24, "global_batch": 8, "model": {"patch": 8, "depth": 2}},
-        "gwas": {"normalise": "rank"},
+        "gwas": _GWAS,
+        "gallery": {"sample": 32, "top": 2},
+        "attention": {"subjects": 20},
+        "saliency": {"subjects": 2, "top": 1, "steps": 4, "methods": ["gradient_x_input"]},
+        "perturb": {"latents": [0], "subjects": 20, "permutations": 20},
+        "snp": {"subjects": 20, "permutations": 20, "controls": 2},
     },
 }
 
@@ -70,8 +81,10 @@ def demo(config: DemoConfig) -> None:
         pipeline.execute_all(_association(analysis, run), analysis.folder, config.overwrite)
     comparison = compare(analyses, cohort)
     publish_json(out / "comparison.json", comparison)
+    maps = score_maps(out / "interpret" / "snp", cohort) if comparison["rows"][0]["planted_found"] else pd.DataFrame()
     pipeline.execute(pipeline.report_step(out), out)
     print(table(comparison["rows"]))
+    print(about_maps(maps))
     print(f"\nreport: {out / 'report.html'}")
 
 
@@ -119,6 +132,29 @@ def compare(analyses: list[Analysis], cohort: Path) -> dict[str, Any]:
     return {"rows": rows, "planted": records, "null_chromosomes": null}
 
 
+def score_maps(maps: Path, cohort: Path) -> pd.DataFrame:
+    """truth.tsv among the maps of the lead SNPs: each that found a planted locus, with the correlation of its map with
+    what the planted factor does to the brain, and that of a random direction. Kept with the maps: it takes a while."""
+    from udipdist.cohort import maps as truth
+
+    path = maps / "truth.tsv"
+    if not path.exists():
+        with publish(path) as partial:
+            truth.score_maps(maps, cohort).table.to_csv(partial, sep="\t", index=False, float_format="%.4g")
+    return pd.read_csv(path, sep="\t")
+
+
+def about_maps(maps: pd.DataFrame) -> str:
+    """The maps of lead SNPs against the truth, in a sentence."""
+    if maps.empty:
+        return "no lead SNP found a planted locus, so there is no map to hold against the truth"
+    found, random = maps["correlation"].mean(), maps["control"].abs().mean()
+    return (
+        f"SNP to brain: the maps of {len(maps)} lead SNPs correlate with what their planted factors do to the brain by "
+        f"{found:.2f} on average; those of random directions by {random:.2f} in size"
+    )
+
+
 def table(rows: list[dict[str, Any]]) -> str:
     """The comparison as text."""
     head = (
@@ -142,7 +178,7 @@ def _simulate_config(config: DemoConfig) -> SimulateConfig:
 
 def _run_config(config: DemoConfig) -> RunConfig:
     cohort = config.out / "cohort"
-    known = {"simulate", *pipeline.STAGES}
+    known = {"simulate", *pipeline.STAGES, *pipeline.LOOKS}
     unknown = sorted(set(config.stages) - known)
     if unknown:
         raise ConfigError(f"stages.{unknown[0]}: unknown stage; the stages are {', '.join(sorted(known))}")
@@ -151,7 +187,7 @@ def _run_config(config: DemoConfig) -> RunConfig:
     return RunConfig(
         out=config.out / "run", volumes=cohort / "volumes_gwas.csv", train_volumes=cohort / "volumes_train.csv",
         genotypes=cohort / "genotypes", covariates=cohort / "covariates.tsv", sparse_grm=cohort / "sparse",
-        workers=config.workers, report=False, stages=stages, overwrite=config.overwrite,
+        workers=config.workers, report=False, interpret=True, stages=stages, overwrite=config.overwrite,
         launch={"ranks": max(1, config.workers)},
     )  # fmt: skip
 

@@ -19,18 +19,23 @@ from hpc.errors import ConfigError, Error
 from hpc.files import publish_text
 from hpc.stage import is_current, read_manifest
 from udipdist.config import (
+    AttentionConfig,
     EmbedConfig,
+    GalleryConfig,
     GwasConfig,
     IngestConfig,
     LociConfig,
     PanelConfig,
+    PerturbConfig,
     ReportConfig,
     RunConfig,
+    SaliencyConfig,
     TrainConfig,
 )
 
 log = logging.getLogger(__name__)
 STAGES = ("ingest", "train", "embed", "gwas", "loci", "panel")
+LOOKS = ("gallery", "attention", "saliency", "perturb", "snp")  # stages of interpret=true
 
 
 class StageFailed(Error):
@@ -51,11 +56,12 @@ class Step:
     out: Path
     ranks: int = 1
     always: bool = False  # cheap, and reads so much that it is simply made again
+    loci: Path | None = None  # about the loci in this folder: of none there is nothing to do
 
     @property
     def current(self) -> bool:
         """True where the output is complete and nothing that it was made from has changed."""
-        if self.always or not is_current(self.verb, self.out, self.config):
+        if self.always or not is_current(self.verb.split()[-1], self.out, self.config):
             return False
         return not isinstance(self.config, IngestConfig) or not scans_changed(self.config)
 
@@ -85,9 +91,10 @@ def preview(config: RunConfig) -> list[str]:
 
 def plan(config: RunConfig) -> list[Step]:
     """The stages of a run in order. Raises ConfigError where keys of a stage are wrong."""
-    unknown = sorted(set(config.stages) - set(STAGES))
+    known = (*STAGES, *LOOKS)
+    unknown = sorted(set(config.stages) - set(known))
     if unknown:
-        raise ConfigError(f"stages.{unknown[0]}: unknown stage; the stages are {', '.join(STAGES)}")
+        raise ConfigError(f"stages.{unknown[0]}: unknown stage; the stages are {', '.join(known)}")
     out = config.out
     test_store = out / "ingest" / "gwas.zarr"
     train_store = out / "ingest" / "train.zarr" if config.train_volumes else test_store
@@ -104,8 +111,33 @@ def plan(config: RunConfig) -> list[Step]:
     steps += association_steps(config, latents, out, sumstats)
     panel = _stage(PanelConfig, config, "panel", loci=out / "loci", out=out / "panel")
     steps.append(Step("panel", "panel", panel, out / "panel"))
+    if config.interpret:
+        steps += interpretation_steps(config, train, test_store, latents, sumstats)
     if config.report:
         steps.append(report_step(out))
+    return steps
+
+
+def interpretation_steps(
+    config: RunConfig, train: TrainConfig, store: Path, latents: Path, sumstats: Path
+) -> list[Step]:
+    """What the network of a run sees, in interpret/NAME: each of LOOKS; attention where it is a transformer."""
+    network = {"run_dir": train.run_dir, "store": store, "modality": train.modality}
+    kinds: dict[str, tuple[type[Config], dict[str, Any]]] = {
+        "gallery": (GalleryConfig, {}),
+        "attention": (AttentionConfig, {}),
+        "saliency": (SaliencyConfig, {}),
+        "perturb": (PerturbConfig, {"population": latents}),
+        "snp": (PerturbConfig, {"population": latents, "sumstats": sumstats, "loci": config.out / "loci"}),
+    }
+    if train.model.name != "vit_ae":
+        del kinds["attention"]
+    steps = []
+    for name, (cls, keys) in kinds.items():
+        folder = config.out / "interpret" / name
+        verb = f"interpret {'perturb' if name == 'snp' else name}"
+        look = _stage(cls, config, name, **network, **keys, out=folder)
+        steps.append(Step(f"interpret {name}", verb, look, folder, loci=keys.get("loci")))
     return steps
 
 
@@ -138,8 +170,10 @@ def execute_all(steps: list[Step], out: Path, overwrite: bool = False) -> None:
     """Run the steps that are not current, in order; with `overwrite` all of them. Raises StageFailed."""
     for number, step in enumerate(steps, 1):
         done = step.current and step.accepted and not overwrite
-        log.info("[%d/%d] %s%s", number, len(steps), step.name, ": up to date" if done else "")
-        if not done:
+        pointless = step.loci is not None and not (read_manifest(step.loci) or {})["facts"]["n_loci"]
+        state = ": no loci, so there is nothing to show" if pointless else ": up to date" if done else ""
+        log.info("[%d/%d] %s%s", number, len(steps), step.name, state)
+        if not (done or pointless):
             execute(step, out, overwrite)
 
 
@@ -166,7 +200,7 @@ def execute(step: Step, out: Path, overwrite: bool = False) -> None:
     program = [sys.executable, "-m"]
     if step.ranks > 1:
         program += ["hpc.torchrun", "--standalone", f"--nproc-per-node={step.ranks}", "-m"]
-    code = subprocess.run([*program, "udipdist", step.verb, str(path)], check=False).returncode
+    code = subprocess.run([*program, "udipdist", *step.verb.split(), str(path)], check=False).returncode
     if code:
         raise StageFailed(
             f"stage {step.name} ended with exit code {code}; its message is above. Mend that and run the same command: "

@@ -64,9 +64,27 @@ def test_report_is_one_page(demo):
     assert text.count("data:image/png;base64") >= 4
 
 
+def test_maps_of_found_snps_show_what_was_planted(demo):
+    out, printed = demo
+    maps = pd.read_csv(out / "run" / "interpret" / "snp" / "truth.tsv", sep="\t")
+    found = json.loads((out / "run" / "comparison.json").read_text())["rows"][0]["planted_found"]
+    assert len(maps) >= found > 0
+    assert maps["correlation"].mean() > 0.5
+    assert f"the maps of {len(maps)} lead SNPs" in printed
+
+
 def test_every_stage_left_a_manifest(demo):
     out, _ = demo
-    for name in ("ingest/train.zarr", "ingest/gwas.zarr", "train", "latents.parquet", "gwas", "loci", "panel"):
+    for name in (
+        "ingest/train.zarr",
+        "ingest/gwas.zarr",
+        "train",
+        "latents.parquet",
+        "gwas",
+        "loci",
+        "panel",
+        "interpret/snp",
+    ):
         manifest = read_manifest(out / "run" / name)
         assert manifest["seconds"] > 0 and manifest["peak_memory_bytes"] > 10**7, name
 
@@ -81,7 +99,7 @@ def test_training_and_association_see_different_people(demo):
 def test_second_run_does_nothing_and_a_changed_key_redoes_what_follows(demo, tmp_path):
     out, _ = demo
     again = call("demo", "preset=smoke", "workers=1", f"out={out}").stderr
-    for stage in ("simulate", "ingest train", "train", "embed", "gwas", "loci", "panel"):
+    for stage in ("simulate", "ingest train", "train", "embed", "gwas", "loci", "panel", "interpret snp"):
         assert f"] {stage}: up to date" in again
     tree = yaml.safe_load((out / "run" / "config.yaml").read_text())
     tree["stages"].setdefault("loci", {})["p"] = 1e-4

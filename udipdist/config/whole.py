@@ -107,9 +107,14 @@ class RunConfig(VerbConfig):
     covariates: Path | None = Field(None, description="table with FID IID and covariates")
     sparse_grm: Path | None = Field(None, description="prefix of GCTA .grm.sp/.grm.id; without it the test is linear")
     workers: NonNegative = Field(2, description="worker processes of ingest and gwas; 0 works in this one")
+    interpret: bool = Field(
+        False, description="look into the network, too: gallery, attention, saliency, perturb, and maps of lead SNPs"
+    )
     report: bool = Field(True, description="write report.html")
     stages: dict[str, dict[str, Any]] = Field(
-        {}, description="keys for single stages: ingest, train, embed, gwas, loci, panel, as in their verbs"
+        {},
+        description="keys for single stages: ingest, train, embed, gwas, loci, panel, as in their verbs; gallery, "
+        "attention, saliency, perturb, snp as in those of interpret",
     )
     launch: LaunchConfig = LaunchConfig()
 
