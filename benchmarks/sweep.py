@@ -2,12 +2,13 @@
 
     python -m benchmarks.sweep [--quick] [--people N] [--variants M] [--families F]
 
-Both are what a sweep does with checkpoints that are ready (udipdist.sweep.association): null models, the pass over the
-genotypes, loci of the smallest p and of the joint test, and the panel; 128 latents a table. One and twelve run in turn,
+`gwas_12_over_1` compares two commands, `udipdist gwas phenotypes=[1 table]` and the same with 12, from start to end.
+`service_12_over_1` compares the same tables in the shared service of a sweep (udipdist.sweep.association), which has
+started long ago: null models, pass, loci of the smallest p and of the joint test, panel. One and twelve run in turn,
 and the smallest of either counts: other work on the machine slows both. Tables differ in every value, so nothing is
-shared between them but what is shared between checkpoints: people, covariates, families and genotypes.
-The last line is one JSON object: gwas_12_over_1 (the wall), gwas_12_over_1_cpu, association_12_over_1 (with loci and
-panel), and more; gwas_rows has other numbers of tables, without --quick.
+shared between them but what is shared between checkpoints: people, covariates, families and genotypes. The more
+variants, the nearer both come to the twelve-fold product that no scan can do without; `--quick` has as few as a
+screening. The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -23,14 +26,15 @@ import numpy as np
 import pandas as pd
 
 from benchmarks import cohort, tables
-from benchmarks.clock import Cost, clock, cores, forget_peak_memory, since_start, smallest
-from hpc.files import remove
+from benchmarks.clock import Cost, clock, cores, since_start, smallest
+from hpc.files import publish_text, remove
 from hpc.stage import peak_memory
 from udipdist.config import SweepConfig
+from udipdist.sweep import plan
 from udipdist.sweep.association import Association, Request
 
 LATENTS, CHECKPOINTS = 128, 12
-QUICK = {"people": 22_867, "variants": 4096, "families": 3000}
+QUICK = {"people": 10_000, "variants": 4096, "families": 1300}
 FULL = {"people": 22_867, "variants": 65_536, "families": 3000}
 QUICK_SECONDS = 40.0  # no round starts that would end later; 45 are allowed
 ROUNDS = 3
@@ -56,37 +60,32 @@ def main(words: list[str] | None = None) -> None:
 
 def measure(folder: Path, people: int, variants: int, families: int, quick: bool) -> dict[str, Any]:
     """One and twelve tables in turn, as many rounds as there is time for."""
-    warm = _sweep(folder / "warm", 300, 200, 20, 1)
-    _associate(warm, 1)
+    _service(_sweep(folder / "warm", 300, 200, 20, 1), 1)
     config = _sweep(folder / "cohort", people, variants, families, CHECKPOINTS)
     counts = (1, CHECKPOINTS) if quick else (1, 3, 6, CHECKPOINTS)
-    costs: dict[int, list[dict[str, Cost]]] = {count: [] for count in counts}
-    forget_peak_memory()
-    for _ in range(ROUNDS):
-        with clock() as spent:
-            for count in counts:
-                costs[count].append(_associate(config, count))
-        if quick and since_start() + spent.seconds > QUICK_SECONDS:
-            break
-    rows = []
-    for count in counts:
-        gwas, whole = (smallest([cost[part] for cost in costs[count]]) for part in ("gwas", "whole"))
-        rows.append({
-            "tables": count, "gwas_seconds": gwas.seconds, "gwas_cpu_seconds": gwas.cpu, "seconds": whole.seconds,
-            "cpu_seconds": whole.cpu,
-        })  # fmt: skip
-    for row in rows:
-        row["gwas_over_1"] = row["gwas_seconds"] / rows[0]["gwas_seconds"]
-        row["gwas_over_1_cpu"] = row["gwas_cpu_seconds"] / rows[0]["gwas_cpu_seconds"]
-        row["over_1"] = row["seconds"] / rows[0]["seconds"]
+    rows = [{"tables": count} for count in counts]
+    for name, work in (("gwas", _command), ("service", _service)):
+        costs: dict[int, list[Cost]] = {count: [] for count in counts}
+        for _ in range(ROUNDS):
+            with clock() as spent:
+                for count in counts:
+                    costs[count].append(work(config, count))
+            if quick and since_start() + spent.seconds > QUICK_SECONDS:
+                break
+        for row in rows:
+            cost = smallest(costs[row["tables"]])
+            row |= {f"{name}_seconds": cost.seconds, f"{name}_cpu_seconds": cost.cpu}
+            row[f"{name}_over_1"] = cost.seconds / rows[0][f"{name}_seconds"]
+            row[f"{name}_over_1_cpu"] = cost.cpu / rows[0][f"{name}_cpu_seconds"]
     tables.show(f"{people:,} people, {variants:,} variants, tables of {LATENTS} latents, one pass", rows)
-    last = rows[-1]
+    one, last = rows[0], rows[-1]
     return {
         "people": people, "variants": variants, "latents": LATENTS, "threads": cores(),
         "gwas_12_over_1": last["gwas_over_1"], "gwas_12_over_1_cpu": last["gwas_over_1_cpu"],
-        "association_12_over_1": last["over_1"], "gwas_1_seconds": rows[0]["gwas_seconds"],
-        "gwas_12_seconds": last["gwas_seconds"], "rounds": len(costs[1]), "peak_gb": peak_memory() / 1e9,
-        "gwas_rows": rows,
+        "service_12_over_1": last["service_over_1"], "service_12_over_1_cpu": last["service_over_1_cpu"],
+        "gwas_1_seconds": one["gwas_seconds"], "gwas_12_seconds": last["gwas_seconds"],
+        "service_seconds_per_checkpoint": last["service_seconds"] / CHECKPOINTS, "peak_gb": peak_memory() / 1e9,
+        "rows": rows,
     }  # fmt: skip
 
 
@@ -107,29 +106,31 @@ def _sweep(folder: Path, people: int, variants: int, families: int, count: int) 
     return SweepConfig.parse(keys)
 
 
-def _associate(config: SweepConfig, count: int) -> dict[str, Cost]:
-    """The cost of `count` tables in one pass, and of the part of it that is gwas."""
+def _latents(config: SweepConfig, count: int) -> list[Path]:
+    return [config.store / f"latents-{i:02d}.parquet" for i in range(count)]
+
+
+def _command(config: SweepConfig, count: int) -> Cost:
+    """The cost of `udipdist gwas` with so many tables."""
     remove(config.out)
-    requests = [
-        Request(f"latents-{i:02d}", str(config.store / f"latents-{i:02d}.parquet"), str(config.out / f"{i:02d}"), {})
-        for i in range(count)
-    ]
-    association = _Timed(config)
-    with clock() as whole:
-        for answer in association.handle(requests):
-            if isinstance(answer, Exception):
-                raise answer
-    return {"gwas": association.gwas, "whole": whole}
+    scan = plan.gwas_config(config, tuple(_latents(config, count)), config.out / "gwas")
+    publish_text(config.out / "gwas.yaml", scan.yaml())
+    with clock() as cost:
+        subprocess.run([sys.executable, "-m", "udipdist", "gwas", str(config.out / "gwas.yaml")], check=True)
+    return cost
 
 
-class _Timed(Association):
-    """An association that takes the time of its pass over the genotypes, with the null models."""
-
-    gwas = Cost()
-
-    def _gwas(self, *arguments: Any) -> dict[str, Path]:
-        with clock() as self.gwas:
-            return super()._gwas(*arguments)
+def _service(config: SweepConfig, count: int) -> Cost:
+    """The cost of so many tables in the service of a sweep."""
+    remove(config.out)
+    requests = [Request(path.stem, str(path), str(config.out / path.stem), {}) for path in _latents(config, count)]
+    association = Association(config)
+    with clock() as cost:
+        answers = association.handle(requests)
+    for answer in answers:
+        if isinstance(answer, Exception):
+            raise answer
+    return cost
 
 
 if __name__ == "__main__":
