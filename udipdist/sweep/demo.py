@@ -35,6 +35,7 @@ def sweep_demo(config: SweepDemoConfig) -> None:
     """Simulate, ingest, sweep; prints the table. Raises StageFailed, Incomplete."""
     pipeline.execute_all(steps(config), config.out, config.overwrite)
     sweep(sweep_config(config))
+    print("In the panel: found loci among those that were planted.")
 
 
 def preview(config: SweepDemoConfig) -> list[str]:
