@@ -97,11 +97,12 @@ def read_reports(folder: Path) -> list[Metrics]:
 
 def outcomes(place: Path, metric: str, mode: str) -> list[Outcome]:
     """How the trials below `place` ended or stand, by their files, in the order of their numbers."""
-    found = [_outcome(path.parent, metric, mode) for path in Path(place).glob("trials/*/trial.json")]
+    found = [outcome_of(path.parent, metric, mode) for path in Path(place).glob("trials/*/trial.json")]
     return sorted(found, key=lambda outcome: (outcome.trial.number, outcome.trial.name))
 
 
-def _outcome(folder: Path, metric: str, mode: str) -> Outcome:
+def outcome_of(folder: Path, metric: str, mode: str) -> Outcome:
+    """How one trial ended or stands, by its files. Raises InputError where trial.json does not describe one."""
     trial, reports = Trial.read(folder), read_reports(folder)
     last = reports[-1] if reports else {}
     failed, ended = (json_of(folder / name) for name in ("failed.json", "ended.json"))

@@ -11,13 +11,13 @@ from pathlib import Path
 
 from hpc.errors import Error, Incomplete, InputError
 from udipdist.config import InspectConfig
-from udipdist.inspection import inputs, outputs, runs, stores, training
+from udipdist.inspection import inputs, outputs, runs, stores, sweeps, training
 from udipdist.inspection.finding import DAMAGED, UNFINISHED, Finding
 
 KNOWN = (
-    "outputs of the verbs (by their manifest.json, plan.json or zarr.json), folders that hold some, checkpoints, "
-    "prefixes of .bed/.bim/.fam and .grm.sp/.grm.id, NIfTI and MGH images, folders of these, OME-Zarr, tables (text, "
-    "Parquet), .safetensors"
+    "outputs of the verbs (by their manifest.json, plan.json or zarr.json), folders that hold some, trials of a sweep, "
+    "checkpoints, prefixes of .bed/.bim/.fam and .grm.sp/.grm.id, NIfTI and MGH images, folders of these, OME-Zarr, "
+    "tables (text, Parquet), .safetensors"
 )
 
 
@@ -49,6 +49,7 @@ def look(path: Path, contents: bool) -> Finding:
     """What stands at `path`; `contents`: read all of it. Raises InputError where that is nothing known."""
     path = _meant(Path(path))
     for recognise in (
+        sweeps.folder,
         outputs.finished,
         stores.derived_array,
         training.checkpoint,

@@ -33,13 +33,27 @@ KINDS = {
     "panel": "loci against a panel",
     "report": "report",
     "voxel_pca": "latents of a PCA of the voxels",
+    "attention": "attention of a network",
+    "perturb": "perturbation maps",
+    "saliency": "saliency maps",
+    "gallery": "gallery of a network",
+    "plot": "figure",
+    "sweep": "sweep",
+    "consensus": "consensus phenotypes",
 }
 GENOTYPES = ("genotypes.bed", "genotypes.bim", "genotypes.fam")
 COHORT = (*GENOTYPES, "sparse.grm.sp", "sparse.grm.id", "covariates.tsv", "truth/truth.json", "truth/loci.tsv")
 GWAS = ("null.tsv", "samples.tsv", "dropped.tsv")
 LOCI = ("GenomicRiskLoci.txt", "leadSNPs.txt", "IndSigSNPs.txt", "loci.parquet")
 PANEL = ("hits.tsv", "panel.json")
-_OF_OTHER_SIZE = ("ingest", "volumes", "train")  # records removed, packed voxels added, old checkpoints deleted since
+LOOKS = {  # of interpret: the tables that are always there
+    "attention": ("heads.tsv", "layers.tsv", "tokens.tsv", "singular.tsv"),
+    "perturb": ("directions.tsv", "maps"),
+    "saliency": ("sanity.tsv", "maps"),
+    "gallery": ("subjects.tsv", "walks.tsv", "reconstructions.png", "walks.png"),
+}
+# records removed, packed voxels added, old checkpoints deleted since, the report made again
+_OF_OTHER_SIZE = ("ingest", "volumes", "train", "sweep")
 _TOLD_BY_THE_STORE = ("subjects", "valid", "shape", "dtype", "mask_voxels")
 _TOLD_BY_THE_METRICS = ("steps", "loss", "ssim", "psnr", "train_loss")
 
@@ -198,6 +212,12 @@ def _panel(found: Finding, manifest: Mapping[str, Any], contents: bool) -> None:
     found.worsen(DAMAGED, records.missing(found.path, PANEL))
 
 
+def _interpret(found: Finding, manifest: Mapping[str, Any], contents: bool) -> None:
+    names = [*LOOKS[manifest["stage"]], *manifest.get("facts", {}).get("captions", {})]
+    found.worsen(DAMAGED, records.missing(found.path, dict.fromkeys(names)))
+    records.check_parts(found, contents)
+
+
 def _report(found: Finding, manifest: Mapping[str, Any], contents: bool) -> None:
     figures = found.path.with_name(f"{found.path.stem}_figures")
     names = [f"{figures.name}/{name}.png" for name in found.facts.get("figures", [])]
@@ -216,6 +236,8 @@ CHECKS: dict[str, Check] = {
     "loci": _loci,
     "panel": _panel,
     "report": _report,
+    "consensus": _embed,
+    **dict.fromkeys(LOOKS, _interpret),
 }
 
 
@@ -283,6 +305,8 @@ def _stage_of(path: Path, plan: Mapping[str, Any]) -> str | None:
         return "gwas"
     if "genomes" in plan and "traits" in plan:
         return "simulate"
+    if "sides" in plan and "permutations" in plan:
+        return "perturb"
     return "grm" if path.name.endswith(".grm.work") else None
 
 

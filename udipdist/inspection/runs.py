@@ -9,9 +9,10 @@ from hpc.errors import ConfigError
 from hpc.stage import manifest_path
 from udipdist import pipeline
 from udipdist.config import RunConfig
-from udipdist.inspection import outputs, stores, training
-from udipdist.inspection.finding import COMPLETE, UNFINISHED, Finding
+from udipdist.inspection import outputs, records, stores, sweeps, training
+from udipdist.inspection.finding import COMPLETE, DAMAGED, UNFINISHED, Finding
 
+NETWORKS, SUMMARY = "networks", "networks.json"  # what `udipdist compare` adds to a run
 _DEPTH = 4  # comparison/NAME/gwas of a demo's run, and the run itself
 
 
@@ -30,7 +31,22 @@ def folder(path: Path, contents: bool) -> Finding | None:
         steps = pipeline.plan(config.model_copy(update={"out": path}))
         gone = [step.name for step in steps if step.out.resolve() not in there]
         found.worsen(UNFINISHED, [f"stage {name} has not been run" for name in gone])
+        if (path / NETWORKS).is_dir():
+            _compared(found)
     return found
+
+
+def _compared(found: Finding) -> None:
+    """A run that `udipdist compare` made: its other networks stand in networks/, and what all found in a summary."""
+    found.kind = "comparison of networks"
+    summary = found.path / NETWORKS / SUMMARY
+    if not summary.exists():
+        found.worsen(UNFINISHED, [f"has no {NETWORKS}/{SUMMARY}: the same `udipdist compare` goes on with it"])
+        return
+    try:
+        found.facts["networks"] = [row["name"] for row in records.read_json(summary)["networks"]]
+    except (records.Unreadable, KeyError, TypeError) as error:
+        found.worsen(DAMAGED, [f"{NETWORKS}/{SUMMARY} is damaged ({error})"])
 
 
 def _inside(path: Path, contents: bool, depth: int) -> list[Finding]:
@@ -38,6 +54,9 @@ def _inside(path: Path, contents: bool, depth: int) -> list[Finding]:
     found = []
     for child in sorted(path.iterdir()):
         if child.name.startswith(".") or child.name in ("manifest.json", "plan.json"):
+            continue
+        if (one := sweeps.folder(child, contents)) is not None:
+            found.append(one)
             continue
         own = manifest_path(child).is_file() or (child / "plan.json").is_file() or (child / "zarr.json").is_file()
         if own:
