@@ -228,3 +228,14 @@ def test_a_comparison_of_networks(tmp_path):
     assert look(tmp_path, contents=False).facts["networks"] == ["ViT", "CNN"]
     (tmp_path / "networks" / "networks.json").write_text("{")
     assert state(tmp_path)[1] == "damaged"
+
+
+def test_maps_of_lead_snps_are_not_missed_where_there_is_no_locus(tmp_path):
+    keys = {"volumes": "scans", "genotypes": "g", "interpret": True}
+    (tmp_path / "config.yaml").write_text(RunConfig(out=tmp_path, **keys).yaml())
+    files(tmp_path / "loci", outputs.LOCI)
+    for count, missed in ((1, True), (0, False)):
+        seal(tmp_path / "loci", "loci", n_loci=count)
+        problems = look(tmp_path, contents=False).problems
+        assert ("stage interpret snp has not been run" in problems) is missed
+        assert "stage interpret perturb has not been run" in problems

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from hpc.config import read_yaml
 from hpc.errors import ConfigError
-from hpc.stage import manifest_path
+from hpc.stage import manifest_path, read_manifest
 from udipdist import pipeline
 from udipdist.config import RunConfig
 from udipdist.inspection import outputs, records, stores, sweeps, training
@@ -29,11 +29,17 @@ def folder(path: Path, contents: bool) -> Finding | None:
     if config is not None:
         there = {one.path.resolve() for one in inside}
         steps = pipeline.plan(config.model_copy(update={"out": path}))
-        gone = [step.name for step in steps if step.out.resolve() not in there]
+        gone = [step.name for step in steps if step.out.resolve() not in there and not _about_nothing(step)]
         found.worsen(UNFINISHED, [f"stage {name} has not been run" for name in gone])
         if (path / NETWORKS).is_dir():
             _compared(found)
     return found
+
+
+def _about_nothing(step: pipeline.Step) -> bool:
+    """True of maps of lead SNPs where there is no locus."""
+    manifest = read_manifest(step.loci) if step.loci is not None else None
+    return manifest is not None and manifest.get("facts", {}).get("n_loci") == 0
 
 
 def _compared(found: Finding) -> None:

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from hpc.errors import InputError
 from udipdist.volumes.packed import Gather
 
-PAPER_PATCH = (14, 16, 14)  # of 182 x 224 x 182 voxels of 1 mm (REFERENCE: ViT-UDIP)
+PAPER_PATCH = (14, 16, 14)  # of 182 x 224 x 182 voxels of 1 mm (ViT-UDIP)
 BRAIN_SHARE = 0.02  # a patch with less of the cohort's mask than this is left out
 _DEFAULT_EDGE_MM = 32.0
 
