@@ -2,13 +2,13 @@
 
     python -m benchmarks.sweep [--quick] [--people N] [--variants M] [--families F]
 
-`gwas_12_over_1` compares two commands, `udipdist gwas phenotypes=[1 table]` and the same with 12, from start to end.
-`service_12_over_1` compares the same tables in the shared service of a sweep (udipdist.sweep.association), which has
-started long ago: null models, pass, loci of the smallest p and of the joint test, panel. One and twelve run in turn,
-and the smallest of either counts: other work on the machine slows both. Tables differ in every value, so nothing is
-shared between them but what is shared between checkpoints: people, covariates, families and genotypes. The more
-variants, the nearer both come to the twelve-fold product that no scan can do without; `--quick` has as few as a
-screening. The last line is one JSON object.
+The tables are tested in the shared service of a sweep (udipdist.sweep.association), which has started long ago.
+`gwas_12_over_1` compares its null models and pass, and `service_12_over_1` these with loci of the smallest p and of
+the joint test, panel and scores. `command_12_over_1` compares `udipdist gwas phenotypes=[1 table]` and the same with
+12, from start to end. One and twelve run in turn, and the smallest of either counts: other work on the machine slows
+both. Tables differ in every value, so nothing is shared between them but what is shared between checkpoints: people,
+covariates, families and genotypes. The product of genotypes and traits is twelve-fold, and no scan can do without it.
+The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from udipdist.sweep import plan
 from udipdist.sweep.association import Association, Request
 
 LATENTS, CHECKPOINTS = 128, 12
-QUICK = {"people": 10_000, "variants": 4096, "families": 1300}
+QUICK = {"people": 10_000, "variants": 8192, "families": 1300}
 FULL = {"people": 22_867, "variants": 65_536, "families": 3000}
 QUICK_SECONDS = 40.0  # no round starts that would end later; 45 are allowed
 ROUNDS = 3
@@ -64,25 +64,29 @@ def measure(folder: Path, people: int, variants: int, families: int, quick: bool
     config = _sweep(folder / "cohort", people, variants, families, CHECKPOINTS)
     counts = (1, CHECKPOINTS) if quick else (1, 3, 6, CHECKPOINTS)
     rows = [{"tables": count} for count in counts]
-    for name, work in (("gwas", _command), ("service", _service)):
-        costs: dict[int, list[Cost]] = {count: [] for count in counts}
+    for works in (_service, _command):
+        costs: dict[int, list[dict[str, Cost]]] = {count: [] for count in counts}
         for _ in range(ROUNDS):
             with clock() as spent:
                 for count in counts:
-                    costs[count].append(work(config, count))
+                    costs[count].append(works(config, count))
             if quick and since_start() + spent.seconds > QUICK_SECONDS:
                 break
         for row in rows:
-            cost = smallest(costs[row["tables"]])
-            row |= {f"{name}_seconds": cost.seconds, f"{name}_cpu_seconds": cost.cpu}
-            row[f"{name}_over_1"] = cost.seconds / rows[0][f"{name}_seconds"]
-            row[f"{name}_over_1_cpu"] = cost.cpu / rows[0][f"{name}_cpu_seconds"]
+            for name in costs[1][0]:
+                cost = smallest([each[name] for each in costs[row["tables"]]])
+                row |= {f"{name}_seconds": cost.seconds, f"{name}_cpu_seconds": cost.cpu}
+                row[f"{name}_over_1"] = cost.seconds / rows[0][f"{name}_seconds"]
+                row[f"{name}_over_1_cpu"] = cost.cpu / rows[0][f"{name}_cpu_seconds"]
     tables.show(f"{people:,} people, {variants:,} variants, tables of {LATENTS} latents, one pass", rows)
     one, last = rows[0], rows[-1]
+    ratios = {
+        f"{name}_12_over_1{kind}": last[f"{name}_over_1{kind}"]
+        for name in ("gwas", "service", "command")
+        for kind in ("", "_cpu")
+    }
     return {
-        "people": people, "variants": variants, "latents": LATENTS, "threads": cores(),
-        "gwas_12_over_1": last["gwas_over_1"], "gwas_12_over_1_cpu": last["gwas_over_1_cpu"],
-        "service_12_over_1": last["service_over_1"], "service_12_over_1_cpu": last["service_over_1_cpu"],
+        "people": people, "variants": variants, "latents": LATENTS, "threads": cores(), **ratios,
         "gwas_1_seconds": one["gwas_seconds"], "gwas_12_seconds": last["gwas_seconds"],
         "service_seconds_per_checkpoint": last["service_seconds"] / CHECKPOINTS, "peak_gb": peak_memory() / 1e9,
         "rows": rows,
@@ -110,27 +114,37 @@ def _latents(config: SweepConfig, count: int) -> list[Path]:
     return [config.store / f"latents-{i:02d}.parquet" for i in range(count)]
 
 
-def _command(config: SweepConfig, count: int) -> Cost:
+def _command(config: SweepConfig, count: int) -> dict[str, Cost]:
     """The cost of `udipdist gwas` with so many tables."""
     remove(config.out)
     scan = plan.gwas_config(config, tuple(_latents(config, count)), config.out / "gwas")
     publish_text(config.out / "gwas.yaml", scan.yaml())
     with clock() as cost:
         subprocess.run([sys.executable, "-m", "udipdist", "gwas", str(config.out / "gwas.yaml")], check=True)
-    return cost
+    return {"command": cost}
 
 
-def _service(config: SweepConfig, count: int) -> Cost:
-    """The cost of so many tables in the service of a sweep."""
+class _Timed(Association):
+    """The service, with a clock at its gwas."""
+
+    gwas = Cost(0.0, 0.0)
+
+    def _gwas(self, *arguments: Any) -> dict[str, Path]:
+        with clock() as self.gwas:
+            return super()._gwas(*arguments)
+
+
+def _service(config: SweepConfig, count: int) -> dict[str, Cost]:
+    """The cost of so many tables in the service of a sweep, and of the gwas in it."""
     remove(config.out)
     requests = [Request(path.stem, str(path), str(config.out / path.stem), {}) for path in _latents(config, count)]
-    association = Association(config)
+    association = _Timed(config)
     with clock() as cost:
         answers = association.handle(requests)
     for answer in answers:
         if isinstance(answer, Exception):
             raise answer
-    return cost
+    return {"gwas": association.gwas, "service": cost}
 
 
 if __name__ == "__main__":

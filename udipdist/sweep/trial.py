@@ -28,7 +28,8 @@ from hpc.config import Config, merge
 from hpc.errors import Error, InputError
 from hpc.files import publish, publish_json, publish_text
 from hpc.stage import read_manifest
-from hpc.sweep import Trial
+from hpc.sweep import Trial, ranks
+from hpc.sweep.options import RayConfig
 from hpc.sweep.trials import Ask, Report
 from udipdist.config import SweepConfig, TrainConfig
 from udipdist.config.sweep import Score
@@ -74,7 +75,7 @@ class Looks:
 
         with (
             _answers(ask, tell) as answers,
-            _training(train, self.config.ray.ranks, trial.folder, answers.take) as training,
+            _training(train, self.config.ray, trial.folder, answers.take) as training,
         ):
             for epoch in epochs:
                 answers.expect(epoch, self._look(trial, train, epoch, training))
@@ -170,7 +171,7 @@ class _Training:
 
 
 @contextmanager
-def _training(config: TrainConfig, ranks: int, folder: Path, meanwhile: Callable[[], None]) -> Iterator[_Training]:
+def _training(config: TrainConfig, ray: RayConfig, folder: Path, meanwhile: Callable[[], None]) -> Iterator[_Training]:
     """The training of a trial, started unless it is complete; it ends with the block."""
     output = folder / "train.log"
     if read_manifest(config.run_dir) is not None:
@@ -179,8 +180,8 @@ def _training(config: TrainConfig, ranks: int, folder: Path, meanwhile: Callable
     publish_text(folder / "train.yaml", config.yaml())
     with (
         output.open("a", encoding="utf-8") as file,
-        torchrun.started(
-            "udipdist", ["train", str(folder / "train.yaml")], ranks, stdout=file, stderr=subprocess.STDOUT
+        ranks.started(
+            ray, "udipdist", ["train", str(folder / "train.yaml")], stdout=file, stderr=subprocess.STDOUT
         ) as process,
     ):
         yield _Training(config.run_dir, process, output, meanwhile)
