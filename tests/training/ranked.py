@@ -36,15 +36,17 @@ KEYS: dict[str, Any] = {
     "schedule": {"warmup": 0.0},
     "model": {"patch": 4, "width": 24, "depth": 2},
 }
+CNN: dict[str, Any] = {"model": {"name": "cnn_ae", "patch": 4, "channels": 4, "levels": 2, "latent": 8}}
 
 
 def zero_stages(store: str, folder: str) -> None:
-    """The same training in every ZeRO stage, in turn; then with blocks recomputed, and in bf16."""
+    """The same training in every ZeRO stage, in turn; then with blocks recomputed, and in bf16; and the CNN's."""
     for zero in range(4):
         _train(store, Path(folder) / f"zero{zero}", engine={"zero": zero})
     _train(store, Path(folder) / "recomputed", engine={"zero": 3, "activation_checkpointing": True})
     for zero in (0, 2):
         _train(store, Path(folder) / f"bf16_zero{zero}", engine={"zero": zero, "precision": "bf16"})
+    _train(store, Path(folder) / "cnn_zero2", engine={"zero": 2, "activation_checkpointing": True}, **CNN)
 
 
 def on_other_ranks(store: str, folder: str, stopped: str) -> None:
@@ -54,6 +56,13 @@ def on_other_ranks(store: str, folder: str, stopped: str) -> None:
     _train(store, Path(folder) / "worse", epochs=1, optim={"lr": 0.3})
     for zero in (0, 2, 3):
         _train(store, Path(stopped) / f"unfinished_zero{zero}", engine={"zero": zero})
+    _train(store, Path(folder) / "cnn", **CNN)
+    _train(store, Path(stopped) / "cnn_zero3", engine={"zero": 3}, **CNN)
+
+
+def cnn_recomputed_in_zero_3(store: str, folder: str) -> None:
+    """The convolutional network with its activations computed again, while its weights are shared out."""
+    _train(store, Path(folder), engine={"zero": 3, "activation_checkpointing": True}, **CNN)
 
 
 def killed(store: str, folder: str) -> None:
@@ -85,6 +94,7 @@ def interrupted(store: str, folder: str) -> list[str]:
         _train(store, Path(folder) / "between", **keys)
     for zero in (0, 2, 3):
         messages += _stopped_at(6, store, Path(folder) / f"unfinished_zero{zero}", engine={"zero": zero})
+    _stopped_at(5, store, Path(folder) / "cnn_zero3", engine={"zero": 3}, **CNN)
     return messages
 
 

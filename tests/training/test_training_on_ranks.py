@@ -7,10 +7,13 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from safetensors.numpy import load_file
 
 from hpc.testing import call, launch
+from udipdist.config import EmbedConfig
+from udipdist.embed import embed
 
 PROGRAM = Path(__file__).parent / "ranked.py"
 spec = importlib.util.spec_from_file_location("ranked_here", PROGRAM)
@@ -140,3 +143,43 @@ def test_a_mistake_is_one_message_on_two_ranks(store, tmp_path):
     assert done.returncode == 2 and done.stdout == ""
     message = "udipdist train (rank 0): model.heads=5: does not divide model.width=24; "
     assert done.stderr.startswith(message) and len(done.stderr.splitlines()) == 1
+
+
+def assert_like_the_cnn_of_one_rank(run: Path, straight: Path) -> None:
+    """One curve, and the same running statistics of batch normalisation."""
+    assert np.ptp(losses(straight)) > 0.1
+    np.testing.assert_allclose(losses(run), losses(straight), rtol=1e-5)
+    expected, found = (load_file(path / "checkpoints/step-00000008/weights.safetensors") for path in (straight, run))
+    assert found.keys() == expected.keys()
+    running = [key for key in expected if "running" in key]
+    assert len(running) == 2 * 2 * 6
+    for key in running:
+        np.testing.assert_allclose(found[key], expected[key], rtol=1e-4, atol=1e-6)
+        assert found[key.rpartition(".")[0] + ".num_batches_tracked"] == 8
+
+
+def test_ranks_stages_recomputing_and_going_on_do_not_change_the_cnn(stages, stopped, alone):
+    for run in (stages / "cnn_zero2", stopped[0] / "cnn_zero3"):  # the first recomputed, the second gone on with 1 rank
+        assert_like_the_cnn_of_one_rank(run, alone / "cnn")
+
+
+@pytest.mark.cluster
+def test_recomputing_does_not_change_the_cnn_in_zero_3(store, alone, tmp_path):
+    call(PROGRAM, "cnn_recomputed_in_zero_3", str(store), str(tmp_path / "run"), ranks=2)
+    assert_like_the_cnn_of_one_rank(tmp_path / "run", alone / "cnn")
+
+
+def test_the_rehearsal_does_not_count_in_the_cnn(alone):
+    untrained = load_file(alone / "cnn" / "checkpoints" / "step-00000000" / "weights.safetensors")
+    counted = {key: value for key, value in untrained.items() if key.endswith(("running_mean", "batches_tracked"))}
+    assert len(counted) == 2 * 2 * 6 and not any(value.any() for value in counted.values())
+
+
+def test_embedding_by_the_cnn_depends_on_the_subject_alone(store, alone, tmp_path):
+    tables = []
+    for batch in (1, 7):
+        out = tmp_path / f"{batch}.parquet"
+        embed(EmbedConfig(run_dir=alone / "cnn", store=store, out=out, batch=batch, threads=1))
+        tables.append(pd.read_parquet(out).iloc[:, 2:])
+    assert tables[0].shape == (44, 8) and (tables[0].std() > 1e-4).all()
+    np.testing.assert_allclose(tables[0], tables[1], rtol=1e-6, atol=1e-7)
