@@ -16,6 +16,8 @@ from pathlib import Path
 
 import psutil
 
+from hpc.world import cores as cores  # counted beside the clocks
+
 
 @dataclass
 class Cost:
@@ -68,11 +70,6 @@ def _of_living_children() -> float:
 def since_start() -> float:
     """Seconds since this process was started: imports count."""
     return time.time() - psutil.Process().create_time()
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextmanager

@@ -24,7 +24,7 @@ from typing import Any
 
 import pyarrow.parquet
 
-from benchmarks import cohort, peers, sweeps, tables
+from benchmarks import cohort, growth, peers, tables
 from benchmarks.clock import clock, cores, forget_peak_memory, since_start
 from benchmarks.memory import memory
 from benchmarks.passes import against_floor, one_pass, warm_up
@@ -41,7 +41,7 @@ TABLE_VARIANTS = 8_192  # of the tables by traits
 def main(words: list[str] | None = None) -> None:
     """Measure, print tables, and a line of JSON last."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="few variants, 128 traits, no sweeps; 45 s")
+    parser.add_argument("--quick", action="store_true", help="few variants, 128 traits, neither varied; 45 s")
     parser.add_argument("--memory", action="store_true", help="only memory: 40,000 people, up to 1,000,000 variants")
     parser.add_argument("--cohort", type=Path, help="folder of `simulate preset=bench`; made if it is not there")
     parser.add_argument("--traits", default="128,1024", help="numbers of traits that the full run holds to the floor")
@@ -72,16 +72,16 @@ def quick(folder: Path, people: int, variants: int, families: int) -> dict[str, 
 
 def full(folder: Path, bench: Path, traits: list[int]) -> dict[str, Any]:
     """The simulated cohort, all tables."""
-    files = sweeps.simulated(bench)
+    files = growth.simulated(bench)
     row, job = headline(GwasConfig.parse(files | {"out": folder / "out"}), folder, 3, float("inf"), 200, 1000)
-    row["by_variants"] = sweeps.by_variants(job)
+    row["by_variants"] = growth.by_variants(job)
     tables.show("Variants (the first parts of the same scan)", row["by_variants"])
     counts = sorted({64, 128, 256, 512, *traits})
-    row["by_traits"] = sweeps.by_traits(files, folder, counts, TABLE_VARIANTS)
+    row["by_traits"] = growth.by_traits(files, folder, counts, TABLE_VARIANTS)
     tables.show(f"Traits ({TABLE_VARIANTS:,} variants)", row["by_traits"])
-    row["by_workers"] = sweeps.by_workers(files, folder)
+    row["by_workers"] = growth.by_workers(files, folder)
     tables.show("Workers, a core each (running: without their start)", row["by_workers"])
-    row["by_frequency"] = sweeps.by_frequency(folder / "frequency", PEOPLE, TRAITS, FAMILIES)
+    row["by_frequency"] = growth.by_frequency(folder / "frequency", PEOPLE, TRAITS, FAMILIES)
     tables.show("Frequency of the allele", row["by_frequency"])
     return row
 
@@ -93,7 +93,7 @@ def headline(
     these can use what time is left."""
     warm_up(folder / "warm")
     (table,) = config.phenotypes
-    n, p = sweeps.count_people(config.genotypes), len(pyarrow.parquet.read_schema(table).names) - 2  # FID IID
+    n, p = growth.count_people(config.genotypes), len(pyarrow.parquet.read_schema(table).names) - 2  # FID IID
     forget_peak_memory()
     with clock() as null:
         job = scan.plan(config)

@@ -9,6 +9,8 @@ import shutil
 import subprocess
 from importlib import metadata
 
+from hpc.world import cores
+
 
 def describe_machine() -> list[str]:
     """Lines about processors, memory, GPU, compiler and the versions of what computes."""
@@ -16,7 +18,7 @@ def describe_machine() -> list[str]:
 
     lines = [
         f"machine    {platform.node()}, {platform.system()} {platform.machine()}, "
-        f"{len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()} cores, "
+        f"{cores()} cores, "
         f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.0f} GiB memory",
         "software   python " + platform.python_version() + "".join(
             f", {name} {metadata.version(name)}" for name in ("torch", "deepspeed", "dask", "zarr", "numba", "xarray")

@@ -1,7 +1,8 @@
-"""Which process am I, of how many, and who started me? A pure function of the environment."""
+"""Which process am I, of how many, and who started me? A pure function of the environment. And on how many cores?"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -55,6 +56,11 @@ def outside(environ: Mapping[str, str]) -> dict[str, str]:
     """The environment without what makes a process a rank: for a program that starts ranks of its own."""
     inside = {name for _, marker, names in _LAUNCHERS for name in (marker, *names)} | {"MASTER_ADDR", "MASTER_PORT"}
     return {name: value for name, value in environ.items() if name not in inside}
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _integer(environ: Mapping[str, str], name: str) -> int | None:

@@ -21,7 +21,7 @@ from hpc.comm import Comm
 from hpc.errors import ConfigError, some
 from hpc.files import publish
 from hpc.progress import Progress
-from hpc.world import World
+from hpc.world import World, cores
 from udipdist import models
 from udipdist.config import EmbedConfig
 from udipdist.training.feed import Subjects, require_brain
@@ -79,7 +79,7 @@ def _latents(
     """Latents [N, L] float32 of these rows of the store. Raises InputError that names a subject without brain."""
     device = comm.device()
     sharers = comm.sharers()
-    torch.set_num_threads(config.threads or max(1, len(os.sched_getaffinity(0)) // sharers))
+    torch.set_num_threads(config.threads or max(1, cores() // sharers))
     network = network.double().to(device)
     latents = np.empty((len(rows), network.latent), np.float32)
     parts = [rows[start : start + config.batch] for start in range(0, len(rows), config.batch)]

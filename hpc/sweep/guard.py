@@ -26,16 +26,26 @@ def guarded(name: str, value: str, folder: str = "") -> Iterator[None]:
     words = [sys.executable, __file__, f"{name}={value}", *([folder] if folder else [])]
     process = subprocess.Popen(words, stdin=subprocess.PIPE, start_new_session=True)
     process.wait()  # the guard proper is its child
-    before = os.environ.get(name)
-    os.environ[name] = value
+    try:
+        with environment({name: value}):
+            yield
+    finally:
+        process.stdin.close()
+
+
+@contextmanager
+def environment(variables: dict[str, str]) -> Iterator[None]:
+    """Variables of this process and of those that it starts, in the block."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
     try:
         yield
     finally:
-        if before is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = before
-        process.stdin.close()
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 def main() -> None:

@@ -13,6 +13,7 @@ from ray import tune
 from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, PopulationBasedTraining, TrialScheduler
 from ray.tune.search import Searcher
 
+from hpc.files import publish_text
 from hpc.sweep.options import SearchConfig
 from hpc.sweep.plan import trials_of
 from hpc.sweep.space import Domain, Space
@@ -100,7 +101,7 @@ class Proposals(Searcher):
         if self._path.exists():
             whole = self._path.read_text(encoding="utf-8").split("\n")[:-1]
             self._chosen = [json.loads(line) for line in whole]
-            self._path.write_text("".join(line + "\n" for line in whole), encoding="utf-8")
+            publish_text(self._path, "".join(line + "\n" for line in whole))
         self._distributions = {domain.key: _distribution(domain) for domain in space.domains}
         self._study = self._new_study()
         self._asked: dict[int, Any] = {}

@@ -13,8 +13,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from hpc.errors import ConfigError
-from hpc.sweep.guard import guarded
+from hpc.sweep.guard import environment, guarded
 from hpc.sweep.options import RayConfig
+from hpc.world import cores
 
 _QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",
@@ -33,11 +34,6 @@ _TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
 _STORE_BYTES = 100 << 20  # of Ray's objects: trials meet in files
 _PATIENCE = 20.0  # seconds for a Ray that is there to answer
 _LONGEST = 40  # characters of the folder of Ray's sockets: the system takes 107 with what Ray puts behind
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def require_room(config: RayConfig, service: bool) -> None:
@@ -69,7 +65,7 @@ def connected(config: RayConfig) -> Iterator[str]:
     run = uuid.uuid4().hex[:12]
     path = {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     token = _TOKEN if config.address is None and "RAY_AUTH_MODE" not in os.environ else {}
-    with _environment(_QUIET | path | token):
+    with environment(_QUIET | path | token):
         import ray
 
         for name in ("ray", "ray.tune", "ray.train", "ray.data"):
@@ -147,18 +143,3 @@ def require_nodes(config: RayConfig, service: bool) -> None:
             f"ray.ranks={config.ranks}: a trial takes {config.trial_cpus} cores and {config.gpus_per_trial:g} GPUs on "
             f"each of {config.nodes} nodes, and {needed:g} cores with the service; Ray has nodes of {have}"
         )
-
-
-@contextmanager
-def _environment(variables: dict[str, str]) -> Iterator[None]:
-    """Variables that Ray and its workers read, in the block."""
-    before = {name: os.environ.get(name) for name in variables}
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmarks import cohort, memory, once, passes, peers, sweeps
+from benchmarks import cohort, growth, memory, once, passes, peers
 from benchmarks.clock import Cost, clock, smallest, watch_memory
 from hpc import parts
 from udipdist.gwas import scan
@@ -105,7 +105,7 @@ def test_a_pass_does_its_parts_again(job):
 
 
 def test_more_variants_are_more_parts(job):
-    rows = sweeps.by_variants(job)
+    rows = growth.by_variants(job)
     assert [row["variants"] for row in rows] == [100, 200, 400]
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -23,6 +22,7 @@ from hpc import memory
 from hpc.engine import Batches
 from hpc.errors import ConfigError, InputError
 from hpc.progress import Progress
+from hpc.world import cores
 from udipdist.config import Resident
 from udipdist.volumes.packed import Packed, Tokens
 
@@ -120,7 +120,7 @@ class Subjects:
         """
         self.tokens, self.device = tokens, device or torch.device("cpu")
         self._gpu = self.device.type == "cuda"
-        self._readers = max(1, min(_READERS, len(os.sched_getaffinity(0)) // sharers)) if self._gpu else 1
+        self._readers = max(1, min(_READERS, cores() // sharers)) if self._gpu else 1
         self._kept: Tensor | None = None
         self._where = np.full(len(tokens), -1)
         needed = len(rows) * tokens.row_bytes

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, nullcontext
@@ -23,6 +22,7 @@ from hpc.engine import Batches, Engine, Options, precision
 from hpc.errors import ConfigError, Error, Preempted, some
 from hpc.files import publish
 from hpc.progress import Progress
+from hpc.world import cores
 from udipdist import models
 from udipdist.config import TrainConfig
 from udipdist.figures.brains import reconstructions
@@ -59,14 +59,14 @@ class Run:
         self.config, self.comm, self.batches, self.rows, self.stop = config, comm, batches, rows, stop
         self.store = store
         device = comm.device()
-        sharers, cores = comm.sharers(), len(os.sched_getaffinity(0))
-        torch.set_num_threads(config.threads or max(1, cores // sharers))
+        sharers = comm.sharers()
+        torch.set_num_threads(config.threads or max(1, cores() // sharers))
         torch.manual_seed(config.seed)
         network = models.build(config.model, store.mask, config.engine.activation_checkpointing)
         everyone = np.sort(np.concatenate(list(rows.values())))
         about = {"network": config.model.name, "patch": config.model.patch}
         packed = comm.on_each_node(
-            lambda: pack(store, network.gather(), config.data.packed, about, config.threads or cores, self._go_on)
+            lambda: pack(store, network.gather(), config.data.packed, about, config.threads or cores(), self._go_on)
         )
         packed.require_brain(everyone)
         local_rank = comm.world.local_rank % sharers
