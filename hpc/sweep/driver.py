@@ -103,14 +103,7 @@ def _fit(sweep: Sweep, planned: list[Trial], name: str, total: int, ended: int, 
         work.do(config["trial"])
 
     over = [outcome for outcome in sweep.outcomes() if outcome.state in _OVER]
-    scheduler = search.scheduler(sweep.search, sweep.space, sweep.metric, sweep.mode, over)
-    if sweep.search.algorithm == "optuna":
-        proposals = search.Proposals(sweep.place, sweep.space, sweep.seeds, sweep.search, sweep.metric, sweep.mode)
-        chosen: dict[str, Any] = {"search_alg": proposals, "num_samples": proposals.left}
-        space = None
-    else:
-        chosen = {}
-        space = {"trial": tune.grid_search([search.tree_of(trial) for trial in _unfinished(planned)])}
+    space, chosen = _what_is_left(sweep, planned)
     table = Table(sweep.place, total, ended, columns, sweep.metric, sweep.mode, name)
     remove(sweep.place / "ray" / "tune")
     # metric and mode stand with the scheduler and the search; Tune refuses them twice.
@@ -118,7 +111,7 @@ def _fit(sweep: Sweep, planned: list[Trial], name: str, total: int, ended: int, 
         tune.with_resources(trial, _resources(sweep.ray)),
         param_space=space,
         tune_config=tune.TuneConfig(
-            scheduler=scheduler,
+            scheduler=search.scheduler(sweep.search, sweep.space, sweep.metric, sweep.mode, over),
             max_concurrent_trials=sweep.search.max_concurrent,
             trial_name_creator=_name_of,
             trial_dirname_creator=_name_of,
@@ -148,6 +141,18 @@ def _fit(sweep: Sweep, planned: list[Trial], name: str, total: int, ended: int, 
     failed = sum(outcome.state == "failed" for outcome in sweep.outcomes())
     if _left(sweep, planned)[1] > failed:
         raise Preempted(f"{sweep.place}: stopped before all trials were over; the same command goes on")
+
+
+def _what_is_left(sweep: Sweep, planned: list[Trial]) -> tuple[dict[str, Any] | None, dict[str, Any]]:
+    """The trials that Tune is to run: as a grid, or with Optuna as what proposes them (keys of tune.TuneConfig)."""
+    from ray import tune
+
+    from hpc.sweep import search
+
+    if sweep.search.algorithm == "optuna":
+        proposals = search.Proposals(sweep.place, sweep.space, sweep.seeds, sweep.search, sweep.metric, sweep.mode)
+        return None, {"search_alg": proposals, "num_samples": proposals.left}
+    return {"trial": tune.grid_search([search.tree_of(trial) for trial in _unfinished(planned)])}, {}
 
 
 def _name_of(trial: Any) -> str:

@@ -70,13 +70,13 @@ def preview(config: SweepConfig) -> list[str]:
     names = list(dict.fromkeys(trial.configuration for trial in trials))
     epochs = sorted({plan.train_config(config, trial).epochs for trial in trials})
     looks = [len(plan.look_epochs(config, plan.train_config(config, trial).epochs)) for trial in trials]
-    count = len(names) or config.search.samples
+    count, ray = len(names) or config.search.samples, config.ray
     return [
         f"{number} trials: {count} configurations ({some(names) or 'as they are found'}), seeds {some(config.seeds)}",
         f"epochs {some(epochs) or 'as they are found'}; {sum(looks) or 'all'} checkpoints are tested, at most "
         f"{config.tables_per_pass} in one pass",
-        f"a trial has {config.ray.ranks} ranks on {config.ray.trial_cpus} cores, the association "
-        f"{config.ray.service_cpus:g} of its own",
+        f"a trial: cores {ray.nodes * ray.trial_cpus}, ranks {ray.nodes * ray.ranks}; the association: "
+        + (f"cores {ray.service_cpus:g}" if ray.service_cpus else "the cores of trials that wait for it"),
         f"objective: {Objective.of(config.objective).name}, on "
         + (f"about {config.objective.variants:,} variants" if config.objective.variants else "all variants"),
     ]

@@ -8,13 +8,14 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, get_args
 
 from hpc.errors import InputError, some
 from hpc.sweep import Trial
+from udipdist.config.sweep import Score
 from udipdist.sweep.objective import Objective
 
-SCORES = ("loci", "multivariate_loci", "panel_hits", "val_loss", "ssim")
+SCORES = get_args(Score)
 _LOOK = ("epoch", "step", "variants", "screening")
 CURE = "delete it, and run the sweep again: it is made anew"
 

@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 
 from udipdist.sweep.folder import SCORES, Look, SweepFolder, read_json
+from udipdist.sweep.objective import LESS_IS_BETTER
 from udipdist.sweep.overlap import found_by
 
-LEAST = ("val_loss",)  # scores of which less is better
 SPREAD = ("loci", "multivariate_loci", "val_loss", "ssim")
 COLUMNS = (
     "kind", "configuration", "pass", "replicates", "failed", "looks", "trial", "epoch", "loci", "loci_mean", "loci_sd",
@@ -160,7 +160,7 @@ def _best(looks: Sequence[Look]) -> dict[str, Any]:
 
 def _top(looks: Iterable[Look], name: str) -> float | None:
     values = [look.scores[name] for look in looks if look.scores[name] is not None]
-    return (min if name in LEAST else max)(values, default=None)
+    return (min if name in LESS_IS_BETTER else max)(values, default=None)
 
 
 def _consensus(sweep: SweepFolder, of: str) -> list[dict[str, Any]]:
