@@ -25,6 +25,7 @@ from hpc.errors import ConfigError, InputError, OutputExists
 from hpc.world import World
 from udipdist import models
 from udipdist.config import AttentionConfig, IngestConfig, ModelConfig, TrainConfig
+from udipdist.interpret import attention as verb
 from udipdist.interpret import attention_maps, attention_pictures
 from udipdist.interpret.attention import attention, preview
 from udipdist.interpret.attention_maps import Plan, Tally, sequences
@@ -338,6 +339,9 @@ def test_the_verb(run, store, tmp_path, monkeypatch):
     np.testing.assert_array_equal(tokens["subjects"], [9] * 60 + [8] * 4)
     seeds = pd.read_csv(out / "seeds.tsv", sep="\t").set_index("layer")
     assert seeds.loc[1, "jaccard"] == 1 and seeds.loc[1, "p"] < 1e-9  # both have the planted first layer
+    layers = pd.read_csv(out / "layers.tsv", sep="\t")
+    assert (layers["received_symmetry_shifts"] > 9).all()
+    assert (layers["received_symmetry_p_shift"] >= 1 / (1 + layers["received_symmetry_shifts"]) - 1e-6).all()
     maps = np.load(out / "maps_layer01.npy")
     assert maps.shape == (1, 64, 64)
     np.testing.assert_allclose(maps.sum(axis=2)[0, :60], 1, atol=0.2)  # of the subjects that have both tokens
@@ -347,6 +351,20 @@ def test_the_verb(run, store, tmp_path, monkeypatch):
     assert all((out / f"{name}.png").exists() for name in ("spotlight", "stability", "rollout"))
     with pytest.raises(OutputExists):
         attention(config)
+
+
+def test_what_was_killed_is_done_again(run, store, tmp_path, monkeypatch):
+    def dies(*_):
+        raise KeyboardInterrupt
+
+    config = AttentionConfig(run_dir=run, store=store, out=tmp_path / "out", subjects=4, permutations=9)
+    monkeypatch.setattr(verb, "save", lambda figure, path: None)
+    monkeypatch.setattr(attention_pictures, "over_template", lambda *_: Figure())
+    with monkeypatch.context() as killed, pytest.raises(KeyboardInterrupt):
+        killed.setattr(verb, "to_nifti", dies)
+        attention(config)
+    attention(config)
+    assert (config.out / "manifest.json").exists() and (config.out / "received_layer01.nii.gz").exists()
 
 
 def test_what_is_refused(run, store, tmp_path):
@@ -359,6 +377,8 @@ def test_what_is_refused(run, store, tmp_path):
         attention(AttentionConfig(**keys, layers=[1], layer=2))
     with pytest.raises(ConfigError, match="give each run once, and not run_dir itself"):
         attention(AttentionConfig(**keys, runs=[run]))
+    with pytest.raises(ConfigError, match="give each run once, and not run_dir itself"):
+        attention(AttentionConfig(**keys, runs=[run / ".." / run.name]))
     other = models.build(ModelConfig(**{**MODEL, "patch": 4}), np.ones((8, 8, 8), bool))
     coarse = run_of(other, tmp_path / "coarse", store, patch=4)
     with pytest.raises(InputError, match="its tokens or layers are not those of run_dir"):

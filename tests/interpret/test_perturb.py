@@ -21,6 +21,7 @@ from hpc.world import World
 from udipdist import models
 from udipdist.cli import main
 from udipdist.config import IngestConfig, ModelConfig, PerturbConfig, TrainConfig
+from udipdist.interpret import montage
 from udipdist.interpret import perturb as verb
 from udipdist.interpret.network import open_network
 from udipdist.interpret.perturb import map_path, perturb, preview, smoothed
@@ -201,10 +202,35 @@ def test_directions_and_probes_of_tables(place, tmp_path, undrawn):
     frame.to_csv(tmp_path / "rows.tsv", sep="\t", index=False)
     rows = tmp_path / "rows.tsv"
     made = config(place, tmp_path / "out", directions=rows, latents=[2], atlas="none")
+    assert any("directions: 3;" in line for line in preview(made))
     perturb(made)
     np.testing.assert_array_equal(read(made, "two", "mean").get_fdata(), read(made, "z002", "mean").get_fdata())
     with pytest.raises(InputError, match="two directions are called three"):
-        perturb(config(place, tmp_path / "other", directions=rows, probe=rows))
+        preview(config(place, tmp_path / "other", directions=rows, probe=rows))
+
+
+def test_an_atlas_of_another_space_is_refused_or_told(place, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(verb, "look", lambda *_: pytest.fail("brains were read"))
+    image, moved = np.ones(SHAPE, np.int16), AFFINE.copy()
+    for shift, name in ((500, "far.nii.gz"), (70, "near.nii.gz")):
+        moved[0, 3] = AFFINE[0, 3] + shift
+        nib.save(nib.Nifti1Image(image, moved), tmp_path / name)
+    with pytest.raises(InputError, match="no region of the atlas has 3 voxels in the brain"):
+        perturb(config(place, tmp_path / "out", atlas=tmp_path / "far.nii.gz"))
+    assert not caplog.messages
+    preview(config(place, tmp_path / "out", atlas=tmp_path / "near.nii.gz"))
+    assert "% of its labelled voxels are brain in these volumes; is it in the same space?" in caplog.text
+    caplog.clear()
+    preview(config(place, tmp_path / "out"))
+    assert not caplog.messages and not (tmp_path / "out").exists()
+
+
+def test_slices_go_through_the_brain_where_most_changes():
+    size, mask = np.zeros((9, 9, 9)), np.linalg.norm(np.indices((9, 9, 9)) - 4, axis=0) < 4.5
+    size[2, 5, 6] = 3
+    assert montage.fullest(size, mask) == [2, 5, 6]
+    size[0] = 2 * mask[0]  # more, but along the surface
+    assert montage.fullest(size, mask)[0] == 2
 
 
 @pytest.mark.parametrize(
@@ -220,7 +246,8 @@ def test_directions_and_probes_of_tables(place, tmp_path, undrawn):
         ({"population": "nowhere.parquet"}, InputError, "nowhere.parquet"),
     ],
 )
-def test_what_cannot_be_done_is_refused_before_anything_is_written(place, tmp_path, keys, error, message):
+def test_what_cannot_be_done_is_refused_before_a_brain_is_read(place, tmp_path, monkeypatch, keys, error, message):
+    monkeypatch.setattr(verb, "look", lambda *_: pytest.fail("brains were read"))
     with pytest.raises(error, match=message):
         perturb(config(place, tmp_path / "out", **keys))
     assert not (tmp_path / "out").exists()

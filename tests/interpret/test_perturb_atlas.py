@@ -164,6 +164,9 @@ def test_atlases_that_cannot_be_used_are_refused(image, tmp_path):
         ("index\tname\n7\tleft\n", "no name for the labels 20"),
         ("number\tname\n7\tleft\n", "needs index and name"),
         ("index\tname\nseven\tleft\n", "index 'seven' is no number"),
+        ("index\tname\n7\tleft\n7\tright\n", "index 7 comes twice"),
+        ("index\tname\n7\tleft\n20\t\n", "index 20 has no name"),
+        ("", "cannot be read as a table"),
     ):
         (tmp_path / "names.tsv").write_text(text)
         with pytest.raises(InputError, match=message):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import nibabel as nib
 import numpy as np
 import pandas as pd
@@ -12,10 +14,12 @@ from torch import nn
 from hpc.errors import ConfigError, InputError
 from hpc.stage import read_manifest
 from udipdist.config import SaliencyConfig
+from udipdist.interpret import network as network_module
 from udipdist.interpret import saliency as module
 from udipdist.interpret.attributions import Attributor, cubes_of
-from udipdist.interpret.network import batches, mean_and_latents, open_network
+from udipdist.interpret.network import batches, open_network, survey
 from udipdist.interpret.saliency import preview, saliency
+from udipdist.training.trained import open_trained
 from udipdist.volumes.packed import Gather
 from udipdist.volumes.store import VolumeStore
 
@@ -102,7 +106,7 @@ def test_cubes(shifts):
 
 def test_maps_of_a_network_sum_to_its_latents(tiny):
     opened = open_network(SaliencyConfig(**tiny.keys))
-    mean, _ = mean_and_latents(opened, opened.rows, 3)
+    mean = survey(opened, opened.rows, 3).mean.float()
     _, prepared = next(batches(opened, opened.rows, 8))
     gaps = []
     for steps in (2, 64):
@@ -115,12 +119,14 @@ def test_maps_of_a_network_sum_to_its_latents(tiny):
 def test_the_mean_brain_and_the_latents(tiny):
     opened = open_network(SaliencyConfig(**tiny.keys))
     assert [opened.store.subjects[row] for row in opened.rows] == [f"S{i}" for i in range(9) if i != 2]
-    mean, latents = mean_and_latents(opened, opened.rows, 3)
+    found = survey(opened, opened.rows, 3)
     volumes = opened.network.volumes(torch.from_numpy(opened.tokens.normalised(opened.rows))).numpy()
     count = (volumes != 0).sum(axis=0)
     expected = volumes.sum(axis=0) / np.maximum(count, 1)
-    np.testing.assert_allclose(opened.network.volumes(mean[None])[0], expected, atol=1e-6)
-    assert latents.shape == (8, 6) and not any(p.requires_grad for p in opened.network.parameters())
+    np.testing.assert_allclose(opened.network.volumes(found.mean[None])[0], expected, atol=1e-6)
+    share = opened.network.volumes(found.share[None])[0]
+    np.testing.assert_allclose(share, count / 8, atol=1e-12)
+    assert found.latents_NL.shape == (8, 6) and not any(p.requires_grad for p in opened.network.parameters())
 
 
 def test_the_verb(tiny, caplog):
@@ -191,7 +197,7 @@ def test_without_the_check(tiny):
 def test_latents_that_vary_most_come_first(tiny):
     saliency(SaliencyConfig(**tiny.keys, subjects=8, top=3, methods=["gradient_x_input"], random_networks=0))
     opened = open_network(SaliencyConfig(**tiny.keys))
-    _, latents = mean_and_latents(opened, opened.rows, 8)
+    latents = survey(opened, opened.rows, 8).latents_NL.numpy()
     assert read_manifest(tiny.out)["facts"]["latents"] == np.argsort(-latents.std(axis=0))[:3].tolist()
 
 
@@ -204,7 +210,28 @@ def test_refusals(tiny, ball_run):
         saliency(SaliencyConfig.parse(tiny.keys | {"checkpoint": 5}))
     with pytest.raises(InputError, match="config.yaml: is missing"):
         saliency(SaliencyConfig(**(tiny.keys | {"run_dir": ball_run})))
+    with pytest.raises(ConfigError, match="seed"):
+        SaliencyConfig.parse({key: str(path) for key, path in tiny.keys.items()} | {"seed": -1})
     assert not tiny.out.exists()
+
+
+def test_what_the_network_lacks_is_told_before_a_brain_is_read(tiny, monkeypatch):
+    monkeypatch.setattr(module, "survey", lambda *_: pytest.fail("brains were read"))
+    with pytest.raises(ConfigError, match="the network has no 6"):
+        saliency(SaliencyConfig(**tiny.keys, latents=[6]))
+
+
+def test_a_store_with_too_few_readable_subjects(tiny, monkeypatch):
+    def only(rows: list[int]):
+        opened = open_trained(tiny.run_dir, "last", tiny.store)
+        monkeypatch.setattr(network_module, "open_trained", lambda *_: replace(opened, rows=np.array(rows, int)))
+
+    only([4])
+    with pytest.raises(InputError, match=r"store.zarr: has 1 readable subject; this needs 2 or more"):
+        saliency(SaliencyConfig(**tiny.keys))
+    only([])
+    with pytest.raises(InputError, match=r"store.zarr: has no readable volume; ingest the scans again"):
+        saliency(SaliencyConfig(**tiny.keys))
 
 
 def test_preview(tiny):

@@ -72,7 +72,7 @@ class PerturbConfig(OfNetwork):
     sides: Literal["plus", "minus", "both"] = Field(
         "plus", description="shifted up or down against as they are, or up against down"
     )
-    subjects: Annotated[int, Field(ge=2)] = Field(500, description="looked at: all, or so many spread over the store")
+    subjects: Annotated[int, Field(ge=2)] = Field(500, description="subjects to look at, drawn by seed")
     smooth_mm: float = Field(3.0, ge=0, description="SD of the smoothing of |t|")
     atlas: str = Field(
         "seitzman_2018",
@@ -83,7 +83,7 @@ class PerturbConfig(OfNetwork):
         "t", description="regions are ranked by smoothed |t|, or by how much the image changes, smoothed"
     )
     permutations: Positive = Field(1000, description="surrogate maps for the p-value of a region")
-    seed: NonNegative = Field(0, description="of controls and permutations")
+    seed: NonNegative = Field(0, description="of the draw of subjects, controls and permutations")
     batch: Positive = Field(16, description="subjects decoded at once")
     at_once: Positive = Field(8, description="directions decoded beside each other; memory grows with it")
     operational: ClassVar[frozenset[str]] = OfNetwork.operational | {"batch"}
@@ -117,7 +117,7 @@ class SaliencyConfig(OfNetwork):
     window_mm: PositiveFloat = Field(24.0, description="occlusion: edge of the cubes that are replaced [mm]")
     shifts: Positive = Field(1, description="occlusion: grids of cubes an axis, evenly shifted, that are averaged")
     random_networks: NonNegative = Field(1, description="sanity check: networks with random weights; 0: no check")
-    seed: int = Field(0, description="of the draw of subjects and the random weights")
+    seed: NonNegative = Field(0, description="of the draw of subjects and the random weights")
     batch: Positive = Field(8, description="subjects at once; changes the last digits only")
     operational: ClassVar[frozenset[str]] = OfNetwork.operational | {"batch"}
 
@@ -134,6 +134,6 @@ class GalleryConfig(OfNetwork):
     top: Positive = Field(6, description="without latents: how many, those that vary most over the sample")
     reach: PositiveFloat = Field(3.0, description="walk from -reach to +reach standard deviations")
     steps: Annotated[int, Field(ge=2)] = Field(7, description="brains of one walk")
-    seed: int = Field(0, description="of the draw of the sample")
+    seed: NonNegative = Field(0, description="of the draw of the sample")
     batch: Positive = Field(16, description="subjects at once; changes the last digits only")
     operational: ClassVar[frozenset[str]] = OfNetwork.operational | {"batch"}

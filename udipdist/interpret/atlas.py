@@ -14,6 +14,8 @@ do with a map, 4 to 6 % had p <= 0.05 for maps smooth over up to 12 mm (SD), and
 
 from __future__ import annotations
 
+import csv
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,8 +29,10 @@ from scipy.spatial import cKDTree
 
 from hpc.errors import InputError, some
 
+log = logging.getLogger(__name__)
 SHIPPED = ("seitzman_2018", "dosenbach_2010")  # that nilearn has among its own files
 REACH_MM = 15.0  # a voxel farther than this from every centre of a shipped atlas is in no region
+_IN_BRAIN = 0.5  # of the labelled voxels of an image in the cohort's space, more than this share is brain
 _LEAST_VOXELS = 3  # in the brain, or a region is left out
 _BELLS = 12  # widths of the covariance that are fitted
 _OVERLAP = 0.05  # lags at which fewer pairs of brain voxels exist (as a share of all) say nothing
@@ -50,6 +54,19 @@ def load(atlas: str, labels: Path | None, shape: tuple[int, int, int], affine: n
     if atlas in SHIPPED:
         return _from_centres(atlas, shape, affine)
     return _from_image(Path(atlas), labels, shape, affine)
+
+
+def require_brain(atlas: Atlas, mask: np.ndarray, name: str) -> None:
+    """Raises InputError where no region of the atlas called `name` is in the brain, `mask` bool [x, y, z]; warns where
+    most of a label image is beside it, as that of an image in another space is."""
+    _inside(atlas, mask)
+    share = float(mask[atlas.labels > 0].mean())
+    if name not in SHIPPED and share < _IN_BRAIN:
+        log.warning(
+            "atlas=%s: only %.0f %% of its labelled voxels are brain in these volumes; is it in the same space?",
+            name,
+            100 * share,
+        )
 
 
 def rank(
@@ -261,10 +278,18 @@ def _label_names(path: Path) -> dict[int, str]:
     """Names of labels by number, of a table with the columns index and name."""
     if not path.exists():
         raise InputError(f"{path}: does not exist; give atlas_labels= a table with the columns index and name")
-    table = pd.read_csv(path, sep=None, engine="python", dtype=str)
+    try:
+        table = pd.read_csv(path, sep=None, engine="python", dtype=str)
+    except (ValueError, csv.Error) as error:  # of pandas, too
+        raise InputError(f"{path}: cannot be read as a table ({error}); atlas_labels= needs index and name") from None
     if not {"index", "name"} <= set(table.columns):
         raise InputError(f"{path}: has the columns {some(table.columns)}; atlas_labels= needs index and name")
     numbers = pd.to_numeric(table["index"], errors="coerce")
     if numbers.isna().any():
         raise InputError(f"{path}: index {table['index'][numbers.isna()].iloc[0]!r} is no number; mend it")
+    twice = table["index"][numbers.duplicated()]
+    if len(twice):
+        raise InputError(f"{path}: index {twice.iloc[0]} comes twice; a label has one name")
+    if table["name"].isna().any():
+        raise InputError(f"{path}: index {table['index'][table['name'].isna()].iloc[0]} has no name; give it one")
     return dict(zip(numbers.astype(int), table["name"], strict=True))

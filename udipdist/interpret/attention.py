@@ -15,13 +15,14 @@ import pandas as pd
 import torch
 
 from hpc.errors import ConfigError, InputError, some
-from hpc.files import publish, publish_text
+from hpc.files import publish
 from hpc.stage import Stage, stage
 from udipdist.config import AttentionConfig
 from udipdist.interpret import attention_pictures as pictures
 from udipdist.interpret import attention_tables as tables
 from udipdist.interpret.attention_maps import Plan, encoder, look
 from udipdist.interpret.network import draw, open_network, to_nifti
+from udipdist.interpret.pictures import save
 from udipdist.interpret.spotlight import Rule
 from udipdist.interpret.symmetry import Pairs, centres, mirrored, partners
 from udipdist.training.trained import Opened
@@ -36,7 +37,7 @@ def attention(config: AttentionConfig) -> None:
 
     Raises InputError where the network has no attention or not these layers, or a store does not fit it.
     """
-    if len({config.run_dir, *config.runs}) <= len(config.runs):
+    if len({run.resolve() for run in (config.run_dir, *config.runs)}) <= len(config.runs):
         raise ConfigError(f"runs: {some(config.runs)}: give each run once, and not run_dir itself")
     view = _View.of(config)
     others = {str(run): _View.of(config.model_copy(update={"run_dir": run})) for run in config.runs}
@@ -47,7 +48,10 @@ def attention(config: AttentionConfig) -> None:
     with stage("attention", config.out, config, inputs, config.overwrite) as current:
         seen = view.look(config)
         named = {str(config.run_dir): seen} | {run: other.look(config) for run, other in others.items()}
-        _write(seen, named, view.opened, config, current)
+        with publish(config.out) as folder:
+            layers = _write(seen, named, view.opened, config, folder)
+        _note(seen, config, view.opened, current)
+    _tell(layers.set_index("layer").loc[config.layer], seen.pairs, config)
 
 
 def preview(config: AttentionConfig) -> list[str]:
@@ -85,8 +89,6 @@ class _View:
                 raise ConfigError(f"{key}={max(wanted)}: the network of {config.run_dir} has {most}; type 1 to {most}")
         if config.layer not in layers:
             raise ConfigError(f"layer={config.layer}: is none of the layers looked at; type one of {some(layers, 24)}")
-        if not len(opened.rows):
-            raise InputError(f"{config.store}: has no readable volume; ingest the scans again")
         rows = draw(opened, config.subjects or len(opened.rows), config.seed)
         return cls(opened, tuple(layer - 1 for layer in layers), heads, rows)
 
@@ -115,7 +117,7 @@ def _affine(opened: Opened) -> np.ndarray:
 
 
 def _require_alike(opened: Opened, other: Opened, run: str) -> None:
-    """Raises InputError where the tokens, layers or heads of two runs are not the same."""
+    """Raises InputError where the tokens or the number of layers of two runs are not the same."""
     one, two = opened.network, other.network
     same = torch.equal(one.patcher.index.cpu(), two.patcher.index.cpu()) and one.patcher.patch == two.patcher.patch
     if not same or len(encoder(one).blocks) != len(encoder(two).blocks):
@@ -126,11 +128,11 @@ def _require_alike(opened: Opened, other: Opened, run: str) -> None:
 
 
 def _write(
-    seen: tables.Seen, named: dict[str, tables.Seen], opened: Opened, config: AttentionConfig, current: Stage
-) -> None:
-    """All files of the folder."""
-    out, patcher, rng = config.out, opened.network.patcher, np.random.default_rng([config.seed, 1])
-    out.mkdir(parents=True, exist_ok=True)
+    seen: tables.Seen, named: dict[str, tables.Seen], opened: Opened, config: AttentionConfig, out: Path
+) -> pd.DataFrame:
+    """All files of the folder `out`; returns the table of layers."""
+    out.mkdir()
+    patcher, rng = opened.network.patcher, np.random.default_rng([config.seed, 1])
     heads, layers = tables.heads_table(seen), tables.layers_table(seen, config.permutations, rng)
     singular = tables.singular_table(seen)
     written = {"heads": heads, "layers": layers, "singular": singular}
@@ -138,33 +140,39 @@ def _write(
     if len(named) > 1:
         written["seeds"] = tables.seeds_table(named)
     for name, table in written.items():
-        publish_text(out / f"{name}.tsv", table.to_csv(sep="\t", index=False, float_format="%.6g", na_rep="NA"))
+        table.to_csv(out / f"{name}.tsv", sep="\t", index=False, float_format="%.6g", na_rep="NA")
     drawn = seen.tally.plan.layers.index(config.layer - 1)
     kept = [head + 1 for head in seen.tally.plan.heads]
-    _save(out / f"maps_layer{config.layer:02d}.npy", seen.maps_HTT)
-    _save(out / f"correlation_layer{config.layer:02d}.npy", seen.correlation_CC.astype(np.float32))
-    pictures.write(pictures.maps(seen.maps_HTT, config.layer, kept), out / "maps")
+    np.save(out / f"maps_layer{config.layer:02d}.npy", seen.maps_HTT)
+    np.save(out / f"correlation_layer{config.layer:02d}.npy", seen.correlation_CC.astype(np.float32))
+    save(pictures.maps(seen.maps_HTT, config.layer, kept), out / "maps")
     spotlight_T = seen.spotlight_LHT[drawn].any(axis=0)
     figure = pictures.correlation(seen.correlation_CC, seen.clustering, spotlight_T[seen.common_T])
-    pictures.write(figure, out / "correlation")
-    pictures.write(pictures.sparsity(heads), out / "sparsity")
-    pictures.write(pictures.singular(singular, config.layer), out / "singular")
-    _brains(seen, opened, config)
+    save(figure, out / "correlation")
+    save(pictures.sparsity(heads), out / "sparsity")
+    save(pictures.singular(singular, config.layer), out / "singular")
+    _brains(seen, opened, config, out)
+    return layers
+
+
+def _note(seen: tables.Seen, config: AttentionConfig, opened: Opened, current: Stage) -> None:
+    """What the manifest tells."""
+    plan = seen.tally.plan
+    spotlight_T = seen.spotlight_LHT[plan.layers.index(config.layer - 1)].any(axis=0)
     any_T = seen.spotlight_LHT.any(axis=(0, 1))
     current.note(
         subjects=seen.tally.subjects,
         tokens=int(seen.common_T.sum()),
-        layers=len(layers),
-        heads=len(heads),
+        layers=len(plan.layers),
+        heads=seen.spotlight_LHT[..., 0].size,
         spotlight_share=float(spotlight_T.sum() / seen.common_T.sum()),
         spotlight_share_of_any_layer=float(any_T.sum() / seen.common_T.sum()),
         mirror_pairs=len(seen.pairs),
         checkpoint=opened.checkpoint.name,
     )
-    _tell(layers.iloc[drawn], seen.pairs, config)
 
 
-def _brains(seen: tables.Seen, opened: Opened, config: AttentionConfig) -> None:
+def _brains(seen: tables.Seen, opened: Opened, config: AttentionConfig, out: Path) -> None:
     """Token maps of every layer as NIfTI, and those of the drawn layer over the template."""
     tally, affine = seen.tally, _affine(opened)
     subjects_T = np.maximum(tally.seen.sum(axis=0), 1)
@@ -176,21 +184,21 @@ def _brains(seen: tables.Seen, opened: Opened, config: AttentionConfig) -> None:
         }
         for name, (value_T, least, label) in of.items():
             volume = _volume(value_T, opened)
-            to_nifti(volume, opened.store, config.out / f"{name}_layer{layer + 1:02d}.nii.gz")
+            to_nifti(volume, opened.store, out / f"{name}_layer{layer + 1:02d}.nii.gz")
             if layer == tally.plan.drawn:
-                _picture(volume, affine, f"layer {layer + 1}: {label}", least, config.out / name)
+                _picture(volume, affine, f"layer {layer + 1}: {label}", least, out / name)
     for head in tally.plan.heads:
         value_T = seen.received_LHT[tally.plan.layers.index(config.layer - 1), head]
-        path = config.out / f"received_layer{config.layer:02d}_head{head + 1:02d}.nii.gz"
+        path = out / f"received_layer{config.layer:02d}_head{head + 1:02d}.nii.gz"
         to_nifti(_volume(value_T, opened), opened.store, path)
     if tally.plan.rollout:
         volume = _volume(seen.rollout_T, opened)
-        to_nifti(volume, opened.store, config.out / "rollout.nii.gz")
-        _picture(volume, affine, "attention rollout [fair shares]", 1.0, config.out / "rollout")
+        to_nifti(volume, opened.store, out / "rollout.nii.gz")
+        _picture(volume, affine, "attention rollout [fair shares]", 1.0, out / "rollout")
 
 
 def _picture(volume_xyz: np.ndarray, affine: np.ndarray, title: str, least: float, path: Path) -> None:
-    pictures.write(pictures.over_template(volume_xyz, affine, title, least), path)
+    save(pictures.over_template(volume_xyz, affine, title, least), path)
 
 
 def _volume(value_T: np.ndarray, opened: Opened) -> np.ndarray:
@@ -199,11 +207,6 @@ def _volume(value_T: np.ndarray, opened: Opened) -> np.ndarray:
     token_T = torch.as_tensor(np.nan_to_num(value_T), dtype=torch.float32, device=patcher.mask.device)
     filled = patcher.volumes(token_T[None, :, None].expand(1, -1, patcher.voxels))[0]
     return (filled * patcher.mask).cpu().numpy()
-
-
-def _save(path: Path, array: np.ndarray) -> None:
-    with publish(path) as partial, partial.open("wb") as file:
-        np.save(file, array)
 
 
 def _tell(row: pd.Series, pairs: Pairs, config: AttentionConfig) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -13,22 +12,13 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from scipy.ndimage import gaussian_filter
 
-from hpc.files import publish
 from udipdist.figures.style import BLUE, GREY, WIDTH, grid, new_figure, styled
 from udipdist.interpret.spotlight import Clustering
 
-DPI = 150
 _BLUR = 2.0 / 957  # SD of the blur of maps, as a share of the tokens; that of ViT-UDIP, figure 3a
 _CUTS = 5  # slices of each plane
 _OPACITY = 0.75
 _SEQUENTIAL, _DIVERGING = "magma", "RdBu_r"
-
-
-def write(figure: Figure, path: Path) -> None:
-    """The figure as `path`.png and `path`.pdf, each whole or not at all."""
-    for form, metadata in (("png", {"Software": None}), ("pdf", {"CreationDate": None, "Producer": None})):
-        with publish(path.with_suffix(f".{form}")) as partial:
-            figure.savefig(partial, format=form, dpi=DPI, metadata=metadata)
 
 
 @styled
@@ -104,13 +94,13 @@ def over_template(volume_xyz: np.ndarray, affine: np.ndarray, title: str, least:
     """A map in MNI space over nilearn's MNI152 template, five slices of each of three planes; below `least` clear."""
     from nilearn import datasets, plotting
 
-    figure = Figure(figsize=(WIDTH, 7.0))
+    figure = Figure(figsize=(WIDTH, 8.0))
     shown = np.where(volume_xyz >= least, volume_xyz, 0).astype(np.float32)
     high = max(float(shown.max()), 2 * least)
     display = plotting.plot_img(  # so slices are placed by the template, the same for every map
         datasets.load_mni152_template(resolution=2),
         figure=figure,
-        axes=(0, 0, 1, 0.92),
+        axes=(0, 0, 1, 0.94),
         display_mode="mosaic",
         cut_coords=_CUTS,
         cmap="gray",

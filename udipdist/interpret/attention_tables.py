@@ -213,7 +213,12 @@ def _mirror(partner_R: np.ndarray) -> dict[str, float]:
 
 
 def _named(prefix: str, found: Symmetry) -> dict[str, float]:
-    return {f"{prefix}_r": found.r, f"{prefix}_p": found.p, f"{prefix}_p_shift": found.p_shift}
+    return {
+        f"{prefix}_r": found.r,
+        f"{prefix}_p": found.p,
+        f"{prefix}_p_shift": found.p_shift,
+        f"{prefix}_shifts": found.shifts,
+    }
 
 
 def _blocks_of_correlation(seen: Seen, layer: int, spotlight_T: np.ndarray) -> dict[str, float]:

@@ -20,9 +20,18 @@ from hpc.stage import stage
 from udipdist import models
 from udipdist.config import GalleryConfig
 from udipdist.figures import brains
-from udipdist.interpret.network import batches, choose_latents, draw, open_network, to_nifti
+from udipdist.interpret.network import (
+    BRAIN_SHARE,
+    batches,
+    choose_latents,
+    draw,
+    open_network,
+    require_latents,
+    to_nifti,
+)
 from udipdist.interpret.pictures import save
 from udipdist.models.losses import psnr, ssim
+from udipdist.models.tokens import foreground
 from udipdist.training.trained import Opened
 
 log = logging.getLogger(__name__)
@@ -35,16 +44,17 @@ def gallery(config: GalleryConfig) -> None:
     Raises InputError where checkpoint and store do not fit, ConfigError for a latent that is not there.
     """
     opened = open_network(config)
-    rows = draw(opened, config.sample, config.seed)
+    require_latents(config.latents, opened.network.latent)
+    rows = draw(opened, config.sample, config.seed, least=2)
     with stage("gallery", config.out, config, _inputs(config), config.overwrite) as made:
-        table, latents_NL = _survey(opened, rows, config.batch)
+        table, latents_NL, mask = _survey(opened, rows, config.batch)
         walks = plan_walks(latents_NL, config)
-        volumes = _decode(opened, walks)
+        volumes = _decode(opened, walks, mask)
         with publish(config.out) as folder:
             (folder / "changes").mkdir(parents=True)
             write = {"sep": "\t", "index": False, "float_format": "%.6g"}
             table.to_csv(folder / "subjects.tsv", **write)
-            _steps(walks, volumes, opened.store.mask).to_csv(folder / "walks.tsv", **write)
+            _steps(walks, volumes, mask).to_csv(folder / "walks.tsv", **write)
             for name, along in zip(walks.names, volumes, strict=True):
                 to_nifti(along[-1] - along[0], opened.store, folder / "changes" / f"{name}.nii.gz")
             shown = spread(table["rmse"].to_numpy(), config.subjects)
@@ -52,8 +62,8 @@ def gallery(config: GalleryConfig) -> None:
             names = [opened.store.subjects[row] for row in rows[shown]]
             zooms = opened.store.zooms
             save(brains.reconstructions(original, reconstruction, names, zooms), folder / "reconstructions")
-            steps = [f"{at:+.3g} SD" for at in walks.at]
-            save(brains.walks(volumes, steps, walks.names, opened.store.mask, zooms), folder / "walks")
+            steps = [f"{at:+.3g} SD" if at else "mean" for at in walks.at]
+            save(brains.walks(volumes, steps, walks.names, mask, zooms), folder / "walks")
         means = table[["rmse", "r", "ssim", "psnr"]].mean().round(6).to_dict()
         made.note(subjects=len(rows), walks=walks.names, captions=_captions(config, len(rows)), **means)
     log.info("%d subjects: SSIM %.3f, correlation %.3f, RMSE %.3f SD", len(rows), *(means[k] for k in _SAID))
@@ -108,14 +118,17 @@ def spread(error_N: np.ndarray, n: int) -> np.ndarray:
 
 
 @torch.no_grad()
-def _survey(opened: Opened, rows: np.ndarray, batch: int) -> tuple[pd.DataFrame, np.ndarray]:
-    """How well each subject is reconstructed, over its own brain; and the latents [N, L] float64."""
+def _survey(opened: Opened, rows: np.ndarray, batch: int) -> tuple[pd.DataFrame, np.ndarray, np.ndarray]:
+    """How well each subject is reconstructed, over its own brain; the latents [N, L] float64; and where half of the
+    subjects have brain, bool [x, y, z]."""
     parts, latents = [], []
+    count = np.zeros(opened.store.shape)
     with Progress("gallery", len(rows), "subjects") as progress:
         for part, prepared in batches(opened, rows, batch):
             result, network = opened.network(prepared), opened.network
             original, made = network.volumes(prepared), network.volumes(result.reconstruction)
-            brain = original != 0
+            brain = foreground(original)
+            count += brain.sum(dim=0).cpu().numpy()
             a, b = original.double(), made.double() * brain
             n = brain.sum(dim=(1, 2, 3))
             mean = [(volume.sum(dim=(1, 2, 3)) / n)[:, None, None, None] for volume in (a, b)]
@@ -129,7 +142,7 @@ def _survey(opened: Opened, rows: np.ndarray, batch: int) -> tuple[pd.DataFrame,
             parts.append(pd.DataFrame(people | {name: value.cpu().numpy() for name, value in figures.items()}))
             latents.append(result.latent.double().cpu().numpy())
             progress.advance(len(part))
-    return pd.concat(parts, ignore_index=True), np.concatenate(latents)
+    return pd.concat(parts, ignore_index=True), np.concatenate(latents), count >= BRAIN_SHARE * len(rows)
 
 
 @torch.no_grad()
@@ -144,13 +157,12 @@ def _reconstruct(opened: Opened, rows: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 
 @torch.no_grad()
-def _decode(opened: Opened, walks: Walks) -> np.ndarray:
-    """The brains of each walk, float32 [R, S, x, y, z], inside the mask of the cohort."""
+def _decode(opened: Opened, walks: Walks, mask: np.ndarray) -> np.ndarray:
+    """The brains of each walk, float32 [R, S, x, y, z], inside `mask` [x, y, z]."""
     like = next(opened.network.parameters())
-    mask = torch.from_numpy(opened.store.mask).to(like.device)
     return np.stack(
         [
-            (opened.network.volumes(opened.network.decode(torch.from_numpy(own).to(like))) * mask).cpu().numpy()
+            (opened.network.volumes(opened.network.decode(torch.from_numpy(own).to(like)))).cpu().numpy() * mask
             for own in walks.latents
         ]
     )

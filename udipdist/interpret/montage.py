@@ -20,7 +20,7 @@ _LETTERS = 30
 @dataclass(frozen=True)
 class Panel:
     """A direction: its name, what it is, its first regions, two maps [x, y, z], 0 outside the brain, and the voxel that
-    the slices go through."""
+    the slices go through, and where that is in mm."""
 
     name: str
     what: str
@@ -28,6 +28,18 @@ class Panel:
     mean: np.ndarray
     smooth: np.ndarray
     through: Sequence[int]
+    place: Sequence[float]
+
+
+def fullest(size: np.ndarray, mask: np.ndarray) -> list[int]:
+    """The number of the slice across each axis of [x, y, z] with the largest sum of squares, of those that cut through
+    half as much of the brain, `mask`, as the largest or more: a slice along its surface shows little of where it is."""
+    chosen = []
+    for axis in range(3):
+        others = tuple(a for a in range(3) if a != axis)
+        area, total = mask.sum(axis=others), (size.astype(np.float64) ** 2).sum(axis=others)
+        chosen.append(int(np.where(area >= 0.5 * area.max(), total, -1.0).argmax()))
+    return chosen
 
 
 @styled
@@ -49,6 +61,9 @@ def montage(panels: Sequence[Panel], brain: np.ndarray, mask: np.ndarray, zooms:
                 left = (_TEXT + (3 * j + axis) * wide) / WIDTH
                 axes = figure.add_axes((left, bottom, wide / WIDTH, _HIGH / tall))
                 _slice(axes, axis, panel.through, (values, brain, mask), zooms, (colours, reach, window))
+                if j == 0:
+                    where = f"{'xyz'[axis]} {panel.place[axis]:.0f}"
+                    axes.text(0.03, 0.02, where, color="#c8ccd2", fontsize=6, transform=axes.transAxes)
             label = f"\N{PLUS-MINUS SIGN}{reach:.2g}" if j == 0 else f"{reach:.3g}"
             figure.text(
                 (_TEXT + (3 * j + 2.98) * wide) / WIDTH,

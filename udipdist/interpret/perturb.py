@@ -29,15 +29,13 @@ from udipdist.interpret import directions as along
 from udipdist.interpret import montage, snp
 from udipdist.interpret.directions import Direction, Population
 from udipdist.interpret.moments import PairedMoments
-from udipdist.interpret.network import batches, choose_latents, draw, open_network, to_nifti
+from udipdist.interpret.network import BRAIN_SHARE, choose_latents, draw, open_network, survey, to_nifti
 from udipdist.interpret.pictures import save
 from udipdist.models import Autoencoder
-from udipdist.models.tokens import foreground
 from udipdist.training.trained import Opened
 
 DIRECTIONS, REGIONS = "directions.tsv", "regions.tsv"
 KINDS_OF_MAP = ("mean", "t", "smooth")  # change of the image; its paired t; |t| smoothed
-_BRAIN_SHARE = 0.5  # voxels that are brain in fewer of the subjects are left out: no loss has taught the decoder these
 _ROUNDING = 2.0**-23  # of a float32, relative
 _FIRST = 3  # regions named in the picture
 
@@ -49,9 +47,10 @@ def perturb(config: PerturbConfig) -> None:
     there.
     """
     opened = open_network(config)
+    asked, atlas = _rehearsed(config, opened)
     seen = look(opened, draw(opened, config.subjects, config.seed), config.batch)
-    asked = _directions(config, seen)
-    atlas = _atlas(config, opened)
+    if config.population is None:
+        asked = _directions(config, Population.of(seen.latents_NL.double().cpu().numpy()))
     with stage("perturb", config.out, config, _inputs(config), config.overwrite) as made:
         parts.fix_plan(config.out, config.semantics())
         job = Maps(config.out, config, opened, seen, asked, atlas)
@@ -64,18 +63,14 @@ def perturb(config: PerturbConfig) -> None:
 def preview(config: PerturbConfig) -> list[str]:
     """What would be decoded, and the memory of the moments."""
     opened = open_network(config)
+    asked, _ = _rehearsed(config, opened)
     subjects = min(config.subjects, len(opened.rows))
-    known = len(config.latents) if isinstance(config.latents, tuple) else opened.network.latent
-    named = known + len(config.snp) + config.controls
-    other = [key for key in ("directions", "probe", "loci") if getattr(config, key) is not None]
-    if not named and not other:
-        named = opened.network.latent
     values = int(np.prod(opened.tokens.shape))
     return [
         f"checkpoint: {opened.checkpoint}",
         f"subjects: {subjects:,} of {len(opened.rows):,}",
-        f"directions: {named:,}{''.join(f', and those of {key}=' for key in other)}; each decodes {subjects:,} brains",
-        f"moments: {min(config.at_once, named or config.at_once) * values * 16 / 1e9:.2f} GB, whatever the subjects",
+        f"directions: {len(asked):,}; each decodes {subjects:,} brains",
+        f"moments: {min(config.at_once, len(asked)) * values * 16 / 1e9:.2f} GB, whatever the subjects",
         f"writes: {config.out}",
     ]
 
@@ -89,18 +84,11 @@ class Seen:
     mask: np.ndarray  # bool [x, y, z]
 
 
-@torch.no_grad()
 def look(opened: Opened, rows: np.ndarray, batch: int) -> Seen:
     """Encode these rows of the store."""
-    latents, total, brains = [], None, None
-    for _, prepared in batches(opened, rows, batch):
-        latents.append(opened.network.encode(prepared))
-        sums = prepared.double().sum(dim=0), foreground(prepared).double().sum(dim=0)
-        total, brains = sums if total is None or brains is None else (total + sums[0], brains + sums[1])
-    assert total is not None and brains is not None, "a store has readable subjects"
-    mean = _volume(opened.network, total / brains.clamp(min=1))
-    mask = _volume(opened.network, brains / len(rows)) >= _BRAIN_SHARE
-    return Seen(torch.cat(latents), mean * mask, mask)
+    seen = survey(opened, rows, batch)
+    mask = _volume(opened.network, seen.share) >= BRAIN_SHARE
+    return Seen(seen.latents_NL, _volume(opened.network, seen.mean) * mask, mask)
 
 
 @torch.no_grad()
@@ -226,13 +214,20 @@ def _inputs(config: PerturbConfig) -> dict[str, Path | None]:
     return {key: getattr(config, key) for key in keys} | {"atlas": atlas}
 
 
-def _directions(config: PerturbConfig, seen: Seen) -> list[Direction]:
-    """All that are asked for. Raises InputError."""
-    count = seen.latents_NL.shape[1]
+def _rehearsed(config: PerturbConfig, opened: Opened) -> tuple[list[Direction], atlases.Atlas | None]:
+    """The directions, without population= as if the latents had SD 1 and were uncorrelated; and the atlas. So what is
+    wrong is told before a brain is read. Raises InputError, ConfigError."""
+    count = opened.network.latent
     if config.population is not None:
         people = along.read_population(config.population, count)
     else:
-        people = Population.of(seen.latents_NL.double().cpu().numpy())
+        people = Population(np.eye(count), count)
+    return _directions(config, people), _atlas(config, opened)
+
+
+def _directions(config: PerturbConfig, people: Population) -> list[Direction]:
+    """All that are asked for. Raises InputError."""
+    count = len(people.sd_L)
     asked: list[Direction] = []
     if config.directions is not None:
         rows = along.read_rows(config.directions, "directions", count)
@@ -257,7 +252,9 @@ def _atlas(config: PerturbConfig, opened: Opened) -> atlases.Atlas | None:
     if config.atlas == "none":
         return None
     affine = opened.store.affine(int(opened.rows[0]))
-    return atlases.load(config.atlas, config.atlas_labels, opened.store.shape, affine)
+    atlas = atlases.load(config.atlas, config.atlas_labels, opened.store.shape, affine)
+    atlases.require_brain(atlas, opened.store.mask, config.atlas)
+    return atlas
 
 
 def _write_tables(out: Path, rows: list[dict[str, Any]]) -> None:
@@ -284,8 +281,9 @@ def _draw(config: PerturbConfig, opened: Opened, seen: Seen, rows: list[dict[str
             )
             named = [region["region"] for region in row["regions"][:_FIRST]]
             size = smoothed(np.abs(mean), seen.mask, config.smooth_mm, opened.store.zooms)
-            through = np.unravel_index(int(np.argmax(size)), size.shape)
-            panels.append(montage.Panel(row["name"], _what(row), named, mean, smooth, through))
+            through = montage.fullest(size, seen.mask)
+            place = (opened.store.affine(int(opened.rows[0])) @ [*through, 1])[:3]
+            panels.append(montage.Panel(row["name"], _what(row), named, mean, smooth, through, place))
         save(montage.montage(panels, seen.mean, seen.mask, opened.store.zooms), config.out / f"montage_{page:02d}")
         captions[f"montage_{page:02d}.png"] = _caption(config, len(seen.latents_NL))
     made.note(captions=captions)
@@ -306,6 +304,7 @@ def _caption(config: PerturbConfig, subjects: int) -> str:
     }[config.sides]
     return (
         f"Mean change of the decoded image of {subjects:,} subjects {how} along each direction (left, in SD of a "
-        f"brain's voxels), and its paired |t|, smoothed with {config.smooth_mm:g} mm (right), through the voxel of the "
-        "largest smoothed change; with the regions that stand highest in the ranking."
+        f"brain's voxels), and its paired |t|, smoothed with {config.smooth_mm:g} mm (right), in the three slices in "
+        "which most changes (x, y, z in mm), none along the surface; with the regions that stand highest in the "
+        "ranking."
     )

@@ -23,7 +23,15 @@ from udipdist import models
 from udipdist.config import SaliencyConfig
 from udipdist.figures import brains
 from udipdist.interpret.attributions import Attributor, cubes_of
-from udipdist.interpret.network import batches, choose_latents, draw, mean_and_latents, open_network, to_nifti
+from udipdist.interpret.network import (
+    batches,
+    choose_latents,
+    draw,
+    open_network,
+    require_latents,
+    survey,
+    to_nifti,
+)
 from udipdist.interpret.pictures import save
 from udipdist.models import Autoencoder
 from udipdist.training.trained import Opened
@@ -38,13 +46,14 @@ def saliency(config: SaliencyConfig) -> None:
     Raises InputError where checkpoint and store do not fit, ConfigError for a latent that is not there.
     """
     opened = open_network(config)
-    rows = draw(opened, config.subjects, config.seed)
-    mean, latents_NL = mean_and_latents(opened, rows, config.batch)
-    sd_L = latents_NL.std(axis=0, ddof=1)
+    require_latents(config.latents, opened.network.latent)
+    rows = draw(opened, config.subjects, config.seed, least=2)
+    seen = survey(opened, rows, config.batch)
+    sd_L = seen.latents_NL.double().cpu().numpy().std(axis=0, ddof=1)
     chosen = choose_latents(config.latents, config.top, sd_L)
     inputs = {"run_dir": config.run_dir, "store": config.store}
     with stage("saliency", config.out, config, inputs, config.overwrite) as made:
-        attributor = Attributor(chosen, mean, _cubes(config, opened), config.steps, config.batch)
+        attributor = Attributor(chosen, seen.mean.float(), _cubes(config, opened), config.steps, config.batch)
         kept = _attribute(config, opened, rows, attributor)
         table = _table(config, chosen, kept, sd_L)
         captions = {f"{method}.png": caption(method, config) for method in config.methods}
