@@ -11,7 +11,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="module")
 def levels():
     """A benchmark silences the loggers of its process; other tests want to hear them."""
     loggers = [logging.getLogger(name) for name in ("udipdist", "hpc")]
