@@ -38,12 +38,14 @@ class Config(pydantic.BaseModel):
         return cls.parse(tree)
 
     @classmethod
-    def parse(cls, tree: dict[str, Any]) -> Self:
-        """The configuration of nested dicts. Raises ConfigError that lists every mistake with its fix."""
+    def parse(cls, tree: dict[str, Any], where: str = "") -> Self:
+        """The configuration of nested dicts; paths may be Path. Raises ConfigError that lists every mistake with its
+        fix; keys are told as they stand below `where`, as in stages.train."""
+        tree = {key: str(value) if isinstance(value, Path) else value for key, value in tree.items()}
         try:
             return cls.model_validate(tree)
         except pydantic.ValidationError as error:
-            lines = [_explain(cls, item) for item in error.errors()]
+            lines = [f"{where}{where and '.'}{_explain(cls, item)}" for item in error.errors()]
             raise ConfigError("\n".join(dict.fromkeys(lines))) from None
 
     def tree(self) -> dict[str, Any]:

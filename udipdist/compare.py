@@ -15,8 +15,7 @@ from typing import Any
 
 import pandas as pd
 
-from hpc.config import Config, merge
-from hpc.errors import ConfigError
+from hpc.config import merge
 from hpc.files import publish_json
 from hpc.stage import read_manifest
 from udipdist import pipeline
@@ -80,11 +79,11 @@ def steps_of(config: CompareConfig, network: Network) -> list[Step]:
     store = stores / "train.zarr" if config.train_volumes else test
     latents = folder / "latents.parquet"
     keys = _train_keys(config, network.name) | {"store": str(store), "run_dir": str(folder / "train")}
-    train = _parse(f"networks.{network.name}", TrainConfig, keys)
+    train = TrainConfig.parse(keys, f"networks.{network.name}")
     own = {"run_dir": str(folder / "train"), "store": str(test), "out": str(latents)}
-    embed = _parse("stages.embed", EmbedConfig, config.stages.get("embed", {}) | own)
+    embed = EmbedConfig.parse(config.stages.get("embed", {}) | own, "stages.embed")
     own = {"loci": str(folder / "loci"), "out": str(folder / "panel")}
-    panel = _parse("stages.panel", PanelConfig, config.stages.get("panel", {}) | own)
+    panel = PanelConfig.parse(config.stages.get("panel", {}) | own, "stages.panel")
     return [
         Step("train", "train", train, folder / "train", config.launch.ranks),
         Step("embed", "embed", embed, latents),
@@ -102,7 +101,7 @@ def overlap_steps(config: CompareConfig) -> list[Step]:
         own = {"sumstats": sumstats, "genotypes": str(config.genotypes), "trait": trait, "out": str(out)}
         if trait == "multivariate":
             own["traits"] = None  # one test a variant, whatever the number of traits
-        steps.append(Step(folder, "loci", _parse("stages.loci", LociConfig, config.stages.get("loci", {}) | own), out))
+        steps.append(Step(folder, "loci", LociConfig.parse(config.stages.get("loci", {}) | own, "stages.loci"), out))
     return steps
 
 
@@ -156,10 +155,3 @@ def _runs(table: pd.DataFrame) -> list[str]:
 
 def _train_keys(config: CompareConfig, name: str) -> dict[str, Any]:
     return merge(config.stages.get("train", {}), config.networks[name])
-
-
-def _parse(where: str, cls: type[Config], keys: dict[str, Any]) -> Any:
-    try:
-        return cls.parse(keys)
-    except ConfigError as error:
-        raise ConfigError("\n".join(f"{where}.{line}" for line in str(error).splitlines())) from None

@@ -225,9 +225,4 @@ def _ingest(name: str, config: RunConfig, volumes: str, store: Path) -> Step:
 
 def _stage(cls: type[Config], config: RunConfig, stage: str, **keys: Any) -> Any:
     """The configuration of a stage: the run's keys, with the user's keys for that stage on top."""
-    tree = {key: str(value) if isinstance(value, Path) else value for key, value in keys.items()}
-    try:
-        return cls.parse(tree | config.stages.get(stage, {}))
-    except ConfigError as error:
-        lines = "\n".join(f"stages.{stage}.{line}" for line in str(error).splitlines())
-        raise ConfigError(lines) from None
+    return cls.parse(keys | config.stages.get(stage, {}), f"stages.{stage}")

@@ -32,13 +32,13 @@ def space_of(config: SweepConfig) -> Space:
             f"it may vary keys that begin with {' or '.join(PBT_MAY_VARY)}"
         )
     for configuration in space.examples():
-        _parse(TrainConfig, _train_tree(config, configuration.values, config.seeds[0], config.out), "train")
+        TrainConfig.parse(_train_tree(config, configuration.values, config.seeds[0], config.out), "train")
     return space
 
 
 def train_config(config: SweepConfig, trial: Trial) -> TrainConfig:
     """What a trial trains. Raises ConfigError."""
-    return _parse(TrainConfig, _train_tree(config, trial.values, trial.seed, trial.folder / "train"), "train")
+    return TrainConfig.parse(_train_tree(config, trial.values, trial.seed, trial.folder / "train"), "train")
 
 
 def look_epochs(config: SweepConfig, epochs: int) -> tuple[int, ...]:
@@ -134,12 +134,4 @@ def _leaves(tree: Mapping[str, Any], prefix: str = "") -> list[str]:
 
 def _stage(cls: type[Config], config: SweepConfig, stage: str, keys: dict[str, Any]) -> Any:
     """The configuration of a stage: the sweep's keys, with the user's for that stage on top."""
-    return _parse(cls, keys | config.stages.get(stage, {}), f"stages.{stage}")
-
-
-def _parse(cls: type[Config], tree: dict[str, Any], where: str) -> Any:
-    plain = {key: str(value) if isinstance(value, Path) else value for key, value in tree.items()}
-    try:
-        return cls.parse(plain)
-    except ConfigError as error:
-        raise ConfigError("\n".join(f"{where}.{line}" for line in str(error).splitlines())) from None
+    return cls.parse(keys | config.stages.get(stage, {}), f"stages.{stage}")

@@ -32,14 +32,13 @@ from hpc.sweep import Trial, ranks
 from hpc.sweep.options import RayConfig
 from hpc.sweep.trials import Ask, Report
 from udipdist.config import SweepConfig, TrainConfig
-from udipdist.config.sweep import Score
 from udipdist.sweep import plan
 from udipdist.sweep.association import Request
+from udipdist.sweep.folder import SCORES
 from udipdist.sweep.objective import METRIC, Objective
 
 log = logging.getLogger(__name__)
 
-SCORES = Score.__args__
 COLUMNS = ("epoch", *SCORES)
 _LOOK = 0.5  # seconds between two looks for a checkpoint
 _ASKED_AT_ONCE = 32  # looks that wait for the association while the trial goes on
