@@ -84,8 +84,8 @@ def test_every_section_is_there_and_says_how_to_read_it(made):
     _, page, out = made
     assert page.open == []
     assert list(page.sections) == [
-        "cohort", "quality", "training", "reconstructions", "interpretation", "manhattan", "loci", "regions",
-        "calibration", "networks", "comparison", "confounding", "recall", "cost", "provenance",
+        "cohort", "quality", "training", "reconstructions", "manhattan", "loci", "regions",
+        "calibration", "interpretation", "networks", "comparison", "confounding", "recall", "cost", "provenance",
     ]  # fmt: skip
     assert len(page.sections) == len(SECTIONS)
     leads = [attrs for tag, attrs in page.tags if tag == "p" and attrs.get("class") == "lead"]
