@@ -29,7 +29,7 @@ def reconstruction_loss(tokens: Tensor, reconstruction: Tensor, kind: Literal["b
     elif kind == "batch":
         counted = counted.any(dim=2).any(dim=0)[None, :, None].expand_as(tokens)
     weight = counted.to(reconstruction.dtype)
-    error = (reconstruction.float() - tokens) ** 2 * weight
+    error = F.mse_loss(reconstruction.float(), tokens, reduction="none") * weight
     return error.sum(dim=(1, 2)) / weight.sum(dim=(1, 2))
 
 
