@@ -139,8 +139,9 @@ def test_sigterm_ends_a_sweep_which_then_goes_on(tmp_path, monkeypatch):
 
 @pytest.mark.cluster
 @pytest.mark.parametrize("algorithm", ["asha", "optuna", "pbt"])
-def test_algorithms_of_tune(toy, tmp_path, algorithm):
+def test_algorithms_of_tune(toy, tmp_path, monkeypatch, algorithm):
     """Each runs all its trials; halving stops some, and a population takes over the state of its best."""
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")  # as other tests in this process: Ray reads it once
     search = {"algorithm": algorithm, "samples": 4, "quantile": 0.4, "startup": 2}
     found = toy.sweep(tmp_path, {"x": {"uniform": [1, 40]}}, [1], search, {"cpus": 3, "gather": 0})
     states = [outcome.state for outcome in found]
