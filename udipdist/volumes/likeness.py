@@ -68,7 +68,7 @@ def _handedness(odd_LK: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     unit = _unit(odd_LK)
     there = np.isfinite(unit).all(axis=1)
     predictions, weights = np.full(len(unit), np.nan), np.full(unit.shape[1], np.nan)
-    if there.sum() < FEWEST_FOR_FLIP:
+    if there.sum() < FEWEST_FOR_FLIP or not unit.size:
         return predictions, weights
     unit = unit[there]
     size, basis = np.linalg.eigh(unit @ unit.T)
@@ -168,7 +168,9 @@ def _rows(thumbnails: Any, rows: np.ndarray) -> np.ndarray:
 
 
 def _correlation(a_BK: np.ndarray, b_BK: np.ndarray) -> np.ndarray:
-    """Pearson's correlation of the rows, [B]; NaN where one of them is constant."""
+    """Pearson's correlation of the rows, [B]; NaN where one of them is constant, or nothing."""
+    if not a_BK.shape[1]:
+        return np.full(len(a_BK), np.nan)
     units = [_unit(values - values.mean(axis=1, keepdims=True)) for values in (a_BK, b_BK)]
     return np.einsum("bk,bk->b", *units)
 
