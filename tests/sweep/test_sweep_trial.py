@@ -62,7 +62,7 @@ def answer(asked: list[Request]) -> Callable[[Request], dict[str, Any]]:
 
 def trial_in(folder: Path, values: dict[str, Any], **keys) -> Trial:
     folder.mkdir(parents=True)
-    return Trial(folder.name, 0, folder.name, values, folder, seed=3, **keys)
+    return Trial(folder.name, 0, folder.name, values, folder, **{"seed": 3} | keys)
 
 
 def lines(run: Path) -> list[dict[str, Any]]:
@@ -120,7 +120,7 @@ def test_a_trial_goes_on_from_another_with_other_values(done, study):
     config, parent, _, _ = done
     child = trial_in(
         parent.folder.with_name("two"), {"optim.lr": 5e-3, "optim.weight_decay": 0.2}, parent=parent.folder,
-        parent_metrics={"epoch": 1.0},
+        parent_metrics={"epoch": 1.0}, seed=4,
     )  # fmt: skip
     reports, asked = [], []
     Looks(config, Path.cwd())(child, reports.append, answer(asked))

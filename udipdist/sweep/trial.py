@@ -64,7 +64,7 @@ class Looks:
         first = -1
         if trial.parent is not None:
             first = round(trial.parent_metrics["epoch"])
-            inherit(trial.parent / "train", train.run_dir, first, trial.values)
+            inherit(trial.parent / "train", train.run_dir, first, {**trial.values, "seed": trial.seed})
         epochs = [epoch for epoch in plan.look_epochs(self.config, train.epochs) if epoch > first]
 
         def tell(epoch: int, scores: dict[str, Any]) -> None:
