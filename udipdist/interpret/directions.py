@@ -4,7 +4,7 @@ Let S be the covariance of the latents z over the population.
 
 * A change v of the latents (a row of a table; the effects of a SNP, see `snp`): people's projections on v have the
   standard deviation sqrt(v'Sv)/|v|, so one SD along v adds v sqrt(v'Sv)/v'v. For a latent alone this is its own SD, the
-  published perturbation (REFERENCE 2).
+  published perturbation (UDIP).
 * A score w'z (a probe's weights) is not a change: what people with a higher score have in common is S w, and one SD of
   the score adds S w / sqrt(w'Sw) (Haufe et al. 2014, "On the interpretation of weight vectors", eq. 6).
 

@@ -1,4 +1,4 @@
-"""The verb `interpret perturb`: what a direction of the latents looks like in the brain (PerDI, REFERENCE 2).
+"""The verb `interpret perturb`: what a direction of the latents looks like in the brain (PerDI of UDIP).
 
 Subjects are decoded as they are and shifted along the direction; the paired t of every voxel comes from streamed
 moments. Nothing here grows with the number of subjects but their latents. Directions are done in groups, each a part:
