@@ -1,8 +1,8 @@
 """Which regions of an atlas a map is about: a running sum over its voxels from the highest, and a permutation p-value.
 
-The statistic is the two-sample Kolmogorov-Smirnov one with its sign (UDIP, Xie et al.; Subramanian et al. 2005, weight 0):
-going down the voxels of the brain by their value, the sum rises by 1/n at each of the n voxels of the region and falls
-by 1/(N-n) at each other; the score is its largest excursion from 0.
+The statistic is the two-sample Kolmogorov-Smirnov one with its sign (UDIP, Xie et al.; Subramanian et al. 2005, weight
+0): going down the voxels of the brain by their value, the sum rises by 1/n at each of the n voxels of the region and
+falls by 1/(N-n) at each other; the score is its largest excursion from 0.
 
 Neighbouring voxels are alike, so shuffled voxels would make every region of a smooth map significant. Instead the map
 is permuted by surrogates: random maps that vary over distance as it does (its variogram, fitted by noise and bells of
