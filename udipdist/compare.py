@@ -99,9 +99,8 @@ def overlap_steps(config: CompareConfig) -> list[Step]:
     for folder, trait in KINDS.items():
         out = config.out / FOLDER / folder
         own = {"sumstats": sumstats, "genotypes": str(config.genotypes), "trait": trait, "out": str(out)}
-        if trait == "multivariate":
-            own["traits"] = None  # one test a variant, whatever the number of traits
-        steps.append(Step(folder, "loci", LociConfig.parse(config.stages.get("loci", {}) | own, "stages.loci"), out))
+        loci = LociConfig.parse(config.stages.get("loci", {}) | own, "stages.loci").of_test(trait)
+        steps.append(Step(folder, "loci", loci, out))
     return steps
 
 

@@ -10,24 +10,21 @@ from __future__ import annotations
 import logging
 import os
 from contextlib import ExitStack
-from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import torch
 
 from hpc import stage
 from hpc.comm import Comm
 from hpc.errors import ConfigError, some
-from hpc.files import publish
 from hpc.progress import Progress
 from hpc.world import World, cores
 from udipdist import models
 from udipdist.config import EmbedConfig
+from udipdist.latents import latents_table, write_latents
 from udipdist.training.feed import Subjects, require_brain
 from udipdist.training.trained import Opened, open_trained
 from udipdist.volumes.packed import Tokens
-from udipdist.volumes.store import VolumeStore
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +52,8 @@ def embed(config: EmbedConfig) -> None:
             latents = np.empty((len(rows), parts[0].shape[1]), np.float32)
             for rank, part in enumerate(parts):
                 latents[rank :: comm.size] = part
-            _write(_table(latents, store, rows), config.out)
+            people = [store.fids[row] for row in rows], [store.subjects[row] for row in rows]
+            write_latents(latents_table(*people, latents), config.out)
             made[0].note(subjects=len(rows), latents=latents.shape[1], left_out=left_out, checkpoint=config.checkpoint)
 
 
@@ -93,17 +91,3 @@ def _latents(
             if comm.is_main:
                 progress.advance(len(part))
     return latents
-
-
-def _table(latents: np.ndarray, store: VolumeStore, rows: np.ndarray) -> pd.DataFrame:
-    table = pd.DataFrame(latents, columns=[f"z{k:03d}" for k in range(latents.shape[1])])
-    table.insert(0, "FID", [store.fids[row] for row in rows])
-    table.insert(1, "IID", [store.subjects[row] for row in rows])
-    return table
-
-
-def _write(table: pd.DataFrame, out: Path) -> None:
-    with publish(out.with_suffix(".pheno")) as partial:
-        table.to_csv(partial, sep=" ", index=False, float_format="%.9g")
-    with publish(out) as partial:
-        table.to_parquet(partial, index=False)

@@ -159,9 +159,7 @@ def association_steps(config: RunConfig, phenotypes: Path, out: Path, sumstats: 
     for name, trait in (("loci", "minp"), ("loci_multivariate", "multivariate")):
         loci = _stage(
             LociConfig, config, "loci", sumstats=sumstats, genotypes=config.genotypes, trait=trait, out=out / name
-        )
-        if trait == "multivariate":
-            loci = loci.model_copy(update={"traits": None})  # one test a variant, whatever the number of traits
+        ).of_test(trait)
         steps.append(Step(name.replace("_", " "), "loci", loci, out / name))
     return steps
 

@@ -165,7 +165,7 @@ def _listed(key: str, kind: Kind, given: Any) -> Domain:
         for name, settings in given.items():
             if not isinstance(settings, Mapping) or not all(isinstance(k, str) for k in settings):
                 raise ConfigError(f"option {name}: {settings!r} is no mapping of keys; give {{key: value, ...}}")
-        return Domain(key, kind, tuple((str(name), dict(_leaves(s))) for name, s in given.items()), named=True)
+        return Domain(key, kind, tuple((str(name), dict(leaves(s))) for name, s in given.items()), named=True)
     if not isinstance(given, list) or not given:
         raise ConfigError(f"{kind}: {given!r} is no list of values; give {{{kind}: [a, b, ...]}}")
     names = [json.dumps(value, sort_keys=True, default=str) for value in given]
@@ -174,11 +174,11 @@ def _listed(key: str, kind: Kind, given: Any) -> Domain:
     return Domain(key, kind, tuple(zip(names, given, strict=True)))
 
 
-def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Dotted keys of nested mappings."""
     for key, value in tree.items():
         if isinstance(value, Mapping):
-            yield from _leaves(value, f"{prefix}{key}.")
+            yield from leaves(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
 

@@ -15,6 +15,7 @@ from udipdist.gwas import sumstats
 from udipdist.interpret import directions as along
 from udipdist.interpret import snp
 from udipdist.interpret.directions import Population, of_change, of_latents, of_score
+from udipdist.latents import latent_names
 
 L, N = 5, 3000
 
@@ -70,7 +71,7 @@ def test_names_are_fit_for_files(name, file):
 
 
 def table(folder: Path, change=lambda t: t) -> Path:
-    frame = pd.DataFrame([[1.0, 0, 0, 0, 2], [0, 1, 0, 0, 0]], columns=along.names(L))
+    frame = pd.DataFrame([[1.0, 0, 0, 0, 2], [0, 1, 0, 0, 0]], columns=latent_names(range(L)))
     frame.insert(0, "name", ["age", "sex"])
     change(frame).to_csv(folder / "rows.tsv", sep="\t", index=False)
     return folder / "rows.tsv"
@@ -114,7 +115,7 @@ def test_directions_that_are_none_are_refused(tmp_path):
 
 
 def test_a_population_is_a_latents_table_of_the_network(tmp_path):
-    frame = pd.DataFrame(latents(), columns=along.names(L))
+    frame = pd.DataFrame(latents(), columns=latent_names(range(L)))
     frame.insert(0, "FID", [f"F{i}" for i in range(N)])
     frame.insert(1, "IID", [f"I{i}" for i in range(N)])
     frame.to_parquet(tmp_path / "latents.parquet")
@@ -135,7 +136,7 @@ def gwas(folder: Path, normalise: str = "none", traits: list[str] = TRAITS) -> t
     rng = np.random.default_rng(3)
     counts_N = rng.binomial(2, 0.4, N)
     z_NL = latents() + np.outer(counts_N, EFFECT)
-    values = {name: z_NL[:, k] for k, name in enumerate(along.names(L))} | {"height": rng.standard_normal(N)}
+    values = {name: z_NL[:, k] for k, name in enumerate(latent_names(range(L)))} | {"height": rng.standard_normal(N)}
     scale = {name: v.std() if normalise == "rank" else 1.0 for name, v in values.items()}
     beta_P = np.array([np.polyfit(counts_N, values[name] / scale[name], 1)[0] for name in traits])
     ids = ["rs0", "rsK", "rsTwice", "rsTwice", "rsUntested"]

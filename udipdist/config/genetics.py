@@ -241,6 +241,10 @@ class LociConfig(VerbConfig):
             raise ValueError("names nothing, or a trait twice; give a trait, minp, multivariate, a list, or all")
         return value
 
+    def of_test(self, trait: str) -> Self:
+        """The same for one test: a divisor `traits` is that of the smallest p; a joint test is one test a variant."""
+        return self.model_copy(update={"traits": None}) if trait == "multivariate" else self
+
     @model_validator(mode="after")
     def _stretch(self) -> Self:
         if self.mhc is not None and self.mhc[0] > self.mhc[1]:

@@ -24,6 +24,7 @@ import pandas as pd
 
 from hpc.errors import InputError, some
 from udipdist.gwas.tables import read_phenotypes
+from udipdist.latents import latent_names
 
 _FILE_NAME = re.compile(r"[^A-Za-z0-9._-]+")
 
@@ -61,11 +62,6 @@ class Direction:
     facts: dict[str, Any] = field(default_factory=dict)
 
 
-def names(count: int) -> list[str]:
-    """The columns of a latents table: z000, z001, ..."""
-    return [f"z{k:03d}" for k in range(count)]
-
-
 def file_name(name: str) -> str:
     """A name with nothing in it that a file's name may not have."""
     return _FILE_NAME.sub("_", name).strip("._") or "unnamed"
@@ -74,7 +70,8 @@ def file_name(name: str) -> str:
 def of_latents(numbers: Sequence[int], people: Population) -> list[Direction]:
     """Single latents by number."""
     unit = np.eye(len(people.sd_L))
-    return [Direction(f"z{k:03d}", "latent", unit[k] * people.sd_L[k]) for k in numbers]
+    named = zip(latent_names(numbers), numbers, strict=True)
+    return [Direction(name, "latent", unit[k] * people.sd_L[k]) for name, k in named]
 
 
 def of_change(name: str, kind: str, change_L: np.ndarray, people: Population, **facts: Any) -> Direction:
@@ -110,7 +107,7 @@ def read_rows(path: Path, key: str, count: int) -> list[tuple[str, np.ndarray]]:
     Raises InputError that names the file and what is wrong in it.
     """
     table = _read(path, key)
-    wanted = names(count)
+    wanted = latent_names(range(count))
     lacks = [name for name in ("name", *wanted) if name not in table]
     stray = [name for name in table if name not in ("name", *wanted)]
     if lacks or stray:
@@ -133,7 +130,7 @@ def read_rows(path: Path, key: str, count: int) -> list[tuple[str, np.ndarray]]:
 def read_population(path: Path, count: int) -> Population:
     """From a latents table. Raises InputError where its columns are not the network's latents."""
     _, traits, latents_NL = read_phenotypes(path, "fid_iid")
-    if traits != names(count):
+    if traits != latent_names(range(count)):
         raise InputError(
             f"{path}: its columns are {some(traits)}, not the {count} latents of the network; give the table that "
             "`udipdist embed` made with this run_dir and checkpoint"

@@ -33,6 +33,7 @@ from udipdist.interpret.network import (
     to_nifti,
 )
 from udipdist.interpret.pictures import save
+from udipdist.latents import latent_names
 from udipdist.models import Autoencoder
 from udipdist.training.trained import Opened
 
@@ -63,7 +64,7 @@ def saliency(config: SaliencyConfig) -> None:
             for method in config.methods:
                 shown = _write_maps(kept[method], method, chosen, opened, folder / "maps")
                 titles = [method.replace("_", " "), "random weights"][: len(shown)]
-                figure = brains.heat(shown, titles, [_name(k) for k in chosen], opened.store.mask, opened.store.zooms)
+                figure = brains.heat(shown, titles, latent_names(chosen), opened.store.mask, opened.store.zooms)
                 save(figure, folder / method)
         made.note(subjects=len(rows), latents=chosen, methods=config.methods, captions=captions)
     log.info("likeness of each map to that of random weights, and of two halves of the subjects:\n%s", _text(table))
@@ -199,7 +200,7 @@ def _table(config: SaliencyConfig, chosen: list[int], kept: dict[str, _Kept], sd
             rows.append(
                 {
                     "method": method,
-                    "latent": _name(k),
+                    "latent": latent_names([k])[0],
                     "random_subjects": np.mean([row[i] for row in own.likeness]) if checked else np.nan,
                     "random": alike("size", "random") if checked else np.nan,
                     "halves": alike("even", "odd"),
@@ -219,7 +220,7 @@ def _write_maps(own: _Kept, method: str, chosen: list[int], opened: Opened, fold
     for name, volumes_KXYZ in volumes.items():
         for k, volume in zip(chosen, volumes_KXYZ, strict=True):
             ending = "" if name == "size" else f"_{name}"
-            to_nifti(volume, opened.store, folder / f"{method}_{_name(k)}{ending}.nii.gz")
+            to_nifti(volume, opened.store, folder / f"{method}_{latent_names([k])[0]}{ending}.nii.gz")
     return [volumes[name] for name in ("size", "random") if name in volumes]
 
 
@@ -236,7 +237,3 @@ def _text(table: pd.DataFrame) -> str:
         columns={"random_subjects": "random, a subject", "random": "random, mean map", "gap": "IG gap"}
     )
     return shown.to_string(index=False, float_format=lambda value: f"{value:.3f}", na_rep="-")
-
-
-def _name(latent: int) -> str:
-    return f"z{latent:03d}"

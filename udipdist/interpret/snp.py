@@ -22,7 +22,8 @@ import pandas as pd
 from hpc.errors import InputError, some
 from hpc.stage import read_manifest
 from udipdist.gwas.sumstats import Sumstats
-from udipdist.interpret.directions import Direction, Population, names, of_change
+from udipdist.interpret.directions import Direction, Population, of_change
+from udipdist.latents import latent_names
 from udipdist.loci.fuma import TIDY
 
 MOST_SNPS = 10_000  # of a table of loci: more is a mistake, and would take days
@@ -77,13 +78,14 @@ def of_snps(folder: Path, wanted: list[Wanted], people: Population) -> list[Dire
 
 
 def _traits(sumstats: Sumstats, count: int) -> list[str]:
-    lacks = sorted(set(names(count)) - set(sumstats.traits))
+    wanted = latent_names(range(count))
+    lacks = sorted(set(wanted) - set(sumstats.traits))
     if lacks:
         raise InputError(
             f"{sumstats.path}: tests {some(sumstats.traits)}, but not the latents {some(lacks)} of the network; give "
             "the gwas of the table that `udipdist embed` made with this run_dir and checkpoint"
         )
-    return names(count)
+    return wanted
 
 
 def _in_normal_scores(folder: Path) -> bool:

@@ -10,6 +10,7 @@ import psutil
 from sklearn.decomposition import PCA
 
 from hpc.errors import InputError
+from udipdist.latents import latents_table
 from udipdist.volumes.store import VolumeStore
 
 _BLOCK = 64  # subjects read at once
@@ -37,10 +38,7 @@ def voxel_pca(train_store: str | Path, embed_store: str | Path, components: int 
     fitted = PCA(components, svd_solver="randomized", random_state=seed).fit(_voxels(train, subjects, mask))
     kept = np.flatnonzero(embed.valid)
     scores = [fitted.transform(_voxels(embed, part, mask)) for part in _parts(kept)]
-    table = pd.DataFrame(np.concatenate(scores), columns=[f"z{k:03d}" for k in range(components)]).astype(np.float32)
-    table.insert(0, "FID", [embed.fids[i] for i in kept])
-    table.insert(1, "IID", [embed.subjects[i] for i in kept])
-    return table
+    return latents_table([embed.fids[i] for i in kept], [embed.subjects[i] for i in kept], np.concatenate(scores))
 
 
 def _voxels(store: VolumeStore, subjects: np.ndarray, mask: np.ndarray) -> np.ndarray:

@@ -189,9 +189,7 @@ class Association:
             config = config.model_copy(update={"traits": table.used + len(table.collapsed)})
         statistics, counts = open_statistics(sumstats), []
         for trait, name in FOLDERS.items():
-            own = config.model_copy(update={"trait": trait, "out": out / name})
-            if trait == "multivariate":
-                own = own.model_copy(update={"traits": None})
+            own = config.of_test(trait).model_copy(update={"trait": trait, "out": out / name})
             with stage("loci", own.out, own, {"sumstats": sumstats}, overwrite=True) as running:
                 (analysis,) = finding.search(table.request.name, statistics, reference, own).analyses
                 with publish(own.out) as partial:

@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import pandas as pd
 from pydantic import Field
 
 from hpc.config import Config
 from hpc.errors import ConfigError
-from hpc.files import publish, remove
+from hpc.files import remove
 from hpc.stage import is_current, stage
+from udipdist.latents import latents_table, write_latents
 from udipdist.sweep.folder import SweepFolder
-from udipdist.sweep.similarity import IDS, Factored, Latents, leading, shared_people
+from udipdist.sweep.similarity import Factored, Latents, leading, shared_people
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +61,8 @@ def make(out: Path, configuration: str, method: str = "pca", components: int = C
     with stage("consensus", place, config, inputs) as current:
         replicates = shared_people([Latents.read(path) for path in tables])
         scores_NC, shared_C = reduce([one.values_NP for one in replicates], method, components)
-        _write(replicates[0].ids, scores_NC, place)
+        people = zip(*(text.split("\t") for text in replicates[0].ids), strict=True)
+        write_latents(latents_table(*people, scores_NC), place)
         current.note(
             subjects=len(scores_NC), latents=scores_NC.shape[1], replicates=len(tables), shared=shared_C.tolist()
         )
@@ -84,14 +85,3 @@ def reduce(values_RNP: list[np.ndarray], method: str, components: int = COMPONEN
     shared_C = np.mean([np.sum((table.basis_NR.T @ u_NC) ** 2, axis=0) for table in tables], axis=0)
     far_C = u_NC[np.argmax(np.abs(u_NC), axis=0), np.arange(u_NC.shape[1])]
     return u_NC * np.sign(far_C) * np.sqrt(len(u_NC)), shared_C
-
-
-def _write(ids: np.ndarray, scores_NC: np.ndarray, place: Path) -> None:
-    names = [f"z{k:03d}" for k in range(scores_NC.shape[1])]
-    table = pd.DataFrame(scores_NC.astype(np.float32), columns=names)
-    people = pd.DataFrame([text.split("\t") for text in ids], columns=IDS)
-    table = pd.concat([people, table], axis=1)
-    with publish(place.with_suffix(".pheno")) as partial:
-        table.to_csv(partial, sep=" ", index=False, float_format="%.9g")
-    with publish(place) as partial:
-        table.to_parquet(partial, index=False)

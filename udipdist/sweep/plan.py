@@ -9,6 +9,7 @@ from typing import Any
 from hpc.config import Config, merge
 from hpc.errors import ConfigError
 from hpc.sweep import Space, Trial, parse_space
+from hpc.sweep.space import leaves
 from udipdist.config import EmbedConfig, GwasConfig, LociConfig, PanelConfig, SweepConfig, TrainConfig
 from udipdist.sweep.objective import Objective
 
@@ -22,7 +23,7 @@ PBT_MAY_VARY = ("optim.", "schedule.")
 def space_of(config: SweepConfig) -> Space:
     """The search space, checked. Raises ConfigError for keys and values that train would refuse."""
     space = parse_space(config.space)
-    for key in (*space.keys, *_leaves(config.train)):
+    for key in (*space.keys, *(key for key, _ in leaves(config.train))):
         if key in OWN:
             raise ConfigError(f"{key}: is set by the sweep ({OWN[key]}); leave it out of train and space")
     outside = [key for key in space.keys if not key.startswith(PBT_MAY_VARY)]
@@ -73,7 +74,7 @@ def loci_config(config: SweepConfig, sumstats: Path, trait: str | tuple[str, ...
     """How loci are found. A divisor `traits` of the user is that of the smallest p; a joint test is one test."""
     keys = {"sumstats": sumstats, "genotypes": config.genotypes, "trait": trait, "out": out}
     found = _stage(LociConfig, config, "loci", keys)
-    return found.model_copy(update={"traits": None}) if trait == "multivariate" else found
+    return found.of_test(trait) if isinstance(trait, str) else found
 
 
 def panel_config(config: SweepConfig, loci: Path, out: Path) -> PanelConfig:
@@ -123,13 +124,6 @@ def nested(values: Mapping[str, Any]) -> dict[str, Any]:
             value = {name: value}
         tree = merge(tree, value)
     return tree
-
-
-def _leaves(tree: Mapping[str, Any], prefix: str = "") -> list[str]:
-    keys = []
-    for key, value in tree.items():
-        keys += _leaves(value, f"{prefix}{key}.") if isinstance(value, Mapping) else [prefix + key]
-    return keys
 
 
 def _stage(cls: type[Config], config: SweepConfig, stage: str, keys: dict[str, Any]) -> Any:
