@@ -83,7 +83,9 @@ def narrow(q_BHTd: Tensor, k_BHTd: Tensor, v_BHTd: Tensor, mask_B11T: Tensor | N
     8 channels took 1.5 times as long as 16. Zeros change no score and no result.
     """
     width = q_BHTd.shape[-1]
-    q, k, v = (F.pad(x, (0, max(0, _LANES - width))) for x in (q_BHTd, k_BHTd, v_BHTd))
+    if width >= _LANES:  # padding by nothing would still copy
+        return _attend(q_BHTd, k_BHTd, v_BHTd, attn_mask=mask_B11T)
+    q, k, v = (F.pad(x, (0, _LANES - width)) for x in (q_BHTd, k_BHTd, v_BHTd))
     return _attend(q, k, v, attn_mask=mask_B11T, scale=width**-0.5)[..., :width]
 
 
