@@ -121,6 +121,11 @@ def new_figure(height: float, width: float = WIDTH) -> Chart:
     return Chart(figsize=(width, height), layout="constrained")
 
 
+def short(name: str, longest: int = 18) -> str:
+    """A name that fits on a figure: so many letters at most."""
+    return name if len(name) <= longest else name[: longest - 3] + "..."
+
+
 def grid(axes: Axes, axis: str = "y") -> None:
     """Faint lines behind the data."""
     axes.grid(axis=axis, color=PALE, linewidth=0.6)

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from udipdist.figures.style import WIDTH, styled
+from udipdist.figures.style import WIDTH, short, styled
 
 ROWS = 12  # directions on a page
 _HIGH, _TEXT, _TITLE = 1.15, 2.4, 0.3  # inches: a row, the words at its left, the line above all
@@ -78,9 +78,10 @@ def montage(panels: Sequence[Panel], brain: np.ndarray, mask: np.ndarray, zooms:
 
 
 def _write(figure: Figure, panel: Panel, y: float) -> None:
-    lines = [_short(panel.what), *(f"\N{BULLET} {_short(region)}" for region in panel.regions)]
+    name, *rest = (short(text, _LETTERS) for text in (panel.name, panel.what, *panel.regions))
+    lines = [*rest[:1], *(f"\N{BULLET} {region}" for region in rest[1:])]
     figure.text(
-        0.01, y, f"{_short(panel.name)}\n", color="white", fontsize=8.5, weight="bold", va="center", parse_math=False
+        0.01, y, f"{name}\n", color="white", fontsize=8.5, weight="bold", va="center", parse_math=False
     ).set_linespacing(1.2 * (len(lines) + 1))
     figure.text(0.01, y, "\n" + "\n".join(lines), color="#c8ccd2", fontsize=7, va="center", parse_math=False)
 
@@ -104,7 +105,3 @@ def _slice(
     bottom = -reach if colours == _CHANGE else 0.0
     axes.imshow(values, cmap=colours, vmin=bottom, vmax=reach, alpha=opaque, **shown)
     axes.set_axis_off()
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= _LETTERS else text[: _LETTERS - 3] + "..."

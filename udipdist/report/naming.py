@@ -11,13 +11,6 @@ from typing import Any
 from udipdist.gwas.sumstats import p_text
 from udipdist.loci import genome
 
-LONGEST = 18  # letters of a name on a figure
-
-
-def short(name: str, longest: int = LONGEST) -> str:
-    """A name that fits on a figure."""
-    return name if len(name) <= longest else name[: longest - 3] + "..."
-
 
 def title(row: Any) -> str:
     """The nearest gene where it is known, otherwise the lead SNP."""

@@ -22,6 +22,7 @@ from udipdist.figures.style import (
     Chart,
     Spot,
     new_figure,
+    short,
     styled,
 )
 from udipdist.loci import genome
@@ -83,7 +84,7 @@ def _lines(strengths: Strengths, x: int, row) -> tuple[str, ...]:
     beyond = []
     if strengths.threshold is not None:
         beyond = [f"{int((values > strengths.threshold).sum())} of {len(values)} traits beyond the threshold"]
-    top = [f"{naming.short(strengths.traits[i])}: -log10 p {values[i]:.1f}" for i in best]
+    top = [f"{short(strengths.traits[i])}: -log10 p {values[i]:.1f}" for i in best]
     return (naming.title(row), place, *beyond, *top)
 
 
@@ -95,7 +96,7 @@ def _name(axes: Axes, strengths: Strengths, rows: np.ndarray) -> list[Text]:
     borders = np.flatnonzero(np.diff(codes)) + 0.5
     axes.vlines(borders, -0.5, len(rows) - 0.5, color=GREY, linewidth=0.4)
     if n <= NAMES:
-        names = [naming.short(naming.title(row)) for row in strengths.loci.itertuples()]
+        names = [short(naming.title(row)) for row in strengths.loci.itertuples()]
         axes.set_xticks(range(n), names, rotation=90, fontsize=6.3, parse_math=False)
     else:
         edges = np.concatenate([[-0.5], borders, [n - 0.5]])
@@ -103,7 +104,7 @@ def _name(axes: Axes, strengths: Strengths, rows: np.ndarray) -> list[Text]:
         axes.set_xticks((edges[:-1] + edges[1:]) / 2, labels, fontsize=7)
         axes.set_xlabel(f"{n} loci, by chromosome")
     if len(rows) <= NAMES:
-        axes.set_yticks(range(len(rows)), [naming.short(strengths.traits[i]) for i in rows], fontsize=6.3,
+        axes.set_yticks(range(len(rows)), [short(strengths.traits[i]) for i in rows], fontsize=6.3,
                         parse_math=False)  # fmt: skip
     else:
         axes.set_yticks([])

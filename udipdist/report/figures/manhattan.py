@@ -26,6 +26,7 @@ from udipdist.figures.style import (
     Chart,
     Spot,
     new_figure,
+    short,
     styled,
     thin,
 )
@@ -223,9 +224,9 @@ def _label(figure: Chart, axes: Axes, scan: Scan, layout: Genome, top: float, do
     for x, at, row in zip(place, spread, loci.itertuples(), strict=True):
         edge, turn, text_at = (0, -0.06, -0.07) if down else (1, 1.06, 1.07)
         axes.plot([x, at], [edge, turn], color=PALE, linewidth=0.7, clip_on=False, transform=above)
-        name = naming.short(naming.title(row))
+        name = short(naming.title(row))
         if scan.trait_of is not None:
-            name = f"{name} \u00b7 {naming.short(str(row.trait), 12)}"
+            name = f"{name} \u00b7 {short(str(row.trait), 12)}"
         text = axes.text(at, text_at, name, rotation=90, ha="center", va="top" if down else "bottom", fontsize=6.3,
                          transform=above, parse_math=False)  # fmt: skip
         figure.spots.append(Spot(naming.lines(row), (axes, x, row.height), text, _link(scan, row)))
@@ -249,7 +250,7 @@ def _legend(figure: Figure, axes: Axes, scans: Sequence[Scan], shaded: bool) -> 
     if shaded:
         entries.append(axes.fill_between([], [], color=PALE, label="null chromosome: nothing was planted"))
     colours = palette(scans)
-    entries += [_dot(axes, colour, naming.short(str(name))) for name, colour in colours.items()]
+    entries += [_dot(axes, colour, short(str(name))) for name, colour in colours.items()]
     if any(scan.trait_of is not None and not scan.loci["trait"].isin(colours).all() for scan in marked):
         entries.append(_dot(axes, SLATE, "other traits"))
     if entries:

@@ -20,10 +20,10 @@ from udipdist.figures.style import (
     Spot,
     grid,
     new_figure,
+    short,
     styled,
     thin,
 )
-from udipdist.report import naming
 from udipdist.report.calibration import Calibration, Curve, band
 
 EXACT_ABOVE = 2.0
@@ -107,7 +107,7 @@ def qq_one(name: str, curve: Curve, lambda_gc: float, width: float = 3.5) -> Cha
     axes.set_ylim(bottom=0)
     axes.set_xlabel(f"expected {LOG10P}")
     axes.set_ylabel(f"observed {LOG10P}")
-    axes.set_title(naming.short(name, 40), parse_math=False)
+    axes.set_title(short(name, 40), parse_math=False)
     axes.text(
         0.05, 0.95, rf"$\lambda$ = {lambda_gc:.3f}" + f"\n{curve.n:,} variants", transform=axes.transAxes, va="top"
     )
@@ -142,7 +142,7 @@ def qq_traits(names: list[str], curves: tuple[Curve, ...], lambda_P: np.ndarray,
         diagonals.append(np.array([[0, 0], [expected.max(), expected.max()]]) + [x, y])
         lines.append(np.c_[curves[i].expected + x, shown + y])
         colours.append(VERMILLION if odd else BLUE)
-        text = axes.text(x, y + 1.03 * high, f"{naming.short(names[i], 12)}  {lambda_P[i]:.3f}", fontsize=6.5,
+        text = axes.text(x, y + 1.03 * high, f"{short(names[i], 12)}  {lambda_P[i]:.3f}", fontsize=6.5,
                          parse_math=False, va="bottom", color=VERMILLION if odd else INK)  # fmt: skip
         words = f"{curves[i].n:,} variants, smallest p 10^-{float(curves[i].observed.max()):.1f}"
         figure.spots.append(Spot((names[i], f"\u03bb = {lambda_P[i]:.3f}", words), label=text))

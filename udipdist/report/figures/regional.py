@@ -24,11 +24,11 @@ from udipdist.figures.style import (
     Spot,
     grid,
     new_figure,
+    short,
     styled,
 )
 from udipdist.gwas.sumstats import p_text
 from udipdist.loci import genome
-from udipdist.report import naming
 
 STEPS = (0.2, 0.4, 0.6, 0.8)
 COLOURS = (BLUE, SKY, GREEN, ORANGE, VERMILLION)  # of r2 below the first step, ..., from the last on
@@ -94,12 +94,12 @@ def _points(figure: Chart, axes: Axes, region: Region) -> None:
                  edgecolors=INK, linewidths=0.25, zorder=2, rasterized=len(others) > 5000)  # fmt: skip
     axes.scatter([lead["position"]], [lead["log10p"]], s=46, marker="D", c=PURPLE, edgecolors=INK, linewidths=0.7,
                  zorder=4)  # fmt: skip
-    axes.annotate(naming.short(str(lead["snp"])), (lead["position"], lead["log10p"]), (0, 7), fontsize=8, ha="center",
+    axes.annotate(short(str(lead["snp"])), (lead["position"], lead["log10p"]), (0, 7), fontsize=8, ha="center",
                   textcoords="offset points", parse_math=False)  # fmt: skip
     top = max(float(shown["log10p"].max()), region.threshold or 0.0, 1.0)
     axes.set_ylim(0, 1.16 * top)
     axes.set_ylabel(LOG10P)
-    axes.set_title(naming.short(region.name, 60), parse_math=False)
+    axes.set_title(short(region.name, 60), parse_math=False)
     grid(axes)
     for row in shown.nlargest(POINTED, "log10p").itertuples():
         figure.spots.append(Spot(_lines(region, row), (axes, row.position, row.log10p)))
@@ -137,7 +137,7 @@ def gene_rows(region: Region, width: float) -> list[list[tuple[float, float, obj
     tracks: list[list[tuple[float, float, object]]] = []
     for gene in inside.sort_values(["start", "end"], kind="stable").itertuples():
         low, high = max(gene.start, region.start), min(gene.end, region.end)
-        half = per_letter * (len(naming.short(str(gene.gene))) + 2) / 2
+        half = per_letter * (len(short(str(gene.gene))) + 2) / 2
         middle = min(max((low + high) / 2, region.start + half), region.end - half)
         left, right = min(low, middle - half), max(high, middle + half)
         row = next((track for track in tracks if track[-1][1] < left), None)
@@ -153,7 +153,7 @@ def _genes(figure: Chart, axes: Axes, region: Region, tracks: list[list[tuple[fl
         for left, right, gene in track:
             low, high = max(gene.start, region.start), min(gene.end, region.end)
             axes.plot([low, high], [number + 0.25] * 2, color=BLUE, linewidth=2.6, solid_capstyle="butt")
-            name = naming.short(str(gene.gene))
+            name = short(str(gene.gene))
             name = {"+": f"{name} \u2192", "-": f"\u2190 {name}"}.get(getattr(gene, "strand", ""), name)
             middle = (left + right) / 2
             text = axes.text(middle, number + 0.05, name, fontsize=6.5, ha="center", va="bottom", style="italic",

@@ -24,9 +24,9 @@ from udipdist.figures.style import (
     Spot,
     grid,
     new_figure,
+    short,
     styled,
 )
-from udipdist.report import naming
 
 COLOURS = (BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY)  # of the best configurations; the others are grey
 MOST = 24  # configurations that have room
@@ -40,7 +40,7 @@ def reached(table: pd.DataFrame, curves: pd.DataFrame, floor: dict[str, float]) 
 
     `table`: rows of table 1, the best first, with name, loci, multivariate_loci, panel_hits; `curves`: a row a look.
     """
-    names = [naming.short(str(name), 40) for name in table["configuration"]]
+    names = [short(str(name), 40) for name in table["configuration"]]
     y = np.arange(len(table))[::-1]
     figure = new_figure(0.36 * len(table) + 1.3)
     axes_of = dict(zip(_LOCI, figure.subplots(1, 2, sharey=True), strict=True))
@@ -92,7 +92,7 @@ def by_epoch(curves: pd.DataFrame, order: list[str]) -> Chart:
     legend = figure.legend(handles, ["-"] * len(named), loc="outside lower center", ncols=3)
     for text, (_, name) in zip(legend.get_texts(), named, strict=True):
         text.set_parse_math(False)
-        text.set_text(naming.short(name, 34))
+        text.set_text(short(name, 34))
     return figure
 
 
@@ -117,7 +117,7 @@ def agreement(measures: dict[str, pd.DataFrame]) -> Figure:
     On the diagonal stand the replicates of one configuration.
     """
     first = next(iter(measures.values()))
-    names = [naming.short(str(name), 24) for name in first.index]
+    names = [short(str(name), 24) for name in first.index]
     figure = new_figure(max(2.6, 0.3 * len(first) + 1.9))
     for axes, (title, matrix) in zip(
         figure.subplots(1, len(measures), squeeze=False)[0], measures.items(), strict=True
