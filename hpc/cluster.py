@@ -24,6 +24,7 @@ import hpc
 from hpc import parts, worker
 from hpc.config import Config
 from hpc.errors import ConfigError, Incomplete, InputError, some
+from hpc.threads import share
 
 log = logging.getLogger(__name__)
 _MUST_AGREE = ("python", "distributed", "dask", "numpy")
@@ -85,9 +86,7 @@ def threads(workers: int, config: ClusterConfig | None = None) -> int:
         return config.slurm.cores
     if config.address is not None:
         return 1
-    from dask.system import cpu_count
-
-    return max(1, cpu_count() // max(1, workers))
+    return share(max(1, workers))
 
 
 # ---------------------------------------------------------------------------------------------- the caller's side

@@ -25,6 +25,7 @@ import torch
 from torch import nn
 
 from hpc import universal
+from hpc.ceiling import matmul_flops
 from hpc.comm import Comm
 from hpc.config import merge
 from hpc.errors import ConfigError, InputError
@@ -75,9 +76,16 @@ class Options:
 
 
 def precision(name: str, device: torch.device) -> Literal["fp32", "bf16", "fp16"]:
-    """'auto' resolved: bf16 on a GPU that has it, fp32 elsewhere."""
-    if name == "fp16" and device.type == "cpu":
-        log.warning("engine.precision=fp16 is several times slower than fp32 on a CPU; it serves to try it out")
+    """'auto' resolved: bf16 on a GPU that has it, fp32 elsewhere. Warns where a CPU is slower in what is asked for."""
+    if name in ("bf16", "fp16") and device.type == "cpu":
+        slower = matmul_flops(device, "fp32") / matmul_flops(device, name)
+        if slower > 1:
+            log.warning(
+                "engine.precision=%s: in a matrix product this processor is %.2g times slower than in fp32; type "
+                "engine.precision=fp32 unless you are only trying it out",
+                name,
+                slower,
+            )
     if name != "auto":
         return name  # type: ignore[return-value]
     return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"

@@ -20,9 +20,11 @@ from hpc.errors import Error
 from hpc.torchrun import end, end_with_launcher, started
 from hpc.world import World
 
+HANGS = 600.0  # seconds after which a program in a test counts as hanging: many times what any takes, on a busy machine
+
 
 def launch(
-    module: str, words: Sequence[str], ranks: int = 1, timeout: float = 120.0, env: Mapping[str, str] | None = None
+    module: str, words: Sequence[str], ranks: int = 1, timeout: float = HANGS, env: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
     """`python -m module words...` on `ranks` ranks; returns code, stdout and stderr.
 
@@ -39,7 +41,7 @@ def launch(
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 
-def call(path: str | Path, function: str, *arguments: Any, ranks: int = 1, timeout: float = 120.0) -> list[Any]:
+def call(path: str | Path, function: str, *arguments: Any, ranks: int = 1, timeout: float = HANGS) -> list[Any]:
     """What `function(*arguments)` of the file `path` returns on each of `ranks` ranks (arguments and values: JSON).
 
     An error on any rank fails the call with that rank's output.

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from hpc.errors import ConfigError
 
@@ -59,8 +60,43 @@ def outside(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Cores that this process may use: those of its affinity mask, within the quota of its control groups."""
+    mask = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = cpu_quota()
+    return mask if quota is None else max(1, min(mask, int(quota)))
+
+
+def cpu_quota(groups: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")) -> float | None:
+    """Cores' worth of time that the control groups of this process leave it (Linux, versions 1 and 2); None: no limit.
+
+    Containers, systemd and Kubernetes limit a process so. A thread more than this is stopped for part of each period.
+    """
+    try:
+        lines = groups.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return None
+    found = [quota for line in lines for quota in _quotas(*line.split(":", 2)[1:], root)]
+    return min(found, default=None)
+
+
+def _quotas(controllers: str, path: str, root: Path) -> Iterator[float]:
+    """The quotas of a control group and of all above it."""
+    if controllers and "cpu" not in controllers.split(","):
+        return
+    top = root / "cpu" if controllers else root
+    place = top / path.strip("/")
+    for folder in (place, *place.parents):
+        if not folder.is_relative_to(top):
+            return
+        try:
+            if controllers:
+                quota, period = (float((folder / f"cpu.cfs_{name}_us").read_text()) for name in ("quota", "period"))
+            else:
+                quota, period = map(float, (folder / "cpu.max").read_text().split())  # "max" is no number
+        except (OSError, ValueError):
+            continue
+        if quota > 0 and period > 0:
+            yield quota / period
 
 
 def _integer(environ: Mapping[str, str], name: str) -> int | None:

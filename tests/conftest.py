@@ -30,7 +30,6 @@ def udipdist(tmp_path):
             cwd=tmp_path,
             text=True,
             capture_output=True,
-            timeout=280,
         )
         if check and result.returncode:
             raise AssertionError(f"exit code {result.returncode}\n{result.stdout}\n{result.stderr}")

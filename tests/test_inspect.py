@@ -534,4 +534,4 @@ def test_torch_is_not_needed(originals):
         "    except ValueError: pass\n"
         "assert not {'torch', 'deepspeed', 'distributed', 'matplotlib'} & set(sys.modules), sys.modules\n"
     )
-    subprocess.run([sys.executable, "-c", program], check=True, timeout=120, cwd=Path(inspection.__file__).parents[2])
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=Path(inspection.__file__).parents[2])

@@ -18,7 +18,8 @@ from hpc import stage
 from hpc.comm import Comm
 from hpc.errors import ConfigError, some
 from hpc.progress import Progress
-from hpc.world import World, cores
+from hpc.threads import share
+from hpc.world import World
 from udipdist import models
 from udipdist.config import EmbedConfig
 from udipdist.latents import latents_table, write_latents
@@ -77,7 +78,7 @@ def _latents(
     """Latents [N, L] float32 of these rows of the store. Raises InputError that names a subject without brain."""
     device = comm.device()
     sharers = comm.sharers()
-    torch.set_num_threads(config.threads or max(1, cores() // sharers))
+    torch.set_num_threads(share(sharers, config.threads))
     network = network.double().to(device)
     latents = np.empty((len(rows), network.latent), np.float32)
     parts = [rows[start : start + config.batch] for start in range(0, len(rows), config.batch)]

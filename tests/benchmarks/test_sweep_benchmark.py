@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 
 def test_the_last_line_is_json_with_what_is_promised():
     command = [sys.executable, "-m", "benchmarks.sweep", "--quick", "--people", "400", "--variants", "300"]
-    done = subprocess.run([*command, "--families", "40"], cwd=ROOT, capture_output=True, text=True, timeout=240)
+    done = subprocess.run([*command, "--families", "40"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     row = json.loads(done.stdout.splitlines()[-1])
     assert (row["people"], row["variants"], row["latents"]) == (400, 300, 128)

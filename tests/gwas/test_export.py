@@ -197,13 +197,13 @@ def test_gwas_ssf_comes_with_its_metadata(gwas):
 def test_gwas_ssf_is_valid_to_the_catalogs_own_tool(gwas, name):
     def validate(path: Path, *options: str) -> subprocess.CompletedProcess:
         command = [GWAS_SSF, "validate", "--min-rows", "10", *options, str(path)]
-        return subprocess.run(command, capture_output=True, text=True, timeout=60)
+        return subprocess.run(command, capture_output=True, text=True)
 
     run(gwas, name, format="ssf", trait="z002", assembly="GRCh37")
     result = validate(gwas.parent / name, "--infer-from-metadata")
     assert result.returncode == 0 and "Validation status: True" in result.stdout, result.stdout + result.stderr
     command = [GWAS_SSF, "read", "--get-all-metadata", str(gwas.parent / name)]
-    meta = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    meta = subprocess.run(command, capture_output=True, text=True)
     assert "GRCh37" in meta.stdout and "Metadata not updated" not in meta.stdout + meta.stderr
     bad = gwas.parent / "bad.tsv"
     read(gwas.parent / name).assign(effect_allele="<DEL>").to_csv(bad, sep="\t", index=False)
@@ -243,7 +243,7 @@ def test_plink2_reads_them(gwas):
 
     def plink2(*words: str) -> None:
         command = [PLINK2, "--bfile", str(folder / "c"), "--out", str(folder / "o"), *words]
-        result = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        result = subprocess.run(command, capture_output=True, text=True)
         assert result.returncode == 0, result.stdout + result.stderr
 
     for name, keys, where in (

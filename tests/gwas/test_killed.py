@@ -20,6 +20,7 @@ import yaml
 from hpc import parts
 from hpc.errors import NoSpace
 from hpc.stage import read_manifest
+from hpc.testing import HANGS
 from udipdist.config import GwasConfig, GwasPartConfig, GwasPlanConfig
 from udipdist.gwas.phases import gwas_part, gwas_plan
 from udipdist.gwas.scan import gwas
@@ -73,7 +74,7 @@ def start(config: GwasConfig, folder: Path, **limits) -> subprocess.Popen:
 
 
 def wait_for_parts(out: Path, n: int, process: subprocess.Popen) -> None:
-    limit = time.monotonic() + 120
+    limit = time.monotonic() + HANGS
     while len(list(out.glob("parts/*.json"))) < n:
         assert process.poll() is None and time.monotonic() < limit, process.communicate()
         time.sleep(0.005)
@@ -95,7 +96,7 @@ def test_a_worker_killed_in_the_middle(cohort, undisturbed):
     workers = workers_of(process)
     workers[0].send_signal(signal.SIGKILL)
     assert done(config.out) < PARTS and len(workers) == 2
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate()
     assert process.returncode == 0, err
     assert written(config.out) == undisturbed
 
@@ -107,8 +108,8 @@ def test_the_caller_killed_in_the_middle(cohort, undisturbed, workers):
     wait_for_parts(config.out, 4, process)
     children = workers_of(process)
     process.send_signal(signal.SIGKILL)
-    process.communicate(timeout=60)
-    psutil.wait_procs(children, timeout=30)
+    process.communicate()
+    psutil.wait_procs(children, timeout=HANGS)
     assert not any(child.is_running() for child in children) and 4 <= done(config.out) < PARTS
     kept = {path: path.stat().st_mtime_ns for path in config.out.glob("parts/*.json")}
     gwas(config.model_copy(update={"workers": 0}))
@@ -130,7 +131,7 @@ def test_a_limit_of_file_sizes(cohort):
         resource.setrlimit(resource.RLIMIT_FSIZE, (between, between))
 
     process = start(config, cohort.folder, preexec_fn=limit)
-    _, err = process.communicate(timeout=120)
+    _, err = process.communicate()
     assert process.returncode == 2 and "Traceback" not in err
     assert "the disk is full, or a limit of file sizes is reached (File too large), in part 1; free some space" in err
     assert done(config.out) == 1 and read_manifest(config.out) is None

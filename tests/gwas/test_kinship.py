@@ -121,7 +121,7 @@ def _plink2(folder: Path, prefix: Path, *words: str) -> None:
     if shutil.which("plink2") is None:
         pytest.skip("plink2 is not installed")
     command = ["plink2", "--bfile", prefix, *words, "--threads", "1", "--out", folder / "peer"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

@@ -19,6 +19,7 @@ from hpc import cluster, parts
 from hpc.cluster import ClusterConfig
 from hpc.errors import ConfigError, Incomplete, InputError
 from hpc.files import publish_text
+from hpc.testing import HANGS
 
 ROOT = Path(__file__).parents[2]
 
@@ -74,14 +75,14 @@ def scheduler(file: Path, workers: int = 1, port: int = 0):
         for _ in range(workers):
             command = [sys.executable, "-m", "distributed.cli.dask_worker", *words]
             started.append(subprocess.Popen(command, **quiet))
-        limit = time.monotonic() + 30
+        limit = time.monotonic() + HANGS
         while not file.exists() and time.monotonic() < limit:
             time.sleep(0.05)
         yield started
     finally:
         for process in reversed(started):
             process.kill()
-            process.wait(timeout=30)
+            process.wait()
 
 
 @pytest.fixture(scope="module")
@@ -232,7 +233,7 @@ def test_a_scheduler_killed_in_the_middle_and_started_again(tmp_path):
 
 
 def _wait_for_parts(place: Path, n: int) -> None:
-    limit = time.monotonic() + 60
+    limit = time.monotonic() + HANGS
     while len(list(place.glob("parts/*.json"))) < n and time.monotonic() < limit:
         time.sleep(0.02)
 

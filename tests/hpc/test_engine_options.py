@@ -52,9 +52,13 @@ def test_what_leaves_the_device(zero, offload, expected):
     assert made["zero_force_ds_cpu_optimizer"] is False
 
 
-def test_fp16_on_a_cpu_is_warned_of(caplog):
+def test_a_precision_that_is_slower_on_this_cpu_is_warned_of(caplog, monkeypatch):
+    rates = {"fp32": 8e10, "bf16": 2e11, "fp16": 1e9}
+    monkeypatch.setattr(engine, "matmul_flops", lambda device, name: rates[name])
     logging.getLogger("hpc").propagate = True
     with caplog.at_level(logging.WARNING):
+        assert engine.precision("bf16", torch.device("cpu")) == "bf16"
+        assert caplog.text == ""
         assert engine.precision("fp16", torch.device("cpu")) == "fp16"
-    assert "several times slower than fp32 on a CPU" in caplog.text
+    assert "engine.precision=fp16: in a matrix product this processor is 80 times slower than in fp32" in caplog.text
     assert engine.precision("auto", torch.device("cpu")) == "fp32"

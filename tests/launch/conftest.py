@@ -17,6 +17,8 @@ import numpy as np
 import psutil
 import pytest
 
+from hpc.testing import HANGS
+
 ROOT = Path(__file__).parents[2]
 LAUNCH = ROOT / "launch"
 KEYS = ["epochs=2", "global_batch=8", "validation=0.2", "seed=3", "model.patch=4", "model.width=24", "model.depth=2"]
@@ -36,7 +38,7 @@ class Started:
     def output(self) -> str:
         return self.log.read_text(encoding="utf-8")
 
-    def code(self, timeout: float = 120.0) -> int:
+    def code(self, timeout: float = HANGS) -> int:
         """Its exit code, once it has ended."""
         try:
             return self.process.wait(timeout)
@@ -64,7 +66,7 @@ class Here:
     def words(self, words: tuple[str | Path, ...]) -> list[str]:
         return [str(word) for word in words]
 
-    def run(self, *words: str | Path, timeout: float = 120.0, **variables: str) -> str:
+    def run(self, *words: str | Path, timeout: float = HANGS, **variables: str) -> str:
         """The output of a command that must succeed."""
         started = self.start(*words, **variables)
         assert started.code(timeout) == 0, started.output

@@ -66,7 +66,7 @@ def wait_until_gone(run_dir: Path) -> None:
 
 def test_a_task_trains(ray, train_in_a_task, trains, tmp_path):
     log = tmp_path / "log"
-    assert ray.get(train_in_a_task.remote(trains.words(), str(log)), timeout=120) == 0, log.read_text()
+    assert ray.get(train_in_a_task.remote(trains.words(), str(log))) == 0, log.read_text()
     trains.check("torchrun")
 
 
@@ -76,7 +76,7 @@ def test_a_cancelled_task_takes_its_ranks_with_it(ray, train_in_a_task, trains, 
     assert len(ranks_of(trains.run_dir)) == 3
     ray.cancel(task)
     with pytest.raises(ray.exceptions.RayError):
-        ray.get(task, timeout=60)
+        ray.get(task)
     wait_until_gone(trains.run_dir)
 
 
@@ -110,4 +110,4 @@ def test_a_rank_of_ray_train_starts_a_world_of_its_own(ray):
         with started("timeit", ["-n1", "-r1", say], stdout=subprocess.PIPE, text=True) as process:
             return process.communicate()[0]
 
-    assert ray.get(task.remote(), timeout=60).startswith("alone")
+    assert ray.get(task.remote()).startswith("alone")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -58,14 +57,13 @@ def test_thinning_of_few_equal_or_no_points():
     assert list(thin(np.zeros(3), np.zeros(3), 2.0)) == [2]
 
 
-def test_millions_of_points_are_drawn_in_seconds(tmp_path):
+def test_of_millions_of_points_those_that_are_seen_are_drawn():
     m = 3_000_000
     rng = np.random.default_rng(0)
     code = np.repeat(np.arange(1, 21), m // 20)
     scan = Scan(code, np.tile(np.arange(m // 20), 20) * 100, rng.exponential(size=m) / np.log(10), 9.4)
-    started = time.process_time()
-    manhattan(scan).savefig(tmp_path / "m.png", dpi=100)
-    assert time.process_time() - started < 10
+    drawn = sum(len(points.get_xdata()) for points in manhattan(scan).axes[0].lines)
+    assert 10_000 < drawn < m / 20
 
 
 @given(st.lists(st.floats(0, 100), max_size=40), st.floats(0.01, 10))

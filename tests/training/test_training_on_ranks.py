@@ -139,7 +139,7 @@ def test_weights_are_whole_in_every_stage(stages):
 
 def test_a_mistake_is_one_message_on_two_ranks(store, tmp_path):
     words = [f"store={store}", f"run_dir={tmp_path / 'run'}", "model.patch=4", "model.width=24", "model.heads=5"]
-    done = launch("udipdist", ["train", *words], ranks=2, timeout=60)
+    done = launch("udipdist", ["train", *words], ranks=2)
     assert done.returncode == 2 and done.stdout == ""
     message = "udipdist train (rank 0): model.heads=5: does not divide model.width=24; "
     assert done.stderr.startswith(message) and len(done.stderr.splitlines()) == 1

@@ -22,6 +22,7 @@ from nibabel.testing import data_path
 
 from hpc.errors import ConfigError, Incomplete, InputError, NoSpace, OutputExists
 from hpc.stage import read_manifest
+from hpc.testing import HANGS
 from udipdist.config import IngestConfig
 from udipdist.volumes import ingest as ingest_module
 from udipdist.volumes import nifti
@@ -265,7 +266,7 @@ def test_killed_ingest_goes_on_to_the_same_bytes(scans, monkeypatch):
     out, undisturbed = scans.parent / "store.zarr", scans.parent / "undisturbed.zarr"
     ingest(config(scans, undisturbed, subjects_per_shard=2))
     process = subprocess.Popen([sys.executable, "-c", SLOW_INGEST, scans, out], cwd=Path(__file__).parents[2])
-    limit = time.monotonic() + 60
+    limit = time.monotonic() + HANGS
     while len(list(out.glob("parts/*.json"))) < 2 and time.monotonic() < limit:
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)

@@ -221,7 +221,7 @@ def test_killed_and_run_again(tmp_path, caplog):
     )
     np.save(tmp_path / "index.npy", gather.index.reshape(gather.shape))
     words = [sys.executable, "-c", program, store.path, tmp_path / "index.npy"]
-    assert subprocess.run(words, timeout=60).returncode == -signal.SIGKILL
+    assert subprocess.run(words).returncode == -signal.SIGKILL
     assert find(store, gather) is None and len(list(store.path.glob("packed/.*.lock"))) == 1
     made = pack(store, gather)
     assert "has ended without giving it back" in caplog.text and "of 3 parts are left" in caplog.text

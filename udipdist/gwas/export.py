@@ -19,12 +19,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-from dask.system import cpu_count
 
 from hpc.errors import ConfigError, InputError, some
 from hpc.files import publish, publish_text, require_space
 from hpc.progress import Progress
 from hpc.stage import read_manifest, stage
+from hpc.world import cores
 from udipdist.config import ExportConfig
 from udipdist.gwas.layouts import LAYOUTS, LOG10P, Layout, Results, Variants, ssf_meta
 from udipdist.gwas.sumstats import COLUMNS, Sumstats
@@ -231,7 +231,7 @@ class _Pass:
 
     def run(self, paths: list[Path], progress: Progress) -> None:
         """Write them all, block by block."""
-        threads = cpu_count()
+        threads = cores()
         pending: deque[tuple[int, Future]] = deque()
         with ExitStack() as stack:
             writers = [stack.enter_context(self._writer(i, path)) for i, path in enumerate(paths)]

@@ -22,6 +22,7 @@ from hpc.engine import Batches, Engine, Options, precision
 from hpc.errors import ConfigError, Error, Preempted, some
 from hpc.files import publish
 from hpc.progress import Progress
+from hpc.threads import share, share_work
 from hpc.world import cores
 from udipdist import models
 from udipdist.config import TrainConfig
@@ -60,7 +61,7 @@ class Run:
         self.store = store
         device = comm.device()
         sharers = comm.sharers()
-        torch.set_num_threads(config.threads or max(1, cores() // sharers))
+        torch.set_num_threads(share(sharers, config.threads))
         torch.manual_seed(config.seed)
         network = models.build(config.model, store.mask, config.engine.activation_checkpointing)
         everyone = np.sort(np.concatenate(list(rows.values())))
@@ -332,7 +333,10 @@ class Run:
             found = network(tokens)
         (reconstruction_loss(tokens, found.reconstruction, self.config.loss).mean() + found.penalty).backward()
         network.zero_grad(set_to_none=True)
-        flops = counter.get_total_flops() / len(tokens)
+        total = counter.get_total_flops()
+        flops = total / len(tokens)
+        if device.type == "cpu":
+            torch.set_num_threads(self.config.threads or share_work(torch.get_num_threads(), total, _layers(network)))
         ceiling = matmul_flops(device, self.precision)
         log.info(
             "attention: %s; %.3g GFLOP a volume forward; a matrix product reaches %.3g TFLOP/s on this %s in %s",
@@ -383,6 +387,11 @@ class Run:
             self.metrics.append({"step": self.step, "epoch": self.epoch, "split": part, "seconds": seconds, **values})
             if self.board:
                 self.board.numbers(part, values, self.step)
+
+
+def _layers(network: torch.nn.Module) -> int:
+    """Layers with weights, each a product or more in a pass."""
+    return sum(any(p.dim() > 1 for p in module.parameters(recurse=False)) for module in network.modules())
 
 
 def _note(scores: dict[str, float]) -> str:

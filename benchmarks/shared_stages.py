@@ -1,0 +1,99 @@
+"""The stages that benchmarks.shared times, in a process of their own.
+
+    python -m benchmarks.shared_stages FOLDER QUICK
+
+Reads the name of a stage from each line of its input, does it, and prints the seconds that it took. What the stages
+read lies in FOLDER; it is made where it is missing.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from pathlib import Path
+
+STAGES = ("train", "embed", "gwas", "ingest")
+_EPOCHS, _PEOPLE, _VARIANTS, _SCANS = {1: 2, 0: 10}, {1: 4000, 0: 12_000}, {1: 2048, 0: 8192}, {1: 4, 0: 16}  # by quick
+_SUBJECTS, _COARSE, _TRAITS = 96, 4, 128
+
+
+class Stages:
+    """The four stages on data in `folder`."""
+
+    def __init__(self, folder: Path, quick: int):
+        self.folder, self.quick = folder, quick
+        if not (folder / "made").exists():
+            self._make()
+            (folder / "made").touch()
+
+    def train(self) -> None:
+        """A network of the demo's size."""
+        from udipdist.config import TrainConfig
+        from udipdist.train import train
+
+        keys = {
+            "store": self.folder / "coarse.zarr", "run_dir": self._place("run"), "epochs": _EPOCHS[self.quick],
+            "global_batch": 8, "model": {"patch": 8, "depth": 3}, "tensorboard": False, "picture_epochs": 1000,
+        }  # fmt: skip
+        train(TrainConfig.parse(keys | {"overwrite": True}))
+
+    def embed(self) -> None:
+        """The latents of all subjects."""
+        from udipdist.config import EmbedConfig
+        from udipdist.embed import embed
+
+        keys = {"run_dir": self._place("run"), "store": self.folder / "coarse.zarr", "out": self._place("z.parquet")}
+        embed(EmbedConfig.parse(keys | {"overwrite": True}))
+
+    def gwas(self) -> None:
+        """All traits at once, in the mixed model."""
+        from benchmarks import cohort
+        from udipdist.gwas.scan import gwas
+
+        gwas(cohort.config(self.folder / "cohort", self._place("gwas"), overwrite=True))
+
+    def ingest(self) -> None:
+        """Scans of full size."""
+        from benchmarks import ingesting
+        from udipdist.volumes.ingest import ingest
+
+        ingest(ingesting.config(self.folder / "scans", self._place("scans.zarr")))
+
+    def _place(self, name: str) -> Path:
+        """Where this process writes: two of them read the same data."""
+        folder = self.folder / str(id(self))
+        folder.mkdir(exist_ok=True)
+        return folder / name
+
+    def _make(self) -> None:
+        import nibabel as nib
+        import numpy as np
+
+        from benchmarks import cohort, ingesting, scans
+        from udipdist.volumes.ingest import ingest
+
+        scans.make(self.folder / "scans", _SCANS[self.quick])
+        brain = np.ascontiguousarray(scans.template_brain()[::_COARSE, ::_COARSE, ::_COARSE])
+        (self.folder / "coarse").mkdir()
+        affine = scans.AFFINE @ np.diag([_COARSE, _COARSE, _COARSE, 1.0])
+        for i in range(_SUBJECTS):
+            nib.save(nib.Nifti1Image(scans.volume(brain, i), affine), self.folder / "coarse" / f"{i:03d}.nii.gz")
+        ingest(ingesting.config(self.folder / "coarse", self.folder / "coarse.zarr"))
+        people = _PEOPLE[self.quick]
+        cohort.write(self.folder / "cohort", people, _VARIANTS[self.quick], _TRAITS, people // 8)
+
+
+def main() -> None:
+    """Do what the lines of the input say."""
+    for name in ("hpc", "udipdist", "benchmarks"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    stages = Stages(Path(sys.argv[1]), int(sys.argv[2]))
+    for line in sys.stdin:
+        start = time.perf_counter()
+        getattr(stages, STAGES[STAGES.index(line.strip())])()
+        print(time.perf_counter() - start, flush=True)
+
+
+if __name__ == "__main__":
+    main()
