@@ -2,11 +2,11 @@
 
     python -m benchmarks.shared [--quick]
 
-A process that has its imports behind it trains a network of the demo's size, embeds with it, tests genotypes and ingests
-scans; it does each alone and then beside the loops, which end with this program. A slowdown is the wall beside the loops
-over the wall alone: with as many loops as cores, 2 is fair. The same training in a process with the waiting policy that
-libraries have by themselves (long spins) says what the policy of hpc.threads costs on an idle machine (`idle_loss`), and
-what it saves beside others. The smallest of several runs counts. The last line is one JSON object.
+A process that has its imports behind it trains a network of the demo's size, embeds with it, tests genotypes and
+ingests scans, alone and then beside the loops. A slowdown is the time beside the loops over the time alone; with as
+many loops as cores, 2 is fair. A second process trains with the long spins that are the libraries' own default:
+`idle_loss` says what short spins (hpc.threads) cost on an idle machine, and `train_slowdown_of_long_spins` what they
+save beside the loops. The smallest time of several runs counts. The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from hpc.threads import SHORT_SPIN
 
 ROOT = Path(__file__).parents[1]
 LONG_SPIN = {"GOMP_SPINCOUNT": "300000", "KMP_BLOCKTIME": "200", "OPENBLAS_THREAD_TIMEOUT": "26"}  # their defaults
-QUICK_ROUNDS, ROUNDS = 2, 5
+QUICK_ROUNDS, ROUNDS = 1, 4
 _LOOP = "import os, sys\nwhile os.getppid() == int(sys.argv[1]):\n    for _ in range(10**6): pass"
 
 
@@ -51,10 +51,12 @@ def measure(folder: Path, quick: bool) -> dict[str, Any]:
     beside: dict[str, dict[str, float]] = {"short": {}, "long": {}}
     with _worker(folder, quick, SHORT_SPIN) as short, _worker(folder, quick, LONG_SPIN) as long:
         workers = {"short": short, "long": long}
-        work = [(policy, stage) for stage in STAGES for policy in (("short", "long") if stage == "train" else ("short",))]
-        for seconds in (alone, beside):
-            with busy_loops(cores() if seconds is beside else 0):
-                for _ in range(rounds if seconds is alone else max(1, rounds - 1)):
+        work = [("short", "train"), ("long", "train"), *(("short", stage) for stage in STAGES[1:])]
+        for policy, stage in work:
+            workers[policy].run(stage)  # compiles, and fills the page cache
+        for seconds, loops in ((alone, 0), (beside, cores())):
+            with busy_loops(loops):
+                for _ in range(rounds):
                     for policy, stage in work:
                         took = workers[policy].run(stage)
                         seconds[policy][stage] = min(took, seconds[policy].get(stage, float("inf")))
@@ -83,28 +85,30 @@ class Worker:
 
     def __init__(self, process: subprocess.Popen[str]):
         self._process = process
+        self._answer()  # it is ready
 
     def run(self, stage: str) -> float:
         """Seconds that the stage took."""
-        assert self._process.stdin is not None and self._process.stdout is not None
+        assert self._process.stdin is not None
         print(stage, file=self._process.stdin, flush=True)
+        return float(self._answer())
+
+    def _answer(self) -> str:
+        assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
             raise RuntimeError(f"the process of the stages ended with {self._process.wait()}; its message is above")
-        return float(line)
+        return line
 
 
 @contextmanager
 def _worker(folder: Path, quick: bool, policy: dict[str, str]) -> Iterator[Worker]:
-    """A worker, each stage done once."""
-    words = [sys.executable, "-m", "benchmarks.shared_stages", str(folder), str(int(quick))]
+    """A worker."""
+    words = [sys.executable, "-m", "benchmarks.shared_stages", str(folder), "quick" if quick else "full"]
     pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     with subprocess.Popen(words, cwd=ROOT, env={**os.environ, **policy}, **pipes) as process:
         try:
-            worker = Worker(process)
-            for stage in STAGES:
-                worker.run(stage)
-            yield worker
+            yield Worker(process)
         finally:
             process.kill()
 

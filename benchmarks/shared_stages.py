@@ -1,9 +1,9 @@
 """The stages that benchmarks.shared times, in a process of their own.
 
-    python -m benchmarks.shared_stages FOLDER QUICK
+    python -m benchmarks.shared_stages FOLDER quick|full
 
-Reads the name of a stage from each line of its input, does it, and prints the seconds that it took. What the stages
-read lies in FOLDER; it is made where it is missing.
+Says that it is ready, then reads the name of a stage from each line, does it, and prints the seconds that it took.
+What the stages read lies in FOLDER; it is made where it is missing.
 """
 
 from __future__ import annotations
@@ -14,15 +14,16 @@ import time
 from pathlib import Path
 
 STAGES = ("train", "embed", "gwas", "ingest")
-_EPOCHS, _PEOPLE, _VARIANTS, _SCANS = {1: 2, 0: 10}, {1: 4000, 0: 12_000}, {1: 2048, 0: 8192}, {1: 4, 0: 16}  # by quick
-_SUBJECTS, _COARSE, _TRAITS = 96, 4, 128
+QUICK = {"epochs": 1, "subjects": 48, "people": 4000, "variants": 2048, "scans": 4}
+FULL = {"epochs": 6, "subjects": 96, "people": 12_000, "variants": 8192, "scans": 16}
+_COARSE, _TRAITS = 4, 128
 
 
 class Stages:
     """The four stages on data in `folder`."""
 
-    def __init__(self, folder: Path, quick: int):
-        self.folder, self.quick = folder, quick
+    def __init__(self, folder: Path, quick: bool):
+        self.folder, self.sizes = folder, QUICK if quick else FULL
         if not (folder / "made").exists():
             self._make()
             (folder / "made").touch()
@@ -33,7 +34,7 @@ class Stages:
         from udipdist.train import train
 
         keys = {
-            "store": self.folder / "coarse.zarr", "run_dir": self._place("run"), "epochs": _EPOCHS[self.quick],
+            "store": self.folder / "coarse.zarr", "run_dir": self._place("run"), "epochs": self.sizes["epochs"],
             "global_batch": 8, "model": {"patch": 8, "depth": 3}, "tensorboard": False, "picture_epochs": 1000,
         }  # fmt: skip
         train(TrainConfig.parse(keys | {"overwrite": True}))
@@ -73,22 +74,23 @@ class Stages:
         from benchmarks import cohort, ingesting, scans
         from udipdist.volumes.ingest import ingest
 
-        scans.make(self.folder / "scans", _SCANS[self.quick])
+        scans.make(self.folder / "scans", self.sizes["scans"])
         brain = np.ascontiguousarray(scans.template_brain()[::_COARSE, ::_COARSE, ::_COARSE])
         (self.folder / "coarse").mkdir()
         affine = scans.AFFINE @ np.diag([_COARSE, _COARSE, _COARSE, 1.0])
-        for i in range(_SUBJECTS):
+        for i in range(self.sizes["subjects"]):
             nib.save(nib.Nifti1Image(scans.volume(brain, i), affine), self.folder / "coarse" / f"{i:03d}.nii.gz")
         ingest(ingesting.config(self.folder / "coarse", self.folder / "coarse.zarr"))
-        people = _PEOPLE[self.quick]
-        cohort.write(self.folder / "cohort", people, _VARIANTS[self.quick], _TRAITS, people // 8)
+        people, variants = self.sizes["people"], self.sizes["variants"]
+        cohort.write(self.folder / "cohort", people, variants, _TRAITS, people // 8)
 
 
 def main() -> None:
     """Do what the lines of the input say."""
     for name in ("hpc", "udipdist", "benchmarks"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    stages = Stages(Path(sys.argv[1]), int(sys.argv[2]))
+    stages = Stages(Path(sys.argv[1]), sys.argv[2] == "quick")
+    print("ready", flush=True)
     for line in sys.stdin:
         start = time.perf_counter()
         getattr(stages, STAGES[STAGES.index(line.strip())])()

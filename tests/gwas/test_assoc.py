@@ -150,19 +150,20 @@ def test_high_rank_of_weights_is_exact_too(make_cohort, tmp_path):
     assert found.attrs["df"] is None
 
 
-@pytest.mark.parametrize("tolerance", [1e-3, 1e-6, 1e-9, 1e-11])
+@pytest.mark.parametrize("tolerance", [1e-3, 1e-6, 1e-9, 1e-10])  # weights up to 10,000: 1e-11 is their rounding
 def test_weights_are_factorised_to_the_tolerance(tolerance):
     rng = np.random.default_rng(0)
     d_N, h_D = np.maximum(rng.normal(1, 0.4, 500), 0), np.append(np.linspace(0, 0.95, 100), 0.9999)
     w_ND = 1 / (1 + h_D * (d_N[:, None] - 1))
     basis, mix, error = weights.factorise(w_ND, tolerance)
     measured = np.max(abs(1 + basis @ mix - w_ND) / w_ND)
-    assert measured == pytest.approx(error, rel=1e-3, abs=1e-15) and measured <= tolerance
+    rounding = 8 * np.finfo(float).eps * np.max(abs(basis) @ abs(mix) / w_ND)
+    assert measured <= error <= min(tolerance, measured + rounding)
     assert basis.shape[1] < 30
     if basis.shape[1] > 1:  # one column less would not do
         left, size, right = np.linalg.svd(w_ND - 1, full_matrices=False)
         rank = basis.shape[1] - 1
-        assert np.max(abs(1 + left[:, :rank] * size[:rank] @ right[:rank] - w_ND) / w_ND) > tolerance
+        assert np.max(abs(1 + left[:, :rank] * size[:rank] @ right[:rank] - w_ND) / w_ND) + rounding > tolerance
 
 
 def test_weights_that_are_all_one_need_no_column():

@@ -14,6 +14,7 @@ from udipdist.gwas.product import Digits, split
 
 DENSE_FAMILY = 16  # from this size on a family is rotated as a whole instead of pair by pair
 FORM_UNIT = 2.0**-36  # of what a person without relatives adds to a denominator
+ROUNDING = 4 * np.finfo(float).eps  # of a sum of a few tens of terms, by their size: what their order may change
 PROBES = 128  # random vectors that find and check the nodes
 NODE_ERROR = 1e-11  # of the largest value
 TRAITS_AT_ONCE = 256
@@ -22,7 +23,8 @@ TRAITS_AT_ONCE = 256
 def factorise(w_ND: np.ndarray, tolerance: float) -> tuple[np.ndarray, np.ndarray, float]:
     """W = 1 + B T with as few columns as give every entry to a relative error of at most `tolerance`.
 
-    Returns B [N, r] with columns of mean square 1, T [r, D] and the error, max |W - 1 - B T| / W, which is measured.
+    Returns B [N, r] with columns of mean square 1, T [r, D] and the error, max |W - 1 - B T| / W, which is measured; it
+    includes what another processor's order of sums may add (ROUNDING), so the promise holds on all of them.
     Raises ArithmeticError where no rank reaches the tolerance (it is below the rounding of float64).
     """
     n, d = w_ND.shape
@@ -36,16 +38,17 @@ def factorise(w_ND: np.ndarray, tolerance: float) -> tuple[np.ndarray, np.ndarra
             continue
         basis_Nr = left_Nr[:, :rank] * np.sqrt(n)
         mix_rD = basis_Nr.T @ over_ND / n
-        error = max(
-            (
-                float(np.max(np.abs(basis_Nr @ mix_rD[:, p] - over_ND[:, p]) / w_ND[:, p], initial=0.0))
-                for p in (slice(i, i + TRAITS_AT_ONCE) for i in range(0, d, TRAITS_AT_ONCE))
-            ),
-            default=0.0,
-        )
+        blocks = (slice(i, i + TRAITS_AT_ONCE) for i in range(0, d, TRAITS_AT_ONCE))
+        error = max((_error(basis_Nr, mix_rD[:, p], over_ND[:, p], w_ND[:, p]) for p in blocks), default=0.0)
         if error <= tolerance:
             return basis_Nr, mix_rD, error
     raise ArithmeticError(f"the weights' factorisation reaches {error:.1e}, not weight_tolerance={tolerance:.1e}")
+
+
+def _error(basis_Nr: np.ndarray, mix_rP: np.ndarray, over_NP: np.ndarray, w_NP: np.ndarray) -> float:
+    """max |W - 1 - B T| / W, and what rounding may add to it."""
+    apart_NP = np.abs(basis_Nr @ mix_rP - over_NP) + ROUNDING * (np.abs(basis_Nr) @ np.abs(mix_rP))
+    return float(np.max(apart_NP / w_NP, initial=0.0))
 
 
 def units(unit_k: np.ndarray, mix_rD: np.ndarray) -> np.ndarray:
