@@ -1,6 +1,7 @@
 # make demo         the whole pipeline on a simulated cohort, in ./demo
 # make sweep-demo   three configurations with two replicates each, scored by their loci, in ./sweep-demo
 # make test         the tests
+# make test-slow    the tests, and which twenty take longest
 # All first make .venv and install the project into it.
 
 VENV ?= .venv
@@ -8,7 +9,7 @@ OUT ?= demo
 SWEEP_OUT ?= sweep-demo
 PYTHON_IN := $(VENV)/bin/python
 
-.PHONY: demo sweep-demo test lint clean
+.PHONY: demo sweep-demo test test-slow lint clean
 
 demo: $(VENV)/.installed
 	$(PYTHON_IN) -m udipdist demo out=$(OUT)
@@ -16,8 +17,13 @@ demo: $(VENV)/.installed
 sweep-demo: $(VENV)/.installed
 	$(PYTHON_IN) -m udipdist sweep-demo out=$(SWEEP_OUT)
 
+PYTEST := $(PYTHON_IN) -m pytest -n logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder
+
 test: $(VENV)/.installed lint
-	$(PYTHON_IN) -m pytest -n logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder
+	$(PYTEST)
+
+test-slow: $(VENV)/.installed
+	$(PYTEST) --durations=20
 
 lint: $(VENV)/.installed
 	$(PYTHON_IN) -m ruff check .

@@ -8,8 +8,15 @@ import platform
 import shutil
 import subprocess
 from importlib import metadata
+from pathlib import Path
 
 from hpc.world import cores
+
+_INSTRUCTIONS = {  # flag of Linux -> what it is for
+    "avx2": "avx2", "avx512f": "avx512", "avx512_vnni": "8-bit products (avx512_vnni)",
+    "avx_vnni": "8-bit products (avx_vnni)", "avx512_bf16": "bf16 (avx512_bf16)", "amx_bf16": "bf16 (amx)",
+    "asimddp": "8-bit products (dotprod)", "bf16": "bf16",
+}  # fmt: skip
 
 
 def describe_machine() -> list[str]:
@@ -20,6 +27,7 @@ def describe_machine() -> list[str]:
         f"machine    {platform.node()}, {platform.system()} {platform.machine()}, "
         f"{cores()} cores, "
         f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.0f} GiB memory",
+        f"processor  {processor()}",
         "software   python " + platform.python_version() + "".join(
             f", {name} {metadata.version(name)}" for name in ("torch", "deepspeed", "dask", "zarr", "numba", "xarray")
         ),
@@ -37,6 +45,16 @@ def describe_machine() -> list[str]:
         "all else works. On Debian and Ubuntu: apt-get install g++ ninja-build"
     )
     return lines + launchers()
+
+
+def processor(table: Path = Path("/proc/cpuinfo")) -> str:
+    """Its name, and which of the instructions that decide about speed it has: 'AMD EPYC 7763: avx2'."""
+    text = table.read_text(encoding="utf-8") if table.exists() else ""
+    facts = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in text.splitlines())}
+    name = facts.get("model name") or platform.processor() or platform.machine()
+    flags = facts.get("flags", facts.get("Features", "")).split()
+    found = [meaning for flag, meaning in _INSTRUCTIONS.items() if flag in flags]
+    return f"{name}: {', '.join(found)}" if found else name
 
 
 def launchers() -> list[str]:

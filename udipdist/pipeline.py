@@ -1,7 +1,8 @@
 """The whole pipeline from the user's own files: each stage a process of its own, skipped while it is current.
 
 A stage runs as `python -m udipdist VERB STAGE.yaml`, so its time and memory are its own, and a stage that is killed
-leaves the others untouched. The files STAGE.yaml stay in `configs/` of the run: each can be run by hand.
+leaves the others untouched; what all of them import is imported once (hpc.warm). The files STAGE.yaml stay in
+`configs/` of the run: each can be run by hand.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from hpc import warm
 from hpc.config import Config
 from hpc.errors import ConfigError, Error
 from hpc.files import publish_text
@@ -34,6 +36,10 @@ from udipdist.config import (
 )
 
 log = logging.getLogger(__name__)
+_IMPORTS = (  # what takes seconds to import in most stages
+    "udipdist.volumes.ingest", "udipdist.embed", "udipdist.gwas.scan", "udipdist.loci.clump", "udipdist.loci.panel",
+    "udipdist.interpret.attention", "udipdist.report.page",
+)  # fmt: skip
 STAGES = ("ingest", "train", "embed", "gwas", "loci", "panel")
 LOOKS = ("gallery", "attention", "saliency", "perturb", "snp")  # stages of interpret=true
 
@@ -195,10 +201,12 @@ def execute(step: Step, out: Path, overwrite: bool = False) -> None:
     stale = read_manifest(step.out) is not None and not step.current
     config = step.config.model_copy(update={"overwrite": overwrite or stale})
     publish_text(path, config.yaml())
-    program = [sys.executable, "-m"]
+    words = [*step.verb.split(), str(path)]
     if step.ranks > 1:
-        program += ["hpc.torchrun", "--standalone", f"--nproc-per-node={step.ranks}", "-m"]
-    code = subprocess.run([*program, "udipdist", *step.verb.split(), str(path)], check=False).returncode
+        program = [sys.executable, "-m", "hpc.torchrun", "--standalone", f"--nproc-per-node={step.ranks}", "-m"]
+        code = subprocess.run([*program, "udipdist", *words], check=False).returncode
+    else:
+        code = warm.run("udipdist", words, _IMPORTS)
     if code:
         raise StageFailed(
             f"stage {step.name} ended with exit code {code}; its message is above. Mend that and run the same command: "

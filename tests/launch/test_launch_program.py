@@ -8,7 +8,7 @@ from pathlib import Path
 
 import psutil
 
-from hpc.__main__ import launchers
+from hpc.__main__ import launchers, processor
 
 ROOT = Path(__file__).parents[2]
 
@@ -51,3 +51,12 @@ def wait_for(condition, started) -> None:
     while not condition():
         assert time.monotonic() < limit, started.output
         time.sleep(0.05)
+
+
+def test_a_processor_is_told_by_its_name_and_what_it_lacks(tmp_path):
+    table = tmp_path / "cpuinfo"
+    table.write_text("processor\t: 0\nmodel name\t: AMD EPYC 7763\nflags\t\t: fpu sse2 avx2 f16c\n\nprocessor\t: 1\n")
+    assert processor(table) == "AMD EPYC 7763: avx2"
+    table.write_text("model name : X\nflags : avx2 avx512f avx512_vnni avx512_bf16\n")
+    assert processor(table) == "X: avx2, avx512, 8-bit products (avx512_vnni), bf16 (avx512_bf16)"
+    assert processor(tmp_path / "missing")
