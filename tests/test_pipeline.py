@@ -72,7 +72,9 @@ def test_every_step_is_a_verb():
 def test_looks_into_the_network_are_asked_for_and_fit_it():
     assert not any(name.startswith("interpret") for name in by_name())
     steps = by_name(interpret=True, stages={"snp": {"controls": 3}})
-    assert [name for name in steps if name.startswith("interpret")] == [f"interpret {name}" for name in pipeline.LOOKS]
+    assert [name for name in steps if name.startswith("interpret")] == [
+        f"interpret {name}" for name in pipeline.INTERPRETATIONS
+    ]
     assert steps["interpret snp"].config.controls == 3 and steps["interpret snp"].config.loci == steps["loci"].out
     assert "interpret attention" not in by_name(interpret=True, stages={"train": {"model": {"name": "cnn_ae"}}})
 

@@ -10,7 +10,8 @@ import pandas as pd
 import pytest
 
 from hpc.errors import InputError
-from udipdist.cohort.score import factor_r2, lambda_null, score
+from udipdist.analysis.probes import factor_r2
+from udipdist.cohort.score import lambda_null, score
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from hpc.stage import read_manifest
-from udipdist.gwas.sumstats import Sumstats
+from udipdist.sumstats.store import Sumstats
 
 pytestmark = pytest.mark.timeout(1200)  # the first test makes the demo: two minutes alone, many on a busy machine
 

@@ -11,9 +11,10 @@ import pytest
 from scipy import stats
 
 from hpc.errors import InputError
-from udipdist.gwas import covariates, tables
-from udipdist.gwas.genotypes import read_fam
+from udipdist.genotypes.plink1 import read_fam
 from udipdist.gwas.samples import assemble, normal_scores
+from udipdist.people import design as designs
+from udipdist.people import tables
 
 
 @pytest.fixture
@@ -121,8 +122,8 @@ def table_of(**columns) -> pd.DataFrame:
 
 
 def encoded(formula: str | None, table: pd.DataFrame) -> pd.DataFrame:
-    parsed = covariates.Formula.parse(formula, list(table.columns[2:]))
-    return covariates.encode(table, parsed, "t.txt")
+    parsed = designs.Formula.parse(formula, list(table.columns[2:]))
+    return designs.encode(table, parsed, "t.txt")
 
 
 def test_the_formula_of_the_manual():
@@ -176,10 +177,10 @@ def test_constant_and_collinear_columns_are_dropped_by_name(caplog):
     columns = pd.DataFrame(
         {"a": a, "one": 7.0, "b": b, "sum": 2 * a - b + 5, "tiny": 1e-9 * (a * b), "again": a + 1e-9 * b}
     )
-    found = covariates.design(columns)
+    found = designs.design(columns)
     assert (found.names, found.constant, found.collinear) == (["a", "b", "tiny"], ["one"], ["sum", "again"])
     np.testing.assert_allclose(found.q_NK.T @ found.q_NK, np.eye(4), atol=1e-12)
-    covariates.warn_dropped(found)
+    designs.warn_dropped(found)
     assert "constant covariate columns are dropped: one" in caplog.text and "dropped: sum, again" in caplog.text
 
 

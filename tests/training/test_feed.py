@@ -14,10 +14,10 @@ from torch.utils.data import DataLoader
 from hpc import memory
 from hpc.engine import Batches
 from hpc.errors import ConfigError, InputError, Preempted
-from udipdist import train as training
 from udipdist.config import TrainConfig
-from udipdist.models.tokens import Patcher
+from udipdist.models.layers.tokens import Patcher
 from udipdist.training import feed
+from udipdist.training import verb as training
 from udipdist.volumes.packed import Packed, Unpacked, pack
 from udipdist.volumes.store import VolumeStore
 
