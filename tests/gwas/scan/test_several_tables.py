@@ -14,8 +14,7 @@ from hpc.errors import ConfigError, InputError
 from hpc.stage import is_current, read_manifest
 from udipdist.config import ExportConfig, GwasConfig, GwasFinishConfig, GwasPartConfig, GwasPlanConfig
 from udipdist.gwas import outputs
-from udipdist.gwas.scan import fitting, job
-from udipdist.gwas.scan import verb as scan
+from udipdist.gwas.scan import fitting, job, plan
 from udipdist.gwas.scan.phases import gwas_finish, gwas_part, gwas_plan
 from udipdist.gwas.scan.verb import gwas, preview
 from udipdist.sumstats.export import export
@@ -124,7 +123,7 @@ def test_and_the_manifests(runs):
 
 def test_tables_of_the_same_people_share_one_model(cohort, monkeypatch):
     fitted, fit = [], fitting.fit_group
-    monkeypatch.setattr(scan, "fit_group", lambda *args: fitted.append(args[2].trait_P.tolist()) or fit(*args))
+    monkeypatch.setattr(plan, "fit_group", lambda *args: fitted.append(args[2].trait_P.tolist()) or fit(*args))
     gwas(cohort.config("shared", phenotypes=paths(cohort)))
     assert fitted[0] == [0, 1, 2, 7, 8]  # 000 and 002
 
@@ -175,7 +174,7 @@ def test_the_phases_of_a_job_array(cohort):
 
 def test_a_mended_list_leaves_no_folder_of_the_old_one(cohort, monkeypatch):
     monkeypatch.setattr(
-        scan, "publish_json", lambda path, value: 1 / 0
+        plan, "publish_json", lambda path, value: 1 / 0
     )  # killed with the stores made, the plan not yet
     with pytest.raises(ZeroDivisionError):
         gwas(cohort.config("mended", phenotypes=paths(cohort)[:2]))

@@ -12,6 +12,7 @@ from scipy import stats
 from hpc.errors import ConfigError, InputError, OutputExists
 from hpc.stage import read_manifest
 from udipdist.genotypes.plink1 import Bed
+from udipdist.gwas.scan import plan
 from udipdist.gwas.scan import verb as scan
 from udipdist.gwas.scan.verb import gwas, preview
 from udipdist.sumstats.store import Sumstats
@@ -115,7 +116,7 @@ def test_degrees_of_freedom_of_each_trait_are_kept(make_cohort, tmp_path):
 
 
 def test_more_traits_than_can_be_named(cohort, monkeypatch):
-    monkeypatch.setattr(scan.sumstats, "MOST_TRAITS", 2)
+    monkeypatch.setattr(plan.sumstats, "MOST_TRAITS", 2)
     with pytest.raises(InputError, match="c.pheno: has 3 traits, and one table holds at most 2; split the table"):
         gwas(cohort.config("many"))
 
@@ -215,7 +216,7 @@ def test_people_who_are_not_in_the_grm(make_cohort, tmp_path):
 def test_a_mended_mistake_needs_no_overwrite(cohort, reference, monkeypatch):
     with pytest.raises(InputError, match="c9 is no covariate"):
         gwas(cohort.config("mended", formula="c0 + c9"))
-    monkeypatch.setattr(scan, "publish_json", lambda path, value: 1 / 0)  # killed with the store made, the plan not yet
+    monkeypatch.setattr(plan, "publish_json", lambda path, value: 1 / 0)  # killed with the store made, the plan not yet
     with pytest.raises(ZeroDivisionError):
         gwas(cohort.config("mended", variants_per_part=8, test="linear"))
     monkeypatch.undo()
