@@ -27,6 +27,7 @@ from benchmarks import clock
 from hpc.files import publish_json
 from hpc.stage import read_manifest
 from udipdist.genome import assemblies
+from udipdist.sumstats import digits
 from udipdist.sumstats import store as sumstats
 
 TRAITS, LOCI, ROWS = 128, 100, 8192
@@ -104,7 +105,7 @@ def make(folder: Path, m: int, n: int) -> None:
         {
             "chromosome": variants["chrom"], "base_pair_location": variants["position"],
             "effect_allele": variants["a1"], "other_allele": variants["a2"],
-            "p_value": sumstats.digits.p_values(log10p), "rsid": variants["snp"],
+            "p_value": digits.p_values(log10p), "rsid": variants["snp"],
         }
     )  # fmt: skip
     with pa.output_stream(str(folder / "p.tsv.gz"), compression="gzip") as stream:

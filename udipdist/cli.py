@@ -57,8 +57,8 @@ VERBS = (
     Verb("simulate", configs.SimulateConfig, "udipdist.cohort.simulate"),
     Verb("ingest", configs.IngestConfig, "udipdist.volumes.ingest"),
     Verb("volumes", configs.VolumesConfig, "udipdist.volumes.convert"),
-    Verb("train", configs.TrainConfig, "udipdist.train"),
-    Verb("embed", configs.EmbedConfig, "udipdist.embed"),
+    Verb("train", configs.TrainConfig, "udipdist.training.verb"),
+    Verb("embed", configs.EmbedConfig, "udipdist.training.embed"),
     Verb("grm", configs.GrmConfig, "udipdist.relatedness.verb"),
     Verb("gwas", configs.GwasConfig, "udipdist.gwas.scan.verb"),
     Verb("gwas-plan", configs.GwasPlanConfig, "udipdist.gwas.scan.phases"),
@@ -76,9 +76,9 @@ VERBS = (
     Verb("run", configs.RunConfig, "udipdist.pipeline"),
     Verb("compare", configs.CompareConfig, "udipdist.compare"),
     Verb("demo", configs.DemoConfig, "udipdist.demo"),
-    Verb("sweep", configs.SweepConfig, "udipdist.sweep"),
+    Verb("sweep", configs.SweepConfig, "udipdist.sweep.verb"),
     Verb("sweep-demo", configs.SweepDemoConfig, "udipdist.sweep.demo"),
-    Verb("inspect", configs.InspectConfig, "udipdist.inspection", word="path"),
+    Verb("inspect", configs.InspectConfig, "udipdist.inspection.verb", word="path"),
 )
 
 

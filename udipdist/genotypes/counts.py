@@ -78,7 +78,7 @@ class Quality:
 
 @dataclass(frozen=True)
 class _Set:
-    """A set of people as `kernels.count_codes` wants it."""
+    """A set of people as `codes.count_codes` wants it."""
 
     keep_Q: np.ndarray
     n: int

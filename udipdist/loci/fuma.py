@@ -64,7 +64,7 @@ class RiskLead:
 
 @dataclass(frozen=True)
 class RiskLocus:
-    """A genomic risk locus, numbered from 1; `chrom` is the code of `genome.code`."""
+    """A genomic risk locus, numbered from 1; `chrom` is the code of `assemblies.code`."""
 
     number: int
     chrom: int

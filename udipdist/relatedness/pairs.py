@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 Method = Literal["king", "gcta"]
 MOST_RELATIVES = 200  # of a person, on average: more are no relatives
 _CANDIDATES = 65_536
-_VARIANTS_AT_ONCE = 1024  # a multiple of kinship_kernels.PER_WORD
+_VARIANTS_AT_ONCE = 1024  # a multiple of kernels.PER_WORD
 _SIGNS = np.array([1, 0, 0, -1], np.int8)[(np.arange(256)[:, None] >> [0, 2, 4, 6]) & 3].copy().view(np.uint32)[:, 0]
 PAIR = np.dtype([("i", "i4"), ("j", "i4"), ("value", "f8"), ("both", "i4"), ("het_het", "i4"), ("ibs0", "i4")])
 

@@ -43,7 +43,7 @@ class Model:
     """Plain arrays, each saved as one .npy file, so that processes of one machine share the pages.
 
     People: `fam_N` their rows in the .fam; `gather_N` the same where codes are to be copied together (else empty);
-    `keep_Q` (udipdist.gwas.engine.kernels). `trait_P`: columns of the output.
+    `keep_Q` (genotypes.codes.keep_bytes). `trait_P`: columns of the output.
     Products: `right_RC` = [numerators P | design K], and `right` the same in digits; `other_R` numbers the O people
     with weights (-1: none), `place_O` is the inverse; `weighted_OX`, `weighted` = the rows of G_j C [O, r K].
     G_j: `diagonal_Or`, and above the diagonal `pair_Tr` / 2 at (first_T, partner_T), those of person i from pair_O[i];
