@@ -21,8 +21,9 @@ import pandas as pd
 
 from hpc.stage import peak_memory
 from udipdist.config import ExportConfig
-from udipdist.gwas import sumstats
-from udipdist.gwas.export import export
+from udipdist.sumstats import pvalues
+from udipdist.sumstats import store as sumstats
+from udipdist.sumstats.export import export
 
 ROWS = 8192  # of a shard, as gwas writes them
 
@@ -79,7 +80,7 @@ def make(path: Path, m: int, p: int) -> None:
             "n_M": rng.integers(38_000, 40_000, b),
             "af1_M": rng.random(b, np.float32),
             "minp_trait_M": np.abs(z).argmax(axis=1),
-            "minp_log10p_M": sumstats.log10p_from_z(np.abs(z).max(axis=1)),
+            "minp_log10p_M": pvalues.log10p_from_z(np.abs(z).max(axis=1)),
         }
         fields = sumstats.SumstatsBlock.__dataclass_fields__
         columns |= {name: np.full(b, 0.5) for name in fields if name not in columns}
@@ -130,7 +131,7 @@ def with_pandas(store: Path, out: Path) -> None:
     read = sumstats.Sumstats.open(store)
     table = read.variants[["chrom", "snp", "position", "a1", "a2", "n", "af1"]]
     log10p = read.log10p("z000")
-    table = table.assign(beta=read.beta("z000"), se=read.se("z000"), p=sumstats.p_text(log10p))
+    table = table.assign(beta=read.beta("z000"), se=read.se("z000"), p=pvalues.p_text(log10p))
     table.to_csv(out, sep="\t", index=False, float_format="%.7g")
 
 

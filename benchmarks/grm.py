@@ -24,10 +24,11 @@ import torch
 from scipy import sparse
 
 from benchmarks.clock import Cost, clock, smallest, watch_memory
+from hpc import int8
 from hpc.errors import InputError
 from udipdist.config import GrmConfig
-from udipdist.gwas import grm as sparse_grm
-from udipdist.gwas import product, relatives
+from udipdist.relatedness import grm as sparse_grm
+from udipdist.relatedness import verb
 
 CHROMOSOMES = 22
 CENTIMORGAN = 130.0  # of a chromosome, as the mean of the human genome
@@ -67,9 +68,9 @@ def measure(folder: Path, n: int, m: int, workers: int) -> dict[str, float | str
     tiny.mkdir()
     write_cohort(tiny, 60, 400, np.random.default_rng(2))
     for method in ("king", "gcta"):  # compile, or load what is compiled
-        relatives.grm(_config(tiny, method, workers=0))
+        verb.grm(_config(tiny, method, workers=0))
     with watch_memory() as seen, clock() as king:
-        relatives.grm(_config(folder, "king", workers))
+        verb.grm(_config(folder, "king", workers))
     floor = floor_cost(n, m)
     found = sparse.triu(sparse_grm.read(str(folder / "king"))[1], k=1).tocoo()
     pairs = set(zip(found.row.tolist(), found.col.tolist(), strict=True))
@@ -82,7 +83,7 @@ def measure(folder: Path, n: int, m: int, workers: int) -> dict[str, float | str
         "people": n,
         "variants": m,
         "workers": workers,
-        "product": product.fastest() if product.fastest() == "int8" else "float32",
+        "product": int8.fastest() if int8.fastest() == "int8" else "float32",
         "seconds": round(king.seconds, 3),
         "floor_seconds": round(floor.seconds, 6),
         "floor_ratio": round(king.seconds / floor.seconds, 3),
@@ -106,8 +107,8 @@ def floor_cost(n: int, m: int, tile: int = 2048) -> Cost:
     costs = []
     for _ in range(5):
         with clock() as cost:
-            if product.fastest() == "int8":
-                torch._int_mm(left, right.T)
+            if int8.fastest() == "int8":
+                int8.product(left, right.T)
             else:
                 left.float() @ right.float().T
         costs.append(cost)
@@ -122,7 +123,7 @@ def _config(folder: Path, method: str, workers: int) -> GrmConfig:
 def _false_pairs(folder: Path, truth: dict[tuple[int, int], float]) -> int | str:
     """Pairs that GCTA's GRM takes for relatives and the pedigree does not, or why it gives none."""
     try:
-        relatives.grm(_config(folder, "gcta", workers=0))
+        verb.grm(_config(folder, "gcta", workers=0))
     except InputError:
         return "refused"
     found = sparse.triu(sparse_grm.read(str(folder / "gcta"))[1], k=1).tocoo()

@@ -17,7 +17,7 @@ from hpc.stage import read_manifest
 from udipdist.cohort.simulate import simulate
 from udipdist.cohort.traits import mixed_phenotypes
 from udipdist.config import GwasConfig, SimulateConfig
-from udipdist.gwas import scan
+from udipdist.gwas.scan import verb as scan
 
 FREQUENCIES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 0.5)
 VARIANTS_PER_FREQUENCY = 1024

@@ -30,7 +30,7 @@ from benchmarks.memory import memory
 from benchmarks.passes import against_floor, one_pass, warm_up
 from hpc.stage import peak_memory
 from udipdist.config import GwasConfig
-from udipdist.gwas import scan
+from udipdist.gwas.scan import verb as scan
 
 PEOPLE, FAMILIES, TRAITS = 22_867, 3_000, 128
 QUICK_VARIANTS = 8_192

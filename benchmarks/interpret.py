@@ -32,10 +32,10 @@ from scipy import stats
 from benchmarks import tables
 from benchmarks.clock import clock, forget_peak_memory, since_start
 from hpc.stage import own_peak
-from udipdist import models
 from udipdist.config import ModelConfig
 from udipdist.interpret.directions import Population, of_latents
 from udipdist.interpret.perturb import moments_of
+from udipdist.models import base, registry
 
 ROOT = Path(__file__).parents[1]
 SHAPES = {2: (91, 109, 91), 4: (48, 56, 48)}
@@ -96,28 +96,28 @@ def one(way: str, n: int, mm: int) -> dict[str, Any]:
     return {"subjects": n, "bytes": own_peak() - before, "seconds": cost.seconds, "t": spread.tolist()}
 
 
-def network_of(shape: tuple[int, int, int]) -> models.Autoencoder:
+def network_of(shape: tuple[int, int, int]) -> base.Autoencoder:
     """A network with random weights for a ball of brain; latents bend what is decoded, so that t is finite."""
     grid = np.stack(np.meshgrid(*[np.linspace(-1, 1, k) for k in shape], indexing="ij"))
     distance = np.linalg.norm(grid, axis=0)
     mask = distance <= np.quantile(distance, BRAIN_SHARE)
     torch.manual_seed(0)
-    network = models.build(ModelConfig(patch=8, depth=1), mask).eval().requires_grad_(False)
+    network = registry.build(ModelConfig(patch=8, depth=1), mask).eval().requires_grad_(False)
     network.from_latent.weight.mul_(3)
     return network
 
 
-def _direction(network: models.Autoencoder, latents_NL: torch.Tensor):
+def _direction(network: base.Autoencoder, latents_NL: torch.Tensor):
     return of_latents([0], Population(np.eye(network.latent), len(latents_NL)))
 
 
-def _streamed(network: models.Autoencoder, latents_NL: torch.Tensor) -> np.ndarray:
+def _streamed(network: base.Autoencoder, latents_NL: torch.Tensor) -> np.ndarray:
     (moments,), rounding = moments_of(network, latents_NL, _direction(network, latents_NL), batch=BATCH)
     return network.volumes(moments.t(rounding)[None])[0].numpy()
 
 
 @torch.no_grad()
-def _published(network: models.Autoencoder, latents_NL: torch.Tensor) -> np.ndarray:
+def _published(network: base.Autoencoder, latents_NL: torch.Tensor) -> np.ndarray:
     """Every image of every subject is kept, float32."""
     plain, shifted = (np.empty((len(latents_NL), *network.patcher.shape), np.float32) for _ in range(2))
     step = torch.eye(network.latent)[0]

@@ -26,8 +26,9 @@ from pyarrow import csv
 from benchmarks import clock
 from hpc.files import publish_json
 from hpc.stage import read_manifest
-from udipdist.gwas import sumstats
-from udipdist.loci import genome
+from udipdist.genome import assemblies
+from udipdist.sumstats import digits
+from udipdist.sumstats import store as sumstats
 
 TRAITS, LOCI, ROWS = 128, 100, 8192
 LEVEL = 11.0  # least -log10 p of a planted locus; 5e-8 / 128 is 9.4
@@ -104,7 +105,7 @@ def make(folder: Path, m: int, n: int) -> None:
         {
             "chromosome": variants["chrom"], "base_pair_location": variants["position"],
             "effect_allele": variants["a1"], "other_allele": variants["a2"],
-            "p_value": sumstats.digits.p_values(log10p), "rsid": variants["snp"],
+            "p_value": digits.p_values(log10p), "rsid": variants["snp"],
         }
     )  # fmt: skip
     with pa.output_stream(str(folder / "p.tsv.gz"), compression="gzip") as stream:
@@ -113,7 +114,7 @@ def make(folder: Path, m: int, n: int) -> None:
 
 def _variants(m: int, rng: np.random.Generator) -> pd.DataFrame:
     """Evenly over the autosomes."""
-    lengths = np.array([genome.LENGTHS[c] for c in range(1, 23)])
+    lengths = np.array([assemblies.LENGTHS[c] for c in range(1, 23)])
     counts = np.diff(np.round(np.r_[0, np.cumsum(lengths)] / lengths.sum() * m).astype(int))
     alleles = np.array(["A", "C", "G", "T"])
     first = rng.integers(0, 4, m)

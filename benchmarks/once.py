@@ -46,7 +46,7 @@ def main() -> None:
     # After the cores are chosen: libraries count them when they are loaded.
     from benchmarks.passes import one_pass
     from udipdist.config import GwasConfig
-    from udipdist.gwas import scan
+    from udipdist.gwas.scan import verb as scan
 
     for name in ("udipdist", "distributed"):
         logging.getLogger(name).setLevel(logging.ERROR)

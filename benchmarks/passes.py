@@ -16,7 +16,7 @@ from threadpoolctl import threadpool_limits
 from benchmarks import cohort
 from benchmarks.clock import Cost, clock, cores, since_start, smallest
 from hpc import cluster, parts
-from udipdist.gwas import scan
+from udipdist.gwas.scan import verb as scan
 
 FLOOR_BLOCK = 512
 

@@ -31,7 +31,7 @@ class Stages:
     def train(self) -> None:
         """A network of the demo's size."""
         from udipdist.config import TrainConfig
-        from udipdist.train import train
+        from udipdist.training.verb import train
 
         keys = {
             "store": self.folder / "coarse.zarr", "run_dir": self._place("run"), "epochs": self.sizes["epochs"],
@@ -42,7 +42,7 @@ class Stages:
     def embed(self) -> None:
         """The latents of all subjects."""
         from udipdist.config import EmbedConfig
-        from udipdist.embed import embed
+        from udipdist.training.embed import embed
 
         keys = {"run_dir": self._place("run"), "store": self.folder / "coarse.zarr", "out": self._place("z.parquet")}
         embed(EmbedConfig.parse(keys | {"overwrite": True}))
@@ -50,7 +50,7 @@ class Stages:
     def gwas(self) -> None:
         """All traits at once, in the mixed model."""
         from benchmarks import cohort
-        from udipdist.gwas.scan import gwas
+        from udipdist.gwas.scan.verb import gwas
 
         gwas(cohort.config(self.folder / "cohort", self._place("gwas"), overwrite=True))
 

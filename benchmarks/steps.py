@@ -20,7 +20,7 @@ from unittest import mock
 from benchmarks import ingesting
 from benchmarks.clock import clock
 from hpc import parts, store
-from udipdist.volumes import ingest, kernels, nifti, quality
+from udipdist.volumes import ingest, kernels, nifti, quality_files
 from udipdist.volumes.sources import Scan
 
 REST, ALL = "everything else", "all"
@@ -81,7 +81,7 @@ def places() -> dict[str, list[tuple[Any, str]]]:
         "write": [(store, "_append")],
         "checksums of shards": [(parts, "_checksums"), (parts, "_wrong")],
         "coordinates, mask": [(ingest, "_finish")],
-        "quality control, contact sheet": [(quality, "publish")],
+        "quality control, contact sheet": [(quality_files, "publish")],
     }
 
 

@@ -30,7 +30,7 @@ from benchmarks.clock import Cost, clock, cores, since_start, smallest
 from hpc.files import publish_text, remove
 from hpc.stage import peak_memory
 from udipdist.config import SweepConfig
-from udipdist.sweep import plan
+from udipdist.sweep import configs
 from udipdist.sweep.association import Association, Request
 
 LATENTS, CHECKPOINTS = 128, 12
@@ -117,7 +117,7 @@ def _latents(config: SweepConfig, count: int) -> list[Path]:
 def _command(config: SweepConfig, count: int) -> dict[str, Cost]:
     """The cost of `udipdist gwas` with so many tables."""
     remove(config.out)
-    scan = plan.gwas_config(config, tuple(_latents(config, count)), config.out / "gwas")
+    scan = configs.gwas_config(config, tuple(_latents(config, count)), config.out / "gwas")
     publish_text(config.out / "gwas.yaml", scan.yaml())
     with clock() as cost:
         subprocess.run([sys.executable, "-m", "udipdist", "gwas", str(config.out / "gwas.yaml")], check=True)

@@ -20,8 +20,8 @@ from hpc.engine import Batches, Engine, Options, precision
 from hpc.stage import own_peak
 from hpc.testing import call
 from hpc.world import World
-from udipdist import models
 from udipdist.config import IngestConfig, ModelConfig
+from udipdist.models import base, registry
 from udipdist.models.flops import TRAINING_PASSES, forward_flops
 from udipdist.models.losses import reconstruction_loss
 from udipdist.training.feed import Subjects
@@ -43,11 +43,11 @@ class EndToEnd:
     def __init__(self, store: Path, device: torch.device, batch: int, size: str = "seed"):
         torch.manual_seed(0)
         volumes = VolumeStore.open(store)
-        config = models.resolve(ModelConfig(size=size), volumes.zooms)
-        network = models.build(config, volumes.mask)
+        config = registry.resolve(ModelConfig(size=size), volumes.zooms)
+        network = registry.build(config, volumes.mask)
         packed = pack(volumes, network.gather())
         rows = np.flatnonzero(volumes.valid)
-        self.parameters = models.count_parameters(network)
+        self.parameters = base.count_parameters(network)
         self.subjects = Subjects(packed, rows, device, "host" if device.type == "cpu" else "device")
         network.to(device)
         self.batch, self.device, self.precision = batch, device, precision("auto", device)
@@ -112,8 +112,8 @@ def on_two_ranks(stage: int, width: int, depth: int) -> dict[str, int]:
     torch.manual_seed(0)
     torch.set_num_threads(1)
     config = ModelConfig(patch=4, width=width, depth=depth, heads=8)
-    network = models.build(config, np.ones((8, 12, 8), bool)).to(device)
-    parameters, tokens = models.count_parameters(network), torch.randn(1, *network.gather().shape, device=device)
+    network = registry.build(config, np.ones((8, 12, 8), bool)).to(device)
+    parameters, tokens = base.count_parameters(network), torch.randn(1, *network.gather().shape, device=device)
     optimiser = torch.optim.AdamW(network.parameters(), 1e-3, fused=True)
     engine = Engine(network, optimiser, lambda step: 1.0, Options(Batches(2, 1, 1), stage), comm)
 

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.volume_peers import published
-from udipdist.models import count_parameters
-from udipdist.models.tokens import PAPER_PATCH, Patcher
-from udipdist.models.vit_udip import PublishedVit
+from udipdist.models.base import count_parameters
+from udipdist.models.layers.tokens import PAPER_PATCH, Patcher
+from udipdist.models.zoo.vit_udip import PublishedVit
 
 _SHAPE = (182, 218, 182)
 _MONAI_SHAPE, _MONAI_PATCH = (176, 464, 48), 16  # 957 tokens, as many as the paper's figure 3 shows

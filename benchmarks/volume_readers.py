@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 from benchmarks import volume_peers
 from benchmarks.clock import Cost, clock, since_start, smallest
 from hpc import files
-from udipdist.models.tokens import PAPER_PATCH, Patcher
+from udipdist.models.layers.tokens import PAPER_PATCH, Patcher
 from udipdist.training.feed import SubjectDataset, Subjects
 from udipdist.volumes import packed
 from udipdist.volumes.store import VolumeStore

@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import uuid
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -114,3 +116,20 @@ def size_of(path: str | Path) -> int:
     if path.is_file():
         return path.stat().st_size
     return sum(p.stat().st_size for p in path.rglob("*") if p.is_file())
+
+
+def safe_names(names: list[str]) -> list[str]:
+    """Names of files, each its own also where capitals do not count: what is no letter, digit, dot, dash or underscore
+    is written _, and a number is added where that makes two equal."""
+    result: list[str] = []
+    plain = [re.sub(r"[^A-Za-z0-9._-]", "_", name).lstrip(".")[:120] or "_" for name in names]
+    reserved = Counter(stem.lower() for stem in plain)
+    taken: set[str] = set()
+    for stem in plain:
+        choice, number = stem, 1
+        while choice.lower() in taken or (number > 1 and choice.lower() in reserved):
+            number += 1
+            choice = f"{stem}-{number}"
+        taken.add(choice.lower())
+        result.append(choice)
+    return result

@@ -1,15 +1,16 @@
-"""What every test may use."""
+"""What every test may use. Nothing heavy is imported here: `pytest_configure` comes first, and then numpy's threads."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(Path(__file__).parents[1]))  # tests and benchmarks are no installed packages
 
 
 def pytest_configure(config):
@@ -36,3 +37,50 @@ def udipdist(tmp_path):
         return result
 
     return run
+
+
+@pytest.fixture(scope="session")
+def one_thread() -> Iterator[None]:
+    """For small matrices: threads inside a product would only wait for each other."""
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(1, user_api="blas"):
+        yield
+
+
+@pytest.fixture(scope="session")
+def make_cohort() -> Callable:
+    """`cohorts.simulate`, for tests."""
+    from tests.cohorts import simulate
+
+    return simulate
+
+
+@pytest.fixture(scope="session")
+def plink_writer() -> Callable:
+    """`cohorts.write_plink`, for tests."""
+    from tests.cohorts import write_plink
+
+    return write_plink
+
+
+@pytest.fixture
+def make_study(tmp_path_factory) -> Callable:
+    """make_study(reference, counts_NM, gwas, log10p): writes both, returns the Study."""
+    from tests.studies import Study, write_gwas, write_reference
+
+    def make(reference, counts_NM, gwas, log10p, rows: int = 7) -> Study:
+        folder = tmp_path_factory.mktemp("study")
+        write_reference(folder / "geno", reference, counts_NM)
+        write_gwas(folder / "gwas", gwas, log10p, rows)
+        return Study(folder)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def store(tmp_path_factory) -> Path:
+    """The store of a tiny cohort of 44; do not write to it."""
+    from tests.balls import make_store
+
+    return make_store(tmp_path_factory.mktemp("cohort"), 44)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from dataclasses import replace
 
 import pytest
@@ -72,7 +73,9 @@ def test_every_step_is_a_verb():
 def test_looks_into_the_network_are_asked_for_and_fit_it():
     assert not any(name.startswith("interpret") for name in by_name())
     steps = by_name(interpret=True, stages={"snp": {"controls": 3}})
-    assert [name for name in steps if name.startswith("interpret")] == [f"interpret {name}" for name in pipeline.LOOKS]
+    assert [name for name in steps if name.startswith("interpret")] == [
+        f"interpret {name}" for name in pipeline.INTERPRETATIONS
+    ]
     assert steps["interpret snp"].config.controls == 3 and steps["interpret snp"].config.loci == steps["loci"].out
     assert "interpret attention" not in by_name(interpret=True, stages={"train": {"model": {"name": "cnn_ae"}}})
 
@@ -99,3 +102,9 @@ def test_inputs_of_the_association_are_looked_at_before_the_training(tmp_path):
     with pytest.raises(InputError, match="none of the files for chr = 1..22, X, XY exists"):
         pipeline.run(config(**keys))
     assert not (tmp_path / "r").exists()
+
+
+def test_what_stages_import_ahead_is_there():
+    assert all(importlib.util.find_spec(name) for name in pipeline._IMPORTS), (
+        "a server passes over what it cannot import"
+    )

@@ -98,8 +98,9 @@ def preview(config: DemoConfig) -> list[str]:
 
 def compare(analyses: list[Analysis], cohort: Path) -> dict[str, Any]:
     """Every analysis scored against the truth: `rows` of the table, and `planted` loci with who found them."""
+    from udipdist.analysis import probes
     from udipdist.cohort import score
-    from udipdist.gwas.sumstats import Sumstats
+    from udipdist.sumstats.store import Sumstats
 
     truth = cohort / "truth"
     factors = pd.read_parquet(truth / "factors.parquet")
@@ -109,7 +110,7 @@ def compare(analyses: list[Analysis], cohort: Path) -> dict[str, Any]:
         result = score.score(_leads(analysis.folder / "loci"), truth)
         multivariate = score.score(_leads(analysis.folder / "loci_multivariate"), truth)
         sumstats = Sumstats.open(analysis.folder / "gwas")
-        r2 = score.factor_r2(pd.read_parquet(analysis.phenotypes), factors)
+        r2 = probes.factor_r2(pd.read_parquet(analysis.phenotypes), factors)
         rows.append(
             {
                 "name": analysis.name,
@@ -178,7 +179,7 @@ def _simulate_config(config: DemoConfig) -> SimulateConfig:
 
 def _run_config(config: DemoConfig) -> RunConfig:
     cohort = config.out / "cohort"
-    known = {"simulate", *pipeline.STAGES, *pipeline.LOOKS}
+    known = {"simulate", *pipeline.STAGES, *pipeline.INTERPRETATIONS}
     unknown = sorted(set(config.stages) - known)
     if unknown:
         raise ConfigError(f"stages.{unknown[0]}: unknown stage; the stages are {', '.join(sorted(known))}")
@@ -213,7 +214,7 @@ def _analyses(config: DemoConfig, run: RunConfig) -> list[Analysis]:
 
 
 def _voxel_pca(run: RunConfig, out: Path, overwrite: bool) -> None:
-    from udipdist.models.voxel_pca import voxel_pca
+    from udipdist.analysis.voxel_pca import voxel_pca
 
     config = VoxelPcaConfig(train=run.out / "ingest" / "train.zarr", embed=run.out / "ingest" / "gwas.zarr")
     if is_current("voxel_pca", out, config) and not overwrite:

@@ -37,11 +37,11 @@ from udipdist.config import (
 
 log = logging.getLogger(__name__)
 _IMPORTS = (  # what takes seconds to import in most stages
-    "udipdist.volumes.ingest", "udipdist.embed", "udipdist.gwas.scan", "udipdist.loci.clump", "udipdist.loci.panel",
-    "udipdist.interpret.attention", "udipdist.report.page",
+    "udipdist.volumes.ingest", "udipdist.training.embed", "udipdist.gwas.scan.verb", "udipdist.loci.verb",
+    "udipdist.loci.panel", "udipdist.interpret.attention", "udipdist.report.page",
 )  # fmt: skip
 STAGES = ("ingest", "train", "embed", "gwas", "loci", "panel")
-LOOKS = ("gallery", "attention", "saliency", "perturb", "snp")  # stages of interpret=true
+INTERPRETATIONS = ("gallery", "attention", "saliency", "perturb", "snp")  # stages of interpret=true
 
 
 class StageFailed(Error):
@@ -97,7 +97,7 @@ def preview(config: RunConfig) -> list[str]:
 
 def plan(config: RunConfig) -> list[Step]:
     """The stages of a run in order. Raises ConfigError where keys of a stage are wrong."""
-    known = (*STAGES, *LOOKS)
+    known = (*STAGES, *INTERPRETATIONS)
     unknown = sorted(set(config.stages) - set(known))
     if unknown:
         raise ConfigError(f"stages.{unknown[0]}: unknown stage; the stages are {', '.join(known)}")
@@ -127,7 +127,7 @@ def plan(config: RunConfig) -> list[Step]:
 def interpretation_steps(
     config: RunConfig, train: TrainConfig, store: Path, latents: Path, sumstats: Path
 ) -> list[Step]:
-    """What the network of a run sees, in interpret/NAME: each of LOOKS; attention where it is a transformer."""
+    """What the network of a run sees, in interpret/NAME: one each of INTERPRETATIONS (attention: of a transformer)."""
     network = {"run_dir": train.run_dir, "store": store, "modality": train.modality}
     kinds: dict[str, tuple[type[Config], dict[str, Any]]] = {
         "gallery": (GalleryConfig, {}),
@@ -217,7 +217,7 @@ def execute(step: Step, out: Path, overwrite: bool = False) -> None:
 
 def _check_gwas(steps: list[Step]) -> None:
     """Refuse genotypes, covariates, formula and GRM that gwas would refuse after the training. Raises InputError."""
-    from udipdist.gwas.scan import check
+    from udipdist.gwas.scan.verb import check
 
     for step in steps:
         if isinstance(step.config, GwasConfig) and not step.current:

@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from hpc.sweep.options import RayConfig, SearchConfig
-from hpc.sweep.plan import plan_trials
 from hpc.sweep.space import Configuration, Domain, Space, parse_space
+from hpc.sweep.trial_list import plan_trials
 from hpc.sweep.trials import Outcome, Program, Service, Trial, outcomes, read_reports
 
 __all__ = [

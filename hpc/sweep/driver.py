@@ -17,8 +17,8 @@ from hpc.files import remove
 from hpc.parts import fix_plan
 from hpc.sweep import session
 from hpc.sweep.options import RayConfig, SearchConfig
-from hpc.sweep.plan import plan_trials
 from hpc.sweep.space import Space
+from hpc.sweep.trial_list import plan_trials
 from hpc.sweep.trials import Outcome, Program, Service, Trial, generations, outcomes
 
 log = logging.getLogger(__name__)

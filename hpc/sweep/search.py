@@ -15,8 +15,8 @@ from ray.tune.search import Searcher
 
 from hpc.files import publish_text
 from hpc.sweep.options import SearchConfig
-from hpc.sweep.plan import trials_of
 from hpc.sweep.space import Domain, Space
+from hpc.sweep.trial_list import trials_of
 from hpc.sweep.trials import Outcome, Trial, generations, outcomes, read_reports
 
 _FOREVER = 10**6  # reports of a trial

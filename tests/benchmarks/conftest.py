@@ -1,14 +1,10 @@
-"""The benchmarks are no installed package: find them beside the tests."""
+"""The benchmarks run in the process of their tests."""
 
 from __future__ import annotations
 
 import logging
-import sys
-from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[2]))
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -14,9 +14,9 @@ import pytest
 from benchmarks import cohort, growth, memory, once, passes, peers
 from benchmarks.clock import Cost, clock, smallest, watch_memory
 from hpc import parts
-from udipdist.gwas import scan
-from udipdist.gwas.genotypes import Bed
-from udipdist.gwas.sumstats import STORE, Sumstats
+from udipdist.genotypes.plink1 import Bed
+from udipdist.gwas.scan import verb as scan
+from udipdist.sumstats.store import STORE, Sumstats
 
 ROOT = Path(__file__).parents[2]
 N, M, P, FAMILIES = 903, 400, 5, 150

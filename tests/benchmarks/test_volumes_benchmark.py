@@ -18,7 +18,7 @@ import torch
 from benchmarks import clock as clocks
 from benchmarks import ingesting, scans, steps, volume_peers, volume_readers, volumes
 from benchmarks.clock import Cost, clock, one_core
-from udipdist.models.tokens import PAPER_PATCH, Patcher
+from udipdist.models.layers.tokens import PAPER_PATCH, Patcher
 from udipdist.volumes import packed
 from udipdist.volumes.ingest import ingest
 from udipdist.volumes.store import VolumeStore

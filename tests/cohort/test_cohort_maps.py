@@ -19,10 +19,10 @@ from udipdist.cohort.brains import SITES, BrainModel, draw_scan
 from udipdist.cohort.factors import NAMES
 from udipdist.cohort.maps import DIRECTIONS, MEAN, score_maps, true_maps
 from udipdist.config import BrainConfig
-from udipdist.gwas import sumstats
 from udipdist.interpret import snp
 from udipdist.interpret.directions import Population, controls
 from udipdist.interpret.perturb import moments_of
+from udipdist.sumstats import store as sumstats
 
 BRAINS = BrainConfig(resolution_mm=8)
 PEOPLE, LATENTS = 350, 24

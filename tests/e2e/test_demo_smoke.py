@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from hpc.stage import read_manifest
-from udipdist.gwas.sumstats import Sumstats
+from udipdist.sumstats.store import Sumstats
 
 
 def call(*words: object, check: bool = True) -> subprocess.CompletedProcess[str]:

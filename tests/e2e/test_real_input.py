@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from udipdist.gwas.sumstats import Sumstats
+from udipdist.sumstats.store import Sumstats
 from udipdist.volumes.store import VolumeStore
 
 PLINK2 = shutil.which("plink2")

@@ -1,8 +1,7 @@
-"""People, phenotypes and covariates: matching, encoding, and every table that is not what it should be."""
+"""Who is analysed: matching of people, phenotypes and covariates, groups of traits, and what is refused."""
 
 from __future__ import annotations
 
-import gzip
 import logging
 
 import numpy as np
@@ -11,8 +10,7 @@ import pytest
 from scipy import stats
 
 from hpc.errors import InputError
-from udipdist.gwas import covariates, tables
-from udipdist.gwas.genotypes import read_fam
+from udipdist.genotypes.plink1 import read_fam
 from udipdist.gwas.samples import assemble, normal_scores
 
 
@@ -31,164 +29,6 @@ def rewrite(cohort, name: str, change) -> None:
     path = cohort.folder / f"c.{name}"
     table = pd.read_csv(path, sep="\t", dtype={"FID": str, "IID": str})
     change(table).to_csv(path, sep="\t", index=False, na_rep="NA")
-
-
-# ------------------------------------------------------------------------------------------------------- tables
-
-
-@pytest.mark.parametrize("kind", ["tab", "comma", "blank", "gzip", "hash", "windows", "spaced", "parquet"])
-def test_tables_of_every_kind_read_alike(tmp_path, kind):
-    table = pd.DataFrame({"FID": ["01", "b"], "IID": ["1", "002"], "x": [1.5, np.nan], "y": [-3.0, 1e-30]})
-    path = tmp_path / ("t.parquet" if kind == "parquet" else "t.tsv.gz" if kind == "gzip" else "t.txt")
-    if kind == "parquet":
-        table.to_parquet(path)
-    else:
-        text = table.to_csv(sep={"comma": ",", "blank": " "}.get(kind, "\t"), index=False, na_rep="NA")
-        text = "#" + text if kind == "hash" else text
-        if kind == "windows":
-            text = "\ufeff" + text.replace("\n", "\r\n")
-        elif kind == "spaced":
-            text = text.replace("\t", " , ")
-        path.write_bytes(gzip.compress(text.encode()) if kind == "gzip" else text.encode())
-    people, traits, values = tables.read_phenotypes(path, "fid_iid")
-    assert people.to_numpy().tolist() == [["01", "1"], ["b", "002"]] and traits == ["x", "y"]
-    np.testing.assert_array_equal(values, [[1.5, -3.0], [np.nan, 1e-30]])
-    assert tables.column_names(path) == ["x", "y"]
-
-
-def test_minus_nine_is_missing_in_a_text_phenotype_only(tmp_path):
-    (tmp_path / "t.txt").write_text("FID IID x\na 1 -9\nb 2 -9.5\n")
-    assert np.isnan(tables.read_phenotypes(tmp_path / "t.txt", "fid_iid")[2]).ravel().tolist() == [True, False]
-    assert tables.read_covariates(tmp_path / "t.txt", "fid_iid").x.tolist() == [-9, -9.5]
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("FID\tIID\tx\na\t1\t2\na\t1\t3\n", r"1 people stand there more than once \(a 1\)"),
-        ("FID\tIID\tx\na\t1\t2\nb\t2\tlow\n", r"trait x of b 2 \(row 2\) is 'low', not a number"),
-        ("FID\tIID\tx\na\t1\tinf\n", r"trait x of a 1 \(row 1\) is infinite"),
-        ("FID\tIID\tminp\na\t1\t2\n", "a trait is called 'minp'"),
-        ("FID\tIID\na\t1\n", "has no column beside FID and IID"),
-        ("IID\tx\n1\t2\n", "has no column FID .*match=iid will do without FID"),
-        ("a\tb\tx\n1\t2\t3\n", "has no column IID .*the first line must name the columns"),
-        ("FID\tIID\tx\tx\na\t1\t2\t3\n", "two columns called 'x'"),
-        ("FID\tIID\tx\n\t1\t2\n", "row 1: has no FID"),
-        ("FID\tIID\tx\na\t1\t2\t3\t4\n", "line 2: is not a table row with 3 columns but 5 cells"),
-        ("FID\tIID\tx\ty\na\t1\t2\t3\nb\t2\t3", "line 3: is not a table row with 4 columns but 3 cells"),
-        ("FID IID x\na 1 2\nb 2\n", "line 3: is not a table row with 3 columns but 2 cells"),
-        ("FID\tIID\tx\n", "has columns but no rows"),
-        ("", "is empty"),
-    ],
-)
-def test_broken_phenotype_tables_are_refused(tmp_path, text, message):
-    (tmp_path / "t.txt").write_text(text)
-    with pytest.raises(InputError, match=message):
-        tables.read_phenotypes(tmp_path / "t.txt", "fid_iid")
-
-
-def test_files_that_are_no_tables_are_refused(tmp_path):
-    (tmp_path / "t.parquet").write_bytes(b"no parquet")
-    (tmp_path / "t.txt").write_bytes(bytes(range(128, 256)))
-    (tmp_path / "t.tsv.gz").write_bytes(gzip.compress(b"FID IID x\n" + b"a 1 2\n" * 99)[:-20])
-    (tmp_path / "folder.tsv").mkdir()
-    for name, message in (
-        ("t.parquet", "not a Parquet"),
-        ("t.txt", "not a text table"),
-        ("t.csv", "no such file"),
-        ("t.tsv.gz", "not a t"),
-        ("folder.tsv", "is a folder"),
-    ):
-        with pytest.raises(InputError, match=message):
-            tables.read_table(tmp_path / name, "fid_iid")
-
-
-def test_a_number_column_with_a_word_in_it_is_refused(tmp_path):
-    (tmp_path / "t.txt").write_text("FID IID age\na 1 50\nb 2 old\nc 3 60\n")
-    with pytest.raises(InputError, match=r"covariate age of b 2 \(row 2\) is 'old' among numbers"):
-        tables.read_covariates(tmp_path / "t.txt", "fid_iid")
-
-
-# --------------------------------------------------------------------------------------------------- covariates
-
-
-def table_of(**columns) -> pd.DataFrame:
-    n = len(next(iter(columns.values())))
-    ids = {"FID": [f"F{i}" for i in range(n)], "IID": [f"I{i}" for i in range(n)]}
-    return pd.DataFrame(
-        ids | {name: np.array(v, object if isinstance(v[0], str) else float) for name, v in columns.items()}
-    )
-
-
-def encoded(formula: str | None, table: pd.DataFrame) -> pd.DataFrame:
-    parsed = covariates.Formula.parse(formula, list(table.columns[2:]))
-    return covariates.encode(table, parsed, "t.txt")
-
-
-def test_the_formula_of_the_manual():
-    rng = np.random.default_rng(0)
-    age, sex = rng.normal(60, 8, 50), rng.integers(0, 2, 50).astype(float)
-    table = table_of(age=age, sex=sex, site=list("abcab" * 10))
-    found = encoded("age + I(age**2) + sex + sex:age + C(site)", table)
-    expected = {
-        "age": age,
-        "I(age ** 2)": age**2,
-        "sex": sex,
-        "C(site)[T.b]": table.site == "b",
-        "C(site)[T.c]": table.site == "c",
-        "sex:age": sex * age,
-    }
-    assert set(found) == set(expected)
-    for name, values in expected.items():
-        np.testing.assert_allclose(found[name], np.asarray(values, float))
-
-
-def test_without_a_formula_every_column_counts_and_text_becomes_dummies():
-    table = table_of(**{"f.1.0": [1, 2, 3, 4.0], "site": ["x", "y", "x", "z"]})
-    assert list(encoded(None, table)) == ["f.1.0", "site[T.y]", "site[T.z]"]
-    assert list(encoded("`f.1.0` + I(`f.1.0`**2)", table)) == ["f.1.0", "I(f.1.0 ** 2)"]
-    assert encoded("1", table).shape == (4, 0)
-
-
-@pytest.mark.parametrize(
-    ("formula", "message"),
-    [
-        ("agee", "agee is no covariate; did you mean age?"),
-        ("age**2", r"must be written I\(age\*\*2\)"),
-        ("age - 1", "leaves out the intercept"),
-        ("y ~ age", "right side only"),
-        ("age +", "Operator"),
-        ("I(__import__('os').getpid())", "is not allowed"),
-        ("I(age.real)", "is not allowed"),
-        ("open(age)", r"open\(\) is not allowed"),
-        ("f.1.0", "odd characters"),
-        ("log(age)", "log.age. of F2 I2 is -inf; it must be finite"),
-    ],
-)
-def test_formulas_that_cannot_be_used(formula, message):
-    with pytest.raises(InputError, match=message):
-        encoded(formula, table_of(age=[1, 2, 0.0, 3], sex=[0, 1, 0, 1.0]))
-
-
-def test_constant_and_collinear_columns_are_dropped_by_name(caplog):
-    rng = np.random.default_rng(0)
-    a, b = rng.standard_normal((2, 30))
-    columns = pd.DataFrame(
-        {"a": a, "one": 7.0, "b": b, "sum": 2 * a - b + 5, "tiny": 1e-9 * (a * b), "again": a + 1e-9 * b}
-    )
-    found = covariates.design(columns)
-    assert (found.names, found.constant, found.collinear) == (["a", "b", "tiny"], ["one"], ["sum", "again"])
-    np.testing.assert_allclose(found.q_NK.T @ found.q_NK, np.eye(4), atol=1e-12)
-    covariates.warn_dropped(found)
-    assert "constant covariate columns are dropped: one" in caplog.text and "dropped: sum, again" in caplog.text
-
-
-def test_a_text_column_with_too_many_values_is_refused():
-    with pytest.raises(InputError, match="text covariate id has 201 different values"):
-        encoded(None, table_of(id=[f"v{i}" for i in range(201)]))
-
-
-# -------------------------------------------------------------------------------------------------------- people
 
 
 def test_people_are_those_with_everything_in_the_order_of_the_fam(cohort, caplog):

@@ -14,8 +14,8 @@ from safetensors.torch import save_file
 from hpc.checkpoint import Checkpoints
 from hpc.comm import Comm
 from hpc.world import World
-from udipdist import models
 from udipdist.config import IngestConfig, ModelConfig, TrainConfig
+from udipdist.models import base, registry
 from udipdist.volumes.ingest import ingest
 from udipdist.volumes.store import VolumeStore
 
@@ -50,11 +50,11 @@ def ball_run(tmp_path_factory) -> Path:
     (place / "nifti" / "S2.nii.gz").write_bytes(b"not a scan")
     ingest(IngestConfig(volumes=place / "nifti", out=place / "store.zarr", workers=0, allow_failures=1))
     torch.manual_seed(1)
-    network = models.build(BALL_MODEL, VolumeStore.open(place / "store.zarr").mask)
+    network = registry.build(BALL_MODEL, VolumeStore.open(place / "store.zarr").mask)
     torch.nn.init.normal_(network.to_latent.weight)
     comm = Comm(World())
     checkpoints = Checkpoints(place / "run" / "checkpoints")
-    checkpoints.save(comm, 7, lambda folder: save_file(network.state_dict(), folder / models.WEIGHTS), {})
+    checkpoints.save(comm, 7, lambda folder: save_file(network.state_dict(), folder / base.WEIGHTS), {})
     config = TrainConfig(store=place / "store.zarr", run_dir=place / "run", model=BALL_MODEL)
     (place / "run" / "config.yaml").write_text(config.yaml())
     return place

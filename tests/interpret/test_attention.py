@@ -23,7 +23,6 @@ from hpc.checkpoint import Checkpoints
 from hpc.comm import Comm
 from hpc.errors import ConfigError, InputError, OutputExists
 from hpc.world import World
-from udipdist import models
 from udipdist.config import AttentionConfig, IngestConfig, ModelConfig, TrainConfig
 from udipdist.interpret import attention as verb
 from udipdist.interpret import attention_maps, attention_pictures
@@ -33,6 +32,8 @@ from udipdist.interpret.attention_tables import Seen, heads_table, layers_table,
 from udipdist.interpret.circuits import circuits
 from udipdist.interpret.spotlight import Rule
 from udipdist.interpret.symmetry import centres, mirrored, partners
+from udipdist.models import registry
+from udipdist.models.base import WEIGHTS, Autoencoder
 from udipdist.volumes.ingest import ingest
 
 AFFINE = np.array([[20.0, 0, 0, -70], [0, 20, 0, -80], [0, 0, 20, -60], [0, 0, 0, 1]])
@@ -67,10 +68,10 @@ def volume(rng: np.random.Generator, missing: int = 0) -> np.ndarray:
     return patches_TV.reshape(4, 4, 4, 2, 2, 2).transpose(0, 3, 1, 4, 2, 5).reshape(8, 8, 8)
 
 
-def planted(seed: int = 0, **keys) -> models.Autoencoder:
+def planted(seed: int = 0, **keys) -> Autoencoder:
     """The toy: its first layer planted, all else random."""
     torch.manual_seed(seed)
-    network = models.build(ModelConfig(**{**MODEL, **keys}), np.ones((8, 8, 8), bool)).eval().requires_grad_(False)
+    network = registry.build(ModelConfig(**{**MODEL, **keys}), np.ones((8, 8, 8), bool)).eval().requires_grad_(False)
     base, attention_ = torch.from_numpy(directions()).float(), network.encoder.blocks[0].attention
     network.embed.weight.copy_(30 * (base - base.mean(dim=0)).T)
     network.embed.bias.zero_()
@@ -83,7 +84,7 @@ def planted(seed: int = 0, **keys) -> models.Autoencoder:
     return network
 
 
-def prepared(network: models.Autoencoder, subjects: int = 6, missing: int = 4) -> torch.Tensor:
+def prepared(network: Autoencoder, subjects: int = 6, missing: int = 4) -> torch.Tensor:
     """Subjects [B, T, V]; number 2 lacks `missing` tokens."""
     rng = np.random.default_rng(5)
     volumes = np.stack([volume(rng, missing if i == 2 else 0) for i in range(subjects)]).astype(np.float32)
@@ -91,7 +92,7 @@ def prepared(network: models.Autoencoder, subjects: int = 6, missing: int = 4) -
     return network.prepare(torch.from_numpy(np.where(volumes == 0, 0, z)).float())
 
 
-def tallied(network: models.Autoencoder, tokens: torch.Tensor, pairings: int = 20, **keys) -> Tally:
+def tallied(network: Autoencoder, tokens: torch.Tensor, pairings: int = 20, **keys) -> Tally:
     pairs = mirrored(network.patcher, AFFINE, np.ones(64, bool))
     table = partners(pairs, 64, pairings, np.random.default_rng(0))
     plan = Plan(**{"layers": (0, 1), "rule": Rule(), "partners_TR": table, "drawn": 0, "heads": (0, 1)} | keys)
@@ -102,7 +103,7 @@ def tallied(network: models.Autoencoder, tokens: torch.Tensor, pairings: int = 2
     return tally
 
 
-def seen_of(network: models.Autoencoder, **keys) -> Seen:
+def seen_of(network: Autoencoder, **keys) -> Seen:
     tally = tallied(network, prepared(network), **keys)
     return Seen(tally, mirrored(network.patcher, AFFINE, tally.seen.sum(axis=0) > 3))
 
@@ -135,7 +136,7 @@ def test_the_pass_is_that_of_encode(keys):
 
 
 def test_the_published_network_is_read_as_it_encodes():
-    network = models.build(
+    network = registry.build(
         ModelConfig(name="vit_ae", compat="vit_udip", patch=(2, 2, 2), width=24, depth=2, heads=2, latent=24,
                     decoder_width=12, decoder_depth=1, mlp_ratio=2.0),
         np.ones((8, 8, 8), bool),
@@ -278,7 +279,7 @@ def test_attention_to_the_mirror_image():
     assert heads.loc[(1, 2), "mirror_attention"] == pytest.approx(1, abs=1e-4)
 
 
-def channels_of_y_and_z(network: models.Autoencoder) -> list[int]:
+def channels_of_y_and_z(network: Autoencoder) -> list[int]:
     """Channels of the position codes [64, 24] that are the same along x, and not along the others; every other one."""
     codes = network.positions.numpy().reshape(4, 16, WIDTH)
     return [c for c in range(WIDTH) if np.ptp(codes[..., c], axis=0).max() < 1e-6 < np.ptp(codes[..., c])][::2]
@@ -296,7 +297,7 @@ def store(tmp_path_factory) -> Path:
     return folder / "store.zarr"
 
 
-def run_of(network: models.Autoencoder, folder: Path, store: Path, **keys) -> Path:
+def run_of(network: Autoencoder, folder: Path, store: Path, **keys) -> Path:
     """A run directory with this network."""
     from safetensors.torch import save_file
 
@@ -304,7 +305,7 @@ def run_of(network: models.Autoencoder, folder: Path, store: Path, **keys) -> Pa
     folder.mkdir(parents=True)
     (folder / "config.yaml").write_text(config.yaml())
     state = {name: value.contiguous() for name, value in network.state_dict().items()}
-    Checkpoints(folder / "checkpoints").save(Comm(World()), 0, lambda to: save_file(state, to / models.WEIGHTS), {})
+    Checkpoints(folder / "checkpoints").save(Comm(World()), 0, lambda to: save_file(state, to / WEIGHTS), {})
     return folder
 
 
@@ -379,7 +380,7 @@ def test_what_is_refused(run, store, tmp_path):
         attention(AttentionConfig(**keys, runs=[run]))
     with pytest.raises(ConfigError, match="give each run once, and not run_dir itself"):
         attention(AttentionConfig(**keys, runs=[run / ".." / run.name]))
-    other = models.build(ModelConfig(**{**MODEL, "patch": 4}), np.ones((8, 8, 8), bool))
+    other = registry.build(ModelConfig(**{**MODEL, "patch": 4}), np.ones((8, 8, 8), bool))
     coarse = run_of(other, tmp_path / "coarse", store, patch=4)
     with pytest.raises(InputError, match="its tokens or layers are not those of run_dir"):
         attention(AttentionConfig(**keys, runs=[coarse]))

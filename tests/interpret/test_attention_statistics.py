@@ -16,8 +16,8 @@ from hpc.errors import InputError
 from udipdist.interpret.circuits import alignment, circuits
 from udipdist.interpret.spotlight import Rule, agreement, cluster, consistency, mean_correlation, standardised
 from udipdist.interpret.symmetry import Pairs, at_least, mirrored, partners, symmetry
-from udipdist.models.attention import Attention
-from udipdist.models.tokens import Patcher
+from udipdist.models.layers.attention import Attention
+from udipdist.models.layers.tokens import Patcher
 
 
 def box(size: tuple[int, int, int]) -> Pairs:

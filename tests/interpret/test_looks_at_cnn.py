@@ -15,7 +15,6 @@ from hpc.checkpoint import Checkpoints
 from hpc.comm import Comm
 from hpc.errors import InputError
 from hpc.world import World
-from udipdist import models
 from udipdist.config import AttentionConfig, GalleryConfig, ModelConfig, PerturbConfig, SaliencyConfig, TrainConfig
 from udipdist.interpret import gallery as gallery_module
 from udipdist.interpret import perturb as perturb_module
@@ -25,6 +24,7 @@ from udipdist.interpret.gallery import gallery
 from udipdist.interpret.network import open_network, survey
 from udipdist.interpret.perturb import map_path, perturb
 from udipdist.interpret.saliency import saliency
+from udipdist.models import base, registry
 from udipdist.volumes.store import VolumeStore
 
 
@@ -35,10 +35,10 @@ def keys(request, ball_run, tmp_path_factory) -> dict[str, Path]:
     config = ModelConfig(name="cnn_ae", compat=request.param, patch=4, channels=2, levels=2, latent=5)
     torch.manual_seed(3)
     volumes = VolumeStore.open(store)
-    network = models.build(config, volumes.mask)
+    network = registry.build(config, volumes.mask)
     for _ in range(20):
         network(network.prepare(torch.from_numpy(volumes.normalised(np.flatnonzero(volumes.valid)))))
-    save = lambda to: save_file(network.state_dict(), to / models.WEIGHTS)  # noqa: E731
+    save = lambda to: save_file(network.state_dict(), to / base.WEIGHTS)  # noqa: E731
     Checkpoints(folder / "checkpoints").save(Comm(World()), 0, save, {})
     (folder / "config.yaml").write_text(TrainConfig(store=store, run_dir=folder, model=config).yaml())
     return {"run_dir": folder, "store": store}

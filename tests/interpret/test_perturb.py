@@ -18,13 +18,13 @@ from hpc.comm import Comm
 from hpc.errors import ConfigError, InputError, OutputExists
 from hpc.stage import read_manifest
 from hpc.world import World
-from udipdist import models
 from udipdist.cli import main
 from udipdist.config import IngestConfig, ModelConfig, PerturbConfig, TrainConfig
 from udipdist.interpret import montage
 from udipdist.interpret import perturb as verb
 from udipdist.interpret.network import open_network
 from udipdist.interpret.perturb import map_path, perturb, preview, smoothed
+from udipdist.models import registry
 from udipdist.volumes.ingest import ingest
 
 SHAPE, SUBJECTS = (16, 18, 16), 14
@@ -47,7 +47,7 @@ def place(tmp_path_factory) -> Path:
     ingest(IngestConfig(volumes=folder / "nifti", out=folder / "store.zarr", workers=0))
     torch.manual_seed(0)
     config = TrainConfig(store=folder / "store.zarr", run_dir=folder / "run", model=ModelConfig(**MODEL))
-    network = models.build(config.model, nib.load(folder / "nifti/S00.nii.gz").get_fdata() != 0)
+    network = registry.build(config.model, nib.load(folder / "nifti/S00.nii.gz").get_fdata() != 0)
     torch.nn.init.normal_(network.from_latent.weight, std=3.0)
     (folder / "run").mkdir()
     (folder / "run/config.yaml").write_text(config.yaml())

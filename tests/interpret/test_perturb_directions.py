@@ -11,11 +11,11 @@ import pytest
 
 from hpc.errors import InputError
 from hpc.stage import manifest_path
-from udipdist.gwas import sumstats
 from udipdist.interpret import directions as along
 from udipdist.interpret import snp
 from udipdist.interpret.directions import Population, of_change, of_latents, of_score
 from udipdist.latents import latent_names
+from udipdist.sumstats import store as sumstats
 
 L, N = 5, 3000
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import shutil
@@ -105,15 +104,6 @@ class Node(Here):
         self.holder.wait()
         for started in self.started:
             started.process.wait()
-
-
-@pytest.fixture(scope="session")
-def store(tmp_path_factory) -> Path:
-    """The tiny cohort of the tests of training."""
-    spec = importlib.util.spec_from_file_location("tiny_cohort", ROOT / "tests" / "training" / "conftest.py")
-    tiny_cohort = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tiny_cohort)
-    return tiny_cohort.make_store(tmp_path_factory.mktemp("cohort"), 44)
 
 
 @pytest.fixture

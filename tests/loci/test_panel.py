@@ -10,9 +10,10 @@ import pytest
 from hpc.errors import InputError
 from hpc.stage import read_manifest
 from udipdist.config import PanelConfig
-from udipdist.loci import big40, genome, panels
-from udipdist.loci.overlap import chance_shares
+from udipdist.genome import assemblies
+from udipdist.loci import big40, panels
 from udipdist.loci.panel import panel, preview
+from udipdist.loci.proximity import chance_shares
 
 SOURCE = Path(__file__).parents[2] / "../shared/data/big40"
 
@@ -42,7 +43,7 @@ def test_big40_has_the_692_replicated_clusters():
     known = read_panel("big40")
     assert len(known) == 692 and (known.start <= known.end).all() and known.n.min() >= 1
     assert set(known.chrom) == set(range(1, 24))
-    assert (known.end <= known.chrom.map(genome.LENGTHS)).all()
+    assert (known.end <= known.chrom.map(assemblies.LENGTHS)).all()
     assert known[known.lead == "rs2272737"].iloc[0].tolist() == [23, 152876080, 152908887, "rs2272737", 97]
 
 
@@ -79,13 +80,13 @@ def intervals(rows) -> pd.DataFrame:
 
 
 def test_chance_is_the_share_of_the_genome_that_is_covered():
-    total = sum(genome.LENGTHS.values())
+    total = sum(assemblies.LENGTHS.values())
     rng = np.random.default_rng(0)
-    places = [(c, p, p) for c in range(1, 23) for p in rng.integers(10**6, genome.LENGTHS[c] - 10**6, 30).tolist()]
-    loci = [(c, p, p) for c in range(1, 23) for p in rng.integers(10**6, genome.LENGTHS[c] - 10**6, 10).tolist()]
-    shares = chance_shares(intervals(loci), intervals(places), 250_000, 2000, 1, genome.LENGTHS)
+    places = [(c, p, p) for c in range(1, 23) for p in rng.integers(10**6, assemblies.LENGTHS[c] - 10**6, 30).tolist()]
+    loci = [(c, p, p) for c in range(1, 23) for p in rng.integers(10**6, assemblies.LENGTHS[c] - 10**6, 10).tolist()]
+    shares = chance_shares(intervals(loci), intervals(places), 250_000, 2000, 1, assemblies.LENGTHS)
     covered = np.zeros(total // 1000 + 1, bool)
-    offset = np.cumsum([0, *genome.LENGTHS.values()])
+    offset = np.cumsum([0, *assemblies.LENGTHS.values()])
     for chrom, position, _ in places:
         middle = (offset[chrom - 1] + position) // 1000
         covered[middle - 250 : middle + 251] = True
@@ -94,7 +95,7 @@ def test_chance_is_the_share_of_the_genome_that_is_covered():
 
 def test_chance_against_rotating_the_panel_one_interval_at_a_time():
     rng = np.random.default_rng(5)
-    length = genome.LENGTHS
+    length = assemblies.LENGTHS
     offset = dict(zip(length, np.cumsum([0, *length.values()])[:-1].tolist(), strict=True))
     total = sum(length.values())
 
@@ -115,7 +116,7 @@ def test_chance_against_rotating_the_panel_one_interval_at_a_time():
             hit += any(first <= mine[1] and last >= mine[0] for first, last in turned)
         expected.append(hit / len(loci))
     np.testing.assert_array_equal(
-        chance_shares(intervals(loci), intervals(known), 10**6, 60, 3, genome.LENGTHS), expected
+        chance_shares(intervals(loci), intervals(known), 10**6, 60, 3, assemblies.LENGTHS), expected
     )
     assert 0 < np.mean(expected) < 1
 
@@ -128,7 +129,7 @@ def test_loci_on_the_panel_are_no_chance_and_random_ones_are(tmp_path):
     summary = json.loads((tmp_path / "a" / "panel.json").read_text())
     assert summary["our_share"] == 1 and summary["chance_p"] == 1 / 1001 and 0.1 < summary["chance_share"] < 0.4
     rng = np.random.default_rng(2)
-    off = [(c, p, p) for c in range(1, 23) for p in rng.integers(1, genome.LENGTHS[c], 4).tolist()]
+    off = [(c, p, p) for c in range(1, 23) for p in rng.integers(1, assemblies.LENGTHS[c], 4).tolist()]
     panel(PanelConfig(loci=write_loci(tmp_path / "off", off), out=tmp_path / "b"))
     assert json.loads((tmp_path / "b" / "panel.json").read_text())["chance_p"] > 0.05
     assert "692" in preview(PanelConfig(loci=folder, out=tmp_path / "c"))[0]
@@ -188,5 +189,5 @@ def test_missing_inputs(tmp_path):
      ("MT", 26), ("0", 0), ("27", 0), ("chrUn_1", 0), ("", 0), ("1.0", 0)],
 )  # fmt: skip
 def test_chromosome_codes(label, code):
-    assert genome.code(label) == code
-    assert genome.codes([label, "3"]).tolist() == [code, 3]
+    assert assemblies.code(label) == code
+    assert assemblies.codes([label, "3"]).tolist() == [code, 3]

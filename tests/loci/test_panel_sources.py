@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from hpc.errors import ConfigError, InputError
 from hpc.stage import stage
 from udipdist.config import LociConfig, PanelConfig
-from udipdist.gwas.sumstats import create
-from udipdist.loci import big40, builds, catalog, genes, genome, intervals, overlap
+from udipdist.genome import assemblies
+from udipdist.loci import big40, builds, catalog, genes, intervals, proximity
 from udipdist.loci.panel import panel, preview
+from udipdist.sumstats.store import create
 
 HEADER = (
     "DATE ADDED TO CATALOG\tPUBMEDID\tDISEASE/TRAIT\tCHR_ID\tCHR_POS\tMAPPED_GENE\tSTRONGEST SNP-RISK ALLELE\tSNPS\t"
@@ -442,26 +443,26 @@ def apart(p, q) -> float:
 def test_hits_against_going_through_base_pairs(ours, theirs, flank):
     ours, theirs = spans_table(ours), spans_table(theirs)
     between = np.array([[apart(p, q) for q in theirs.itertuples()] for p in ours.itertuples()], float)
-    row, distance = overlap.nearest(ours, theirs)
+    row, distance = proximity.nearest(ours, theirs)
     np.testing.assert_array_equal(distance, between.min(1))
     assert all(r == -1 or between[i, r] == distance[i] for i, r in enumerate(row))
-    np.testing.assert_array_equal(overlap.touched(ours, theirs, flank), between.min(1) <= flank)
-    np.testing.assert_array_equal(overlap.touched(theirs, ours, flank), between.min(0) <= flank)
-    for found, row in zip(overlap.within(ours, theirs, flank), between, strict=True):
+    np.testing.assert_array_equal(proximity.touched(ours, theirs, flank), between.min(1) <= flank)
+    np.testing.assert_array_equal(proximity.touched(theirs, ours, flank), between.min(0) <= flank)
+    for found, row in zip(proximity.within(ours, theirs, flank), between, strict=True):
         assert sorted(found) == np.flatnonzero(row <= flank).tolist()
 
 
 def test_p_values_of_random_loci_are_uniform():
     rng = np.random.default_rng(7)
-    known = big40.load().assign(chrom=lambda t: genome.codes(t.chrom))
-    total, offset = sum(genome.LENGTHS.values()), np.cumsum([0, *genome.LENGTHS.values()])
+    known = big40.load().assign(chrom=lambda t: assemblies.codes(t.chrom))
+    total, offset = sum(assemblies.LENGTHS.values()), np.cumsum([0, *assemblies.LENGTHS.values()])
     p = []
     for i in range(150):
         place = rng.integers(1, total, 40)
         chrom = np.searchsorted(offset, place)
-        at = np.minimum(place - offset[chrom - 1], [genome.LENGTHS[c] - 200_000 for c in chrom])
+        at = np.minimum(place - offset[chrom - 1], [assemblies.LENGTHS[c] - 200_000 for c in chrom])
         loci = pd.DataFrame({"chrom": chrom, "start": at, "end": at + rng.integers(0, 200_000, 40)})
-        share = overlap.touched(loci, known, 250_000).mean()
-        by_chance = overlap.chance_shares(loci, known, 250_000, 100, i, genome.LENGTHS)
+        share = proximity.touched(loci, known, 250_000).mean()
+        by_chance = proximity.chance_shares(loci, known, 250_000, 100, i, assemblies.LENGTHS)
         p.append((1 + (by_chance >= share - 1e-12).sum()) / 101)
     assert np.mean(np.array(p) <= 0.1) < 0.18 and 0.4 < np.mean(p) < 0.68  # ties make them somewhat too large

@@ -17,8 +17,8 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from scipy import linalg, optimize, special, stats
 
-from udipdist.gwas.scan import gwas
-from udipdist.gwas.sumstats import Sumstats
+from udipdist.gwas.scan.verb import gwas
+from udipdist.sumstats.store import Sumstats
 
 CHI2_RELATIVE = 1e-6
 CHI2_ABSOLUTE = 1e-9  # where the effect is zero by chance: an error of 3e-5 standard errors

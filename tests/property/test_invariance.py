@@ -14,10 +14,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hpc import int8
 from hpc.stage import read_manifest
-from udipdist.gwas import product
-from udipdist.gwas.scan import gwas
-from udipdist.gwas.sumstats import Sumstats
+from udipdist.gwas.scan.verb import gwas
+from udipdist.sumstats.store import Sumstats
 
 STORED = ("beta", "se", "minp_log10p", "minp_trait", "multivariate_log10p", "n", "af1")
 CASES = {  # people, ways of missing values, heritabilities, sets of 28 variants
@@ -101,7 +101,7 @@ def test_processors(cases, name, monkeypatch):
     """With and without fast products of 8-bit integers."""
     found = {}
     for kind in ("int8", "float64"):
-        monkeypatch.setattr(product, "fastest", lambda kind=kind: kind)
+        monkeypatch.setattr(int8, "fastest", lambda kind=kind: kind)
         found[kind] = stored(cases[name].config(f"products of {kind}"))
     assert_same_bits(found["int8"], found["float64"])
 

@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 
 from hpc.errors import InputError
 from udipdist.config import LociConfig
-from udipdist.gwas.genotypes import Bed
-from udipdist.loci.compare import unions
+from udipdist.genotypes.plink1 import Bed
+from udipdist.loci.across_runs import unions
 from udipdist.loci.reference import Reference
 from udipdist.loci.search import left_out, search
 

@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 
 from udipdist.config import GwasConfig
-from udipdist.gwas.scan import gwas
-from udipdist.gwas.sumstats import Sumstats
+from udipdist.gwas.scan.verb import gwas
+from udipdist.sumstats.store import Sumstats
 
 N, P, K = 9003, 64, 20
 HELD = (0, 13, 31, 50, 63)  # the traits that are held against the oracle

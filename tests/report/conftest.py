@@ -14,9 +14,10 @@ import pytest
 from hpc.files import publish_json
 from hpc.stage import stage
 from udipdist.config import EmbedConfig, GwasConfig, IngestConfig, LociConfig, PanelConfig, ReportConfig, TrainConfig
-from udipdist.gwas import sumstats
 from udipdist.loci.fuma import TIDY_TYPES
 from udipdist.report.page import report
+from udipdist.sumstats import pvalues
+from udipdist.sumstats import store as sumstats
 from udipdist.volumes.ingest import ingest
 
 SCRIPT = "<script>alert(1)</script>"  # the name of a lead SNP
@@ -45,7 +46,7 @@ def fake_sumstats(folder: Path, rng: np.random.Generator, df: object = None, shi
     z[900, 3] = 45.0  # p is about 1e-441
     z[17] = np.nan
     se = np.full_like(z, 0.01)
-    log10p = sumstats.log10p_from_z(z)
+    log10p = pvalues.log10p_from_z(z)
     best = np.where(np.isnan(z).all(axis=1), -1, np.argmax(np.nan_to_num(log10p, nan=-1), axis=1))
     attrs = {"test": "mixed", "adjust": "gls", "n_samples": 90, "n_covariates": 3, "df": df, "genotypes": "g"}
     sumstats.create(folder / sumstats.STORE, variants, TRAITS, 1000, attrs)

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from udipdist.gwas.sumstats import log10p_from_t, log10p_from_z
 from udipdist.report import calibration
 from udipdist.report.calibration import band, calibrate, exact_curve
+from udipdist.sumstats.pvalues import log10p_from_t, log10p_from_z
 
 DF = [30, 40, 500, 60, 70]
 

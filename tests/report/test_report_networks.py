@@ -13,7 +13,7 @@ from hpc.errors import InputError
 from hpc.files import publish_json, publish_text
 from udipdist.compare import summary
 from udipdist.config import CompareConfig, TrainConfig
-from udipdist.loci.compare import OVERLAP_COLUMNS
+from udipdist.loci.across_runs import OVERLAP_COLUMNS
 from udipdist.report.collect import RunFolder
 from udipdist.report.networks import networks
 from udipdist.report.section import Album

@@ -13,10 +13,10 @@ from PIL import Image
 from hpc.errors import ConfigError, InputError, OutputExists
 from hpc.stage import read_manifest
 from udipdist.config import PlotConfig
-from udipdist.gwas import sumstats
 from udipdist.report.analysis import Analysis, Linkage
 from udipdist.report.collect import read_hits, read_loci, with_hits
 from udipdist.report.plot import forms, plot, preview
+from udipdist.sumstats import store as sumstats
 
 CODES = {0: 0b11, 1: 0b10, 2: 0b00, -1: 0b01}  # copies of A1 (-1: not called) in a .bed
 

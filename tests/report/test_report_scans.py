@@ -18,7 +18,7 @@ from udipdist.report.collect import RunFolder
 from udipdist.report.figures import spread
 from udipdist.report.page import report
 from udipdist.report.section import Album
-from udipdist.volumes import quality
+from udipdist.volumes import quality, quality_files
 from udipdist.volumes.ingest import ingest
 
 SHAPE = (10, 12, 11)
@@ -82,9 +82,9 @@ def spoilt(run, tmp_path, monkeypatch):
     """The run with another place for the table and the sheet, which a test may change or leave out."""
     store = run / "ingest" / "train.zarr"
     for name in ("table_path", "sheet_path"):
-        path = getattr(quality, name)(store)
+        path = getattr(quality_files, name)(store)
         (tmp_path / path.name).write_bytes(path.read_bytes())
-        monkeypatch.setattr(quality, name, lambda out, at=tmp_path / path.name: at)
+        monkeypatch.setattr(quality_files, name, lambda out, at=tmp_path / path.name: at)
     return RunFolder.open(run)
 
 

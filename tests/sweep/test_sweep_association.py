@@ -16,10 +16,10 @@ from hpc.errors import ConfigError, InputError
 from hpc.stage import read_manifest
 from hpc.testing import call
 from udipdist.config import GwasConfig, LociConfig, PanelConfig
-from udipdist.gwas import scan
+from udipdist.gwas.scan import verb as scan
 from udipdist.loci import panel as panels
-from udipdist.loci.clump import loci
-from udipdist.sweep import plan
+from udipdist.loci.verb import loci
+from udipdist.sweep import configs
 from udipdist.sweep.association import Association, Request, thinned
 from udipdist.sweep.objective import Objective
 
@@ -199,11 +199,11 @@ def test_worth():
 )
 def test_mistakes_are_told_before_the_first_trial(study, tmp_path, keys, message):
     with pytest.raises(ConfigError, match=message):
-        plan.check(small_study.config(study, tmp_path / "out", **keys))
+        configs.check(small_study.config(study, tmp_path / "out", **keys))
 
 
 def test_missing_inputs_are_told_before_the_first_trial(study, tmp_path):
     with pytest.raises(InputError, match="store.zarr"):
-        plan.check(small_study.config(study, tmp_path / "out"))
+        configs.check(small_study.config(study, tmp_path / "out"))
     with pytest.raises(InputError, match="nowhere"):
-        plan.check(small_study.config(study, tmp_path / "out", genotypes=str(tmp_path / "nowhere")))
+        configs.check(small_study.config(study, tmp_path / "out", genotypes=str(tmp_path / "nowhere")))

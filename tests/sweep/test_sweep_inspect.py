@@ -14,7 +14,8 @@ from hpc.files import publish_json, remove
 from hpc.stage import Stage, manifest_path
 from hpc.sweep.trials import fail
 from udipdist.config import InspectConfig, PerturbConfig, RunConfig
-from udipdist.inspection import look, outputs
+from udipdist.inspection import outputs
+from udipdist.inspection.verb import look
 from udipdist.sweep import results
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -199,13 +200,13 @@ def test_passes(sweep):
     assert state(place)[1] == "damaged"
 
 
-@pytest.mark.parametrize("stage", outputs.LOOKS)
+@pytest.mark.parametrize("stage", outputs.INTERPRET_TABLES)
 def test_looks_into_a_network(stage, tmp_path):
     place = tmp_path / "made"
-    files(place, (*outputs.LOOKS[stage], "picture.png"))
+    files(place, (*outputs.INTERPRET_TABLES[stage], "picture.png"))
     seal(place, stage, subjects=20, captions={"picture.png": "What is seen."})
     assert state(place) == (outputs.KINDS[stage], "complete", [])
-    for name in (outputs.LOOKS[stage][0], "picture.png"):
+    for name in (outputs.INTERPRET_TABLES[stage][0], "picture.png"):
         (place / name).unlink()
         kind, said, problems = state(place)
         assert (kind, said) == (outputs.KINDS[stage], "damaged") and f"{name} is missing" in problems

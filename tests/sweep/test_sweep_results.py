@@ -15,7 +15,7 @@ import pytest
 
 from hpc.errors import ConfigError, InputError
 from udipdist.config import EmbedConfig, LociConfig, TrainConfig
-from udipdist.sweep import overlap, results, table
+from udipdist.sweep import agreement, results, table
 from udipdist.sweep.folder import SweepFolder
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -106,7 +106,7 @@ def test_screening_and_full_pass_are_never_mixed(tmp_path):
     assert list(rows.index) == [("full", "cosine"), ("screening", "step"), ("screening", "cosine")]
     assert rows["loci"].tolist() == [6, 3, 2]
     assert rows["replicates"].tolist() == [1, 2, 2]
-    pairs = overlap.overlaps(SweepFolder.open(out))
+    pairs = agreement.overlaps(SweepFolder.open(out))
     assert set(pairs["pass"]) == {"screening"}  # of the full pass there is only one trial
     results.write_tables(out)
     assert json.loads((out / "sweep.json").read_text())["best"]["trial"] == "cosine-seed1"

@@ -17,11 +17,11 @@ from hpc import torchrun
 from hpc.files import publish_json
 from hpc.sweep import Trial
 from udipdist.config import IngestConfig
-from udipdist.embed import embed
-from udipdist.sweep import plan
+from udipdist.sweep import configs
 from udipdist.sweep import trial as trial_module
 from udipdist.sweep.association import Request
-from udipdist.sweep.trial import Looks, StageFailed
+from udipdist.sweep.trial import StageFailed, TrialProgram
+from udipdist.training.embed import embed
 from udipdist.volumes.ingest import ingest
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -84,7 +84,7 @@ def done(study, tmp_path_factory):
     config = small_study.config(study, out, train=TRAIN, look_at=[0, 1, 9])
     trial = trial_in(out / "trials" / "one", {"optim.lr": 2e-3})
     reports, asked = [], []
-    Looks(config, Path.cwd())(trial, reports.append, answer(asked))
+    TrialProgram(config, Path.cwd())(trial, reports.append, answer(asked))
     return config, trial, reports, asked
 
 
@@ -101,7 +101,7 @@ def test_a_trial_trains_and_looks_at_its_epochs(done):
         assert table.shape == (24, 2 + 128) and str(Path(one.out) / "latents.parquet") == one.latents
     first, last = (pd.read_parquet(asked[i].latents).iloc[:, 2:].to_numpy() for i in (0, 2))
     assert np.abs(first - last).max() > 1e-3
-    made = plan.train_config(config, trial)
+    made = configs.train_config(config, trial)
     assert (made.optim.lr, made.seed, made.threads, made.keep_epochs) == (2e-3, 3, 1, (0, 1, 2))
     assert sorted(path.name for path in (trial.folder / "train" / "checkpoints").glob("step-*")) == [
         "step-00000000", "step-00000002", "step-00000004",
@@ -112,7 +112,7 @@ def test_what_was_done_is_only_reported_again(done, monkeypatch):
     config, trial, reports, _ = done
     monkeypatch.setattr(torchrun, "started", None)
     again = []
-    Looks(config, Path.cwd())(trial, again.append, None)
+    TrialProgram(config, Path.cwd())(trial, again.append, None)
     assert again == reports
 
 
@@ -123,7 +123,7 @@ def test_a_trial_goes_on_from_another_with_other_values(done, study):
         parent_metrics={"epoch": 1.0}, seed=4,
     )  # fmt: skip
     reports, asked = [], []
-    Looks(config, Path.cwd())(child, reports.append, answer(asked))
+    TrialProgram(config, Path.cwd())(child, reports.append, answer(asked))
     assert [one.known["epoch"] for one in asked] == [2] and [one["epoch"] for one in reports] == [2]
     rates = {line["step"]: line["lr"] for line in lines(child.folder / "train") if line["split"] == "train"}
     assert rates == {1: 2e-3, 2: 2e-3, 3: 5e-3, 4: 5e-3}
@@ -135,7 +135,7 @@ def test_a_stage_that_fails_says_what_it_said(done, study, tmp_path):
     config, _, _, _ = done
     trial = trial_in(tmp_path / "trials" / "three", {"model.heads": 5})
     with pytest.raises(StageFailed, match="(?s)train ended with exit code 2 .*heads=5: does not divide"):
-        Looks(config, Path.cwd())(trial, None, None)
+        TrialProgram(config, Path.cwd())(trial, None, None)
 
 
 def test_an_answer_that_is_an_error_ends_the_trial(done):
@@ -147,11 +147,11 @@ def test_an_answer_that_is_an_error_ends_the_trial(done):
 
     try:
         with pytest.raises(ValueError, match="no such thing"):
-            Looks(config, Path.cwd())(trial, lambda metrics: None, ask)
+            TrialProgram(config, Path.cwd())(trial, lambda metrics: None, ask)
     finally:
         (trial.folder / "aside.json").rename(trial.folder / "epochs" / "0002" / "scores.json")
 
 
 def test_epochs_to_look_at():
     config = small_study.config(Path("s"), Path("o"), look_at=[5, 0, 20, 5])
-    assert plan.look_epochs(config, 10) == (0, 5, 10) and plan.look_epochs(config, 5) == (0, 5)
+    assert configs.look_epochs(config, 10) == (0, 5, 10) and configs.look_epochs(config, 5) == (0, 5)

@@ -23,9 +23,9 @@ from torch import Tensor
 from hpc.comm import Watch, leave
 from hpc.engine import Engine
 from hpc.errors import Preempted
-from udipdist import train as training
 from udipdist.config import TrainConfig
 from udipdist.training import loop
+from udipdist.training import verb as training
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "training" / "curve.json"
 _OF_THE_MACHINE = {"seconds", "volumes_per_s", "tokens_per_s", "mfu", "data_wait", "memory_gb"}
@@ -152,7 +152,7 @@ def curve(run: Path) -> list[float]:
 
 def write_golden() -> None:
     """The curve of 1 rank without accumulation, as it is on this machine."""
-    from tests.training.conftest import make_store
+    from tests.balls import make_store
 
     with TemporaryDirectory() as folder:
         store, run = make_store(Path(folder) / "cohort", 44), Path(folder) / "run"

@@ -15,8 +15,8 @@ from hpc.errors import ConfigError, InputError
 from hpc.store import RowReader
 from hpc.testing import launch
 from udipdist.config import EmbedConfig
-from udipdist.embed import embed, preview
-from udipdist.models.tokens import Patcher
+from udipdist.models.layers.tokens import Patcher
+from udipdist.training.embed import embed, preview
 from udipdist.volumes.store import VolumeStore
 
 HALF = "S003"  # the subject with half a brain

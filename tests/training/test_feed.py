@@ -14,10 +14,10 @@ from torch.utils.data import DataLoader
 from hpc import memory
 from hpc.engine import Batches
 from hpc.errors import ConfigError, InputError, Preempted
-from udipdist import train as training
 from udipdist.config import TrainConfig
-from udipdist.models.tokens import Patcher
+from udipdist.models.layers.tokens import Patcher
 from udipdist.training import feed
+from udipdist.training import verb as training
 from udipdist.volumes.packed import Packed, Unpacked, pack
 from udipdist.volumes.store import VolumeStore
 
@@ -184,7 +184,7 @@ def test_the_loss_has_the_same_bits_wherever_the_subjects_are(store, tmp_path, c
 
 
 def test_a_signal_while_the_voxels_are_packed(store, tmp_path, monkeypatch):
-    monkeypatch.setattr("udipdist.train.StopRequest.__bool__", lambda _: True)
+    monkeypatch.setattr("udipdist.training.verb.StopRequest.__bool__", lambda _: True)
     keys = {"store": str(store), "run_dir": str(tmp_path / "run"), "model": {"patch": 4}}
     with pytest.raises(Preempted, match="while the voxels were packed"):
         training.train(TrainConfig.parse(keys | {"data": {"packed": str(tmp_path / "p")}}))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from udipdist.inspection import look
+from udipdist.inspection.verb import look
 
 
 @pytest.fixture

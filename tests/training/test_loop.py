@@ -12,11 +12,11 @@ import torch
 from safetensors.torch import load_file
 
 from hpc.errors import ConfigError, Error
-from udipdist import embed as embedding
-from udipdist import train as training
 from udipdist.config import EmbedConfig, TrainConfig
-from udipdist.models.tokens import Patcher
+from udipdist.models.layers.tokens import Patcher
+from udipdist.training import embed as embedding
 from udipdist.training import loop
+from udipdist.training import verb as training
 from udipdist.volumes.store import VolumeStore
 
 KEYS = {

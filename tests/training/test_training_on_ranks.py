@@ -13,7 +13,7 @@ from safetensors.numpy import load_file
 
 from hpc.testing import call, launch
 from udipdist.config import EmbedConfig
-from udipdist.embed import embed
+from udipdist.training.embed import embed
 
 PROGRAM = Path(__file__).parent / "ranked.py"
 spec = importlib.util.spec_from_file_location("ranked_here", PROGRAM)

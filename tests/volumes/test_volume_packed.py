@@ -28,7 +28,7 @@ from hpc import store as rows
 from hpc.errors import InputError, NoSpace
 from hpc.stage import fingerprint
 from udipdist.config import IngestConfig
-from udipdist.models.tokens import Patcher
+from udipdist.models.layers.tokens import Patcher
 from udipdist.training.feed import zscore
 from udipdist.volumes import packed
 from udipdist.volumes.ingest import ingest

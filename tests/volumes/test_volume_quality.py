@@ -21,7 +21,7 @@ from hpc.stage import read_manifest
 from udipdist.cohort import factors, seeds, template
 from udipdist.cohort.brains import BrainModel, draw_scan
 from udipdist.config import BrainConfig, IngestConfig
-from udipdist.volumes import contact_sheet, likeness, quality
+from udipdist.volumes import contact_sheet, likeness, quality, quality_files
 from udipdist.volumes.ingest import ingest
 
 RESOLUTION, N = 8, 120
@@ -225,7 +225,7 @@ def test_a_few_scans_are_not_judged(asymmetric, tmp_path, few):
     facts = build(tmp_path / "a.zarr", asymmetric[: few + 1], failed=(few,))
     assert facts == {"outliers": 0, "outlier_subjects": [], "flips_suspected": 0, "flip_limit": None, "limits": {}}
     assert np.isfinite(store.get(tmp_path / "a.zarr", "qc_correlation")).sum() == (few if few > 1 else 0)
-    quality.publish(tmp_path / "a.zarr", {"": tmp_path / "a.zarr"})
+    quality_files.publish(tmp_path / "a.zarr", {"": tmp_path / "a.zarr"})
     assert len((tmp_path / "a.qc.tsv").read_text().splitlines()) == few + 2
 
 
@@ -299,10 +299,10 @@ def test_table_and_log(asymmetric, tmp_path, caplog):
     build(groups["T1"], scans[:60], failed=(5,))
     build(groups["T2_FLAIR"], asymmetric[:60])
     with caplog.at_level(logging.WARNING):
-        quality.publish(out, groups)
-    with quality.table_path(out).open() as file:
+        quality_files.publish(out, groups)
+    with quality_files.table_path(out).open() as file:
         rows = list(csv.DictReader(file, delimiter="\t"))
-    assert tuple(rows[0]) == quality.COLUMNS and len(rows) == 120
+    assert tuple(rows[0]) == quality_files.COLUMNS and len(rows) == 120
     assert [row["modality"] for row in rows] == ["T1"] * 60 + ["T2_FLAIR"] * 60
     assert (rows[3]["FID"], rows[3]["IID"], rows[3]["outlier"]) == ("f003", "s003", "yes")
     assert rows[5]["outlier"] == "failed" and rows[5]["reasons"] == "is truncated" and rows[5]["mean"] == "NA"
@@ -311,13 +311,13 @@ def test_table_and_log(asymmetric, tmp_path, caplog):
     assert "s011 T1 looks unusual: mean intensity" in caplog.text
     assert (
         f"udipdist volumes store={out} 'subjects=[s003]' modality=T1 out=look" in caplog.text
-        and str(quality.sheet_path(out)) in caplog.text
+        and str(quality_files.sheet_path(out)) in caplog.text
     )
-    sheet = imread(quality.sheet_path(out))
+    sheet = imread(quality_files.sheet_path(out))
     assert sheet.shape[1] < 2000 and sheet[..., :3].std() > 0.05
-    before = quality.sheet_path(out).read_bytes(), quality.table_path(out).read_bytes()
-    quality.publish(out, groups)
-    assert (quality.sheet_path(out).read_bytes(), quality.table_path(out).read_bytes()) == before
+    before = quality_files.sheet_path(out).read_bytes(), quality_files.table_path(out).read_bytes()
+    quality_files.publish(out, groups)
+    assert (quality_files.sheet_path(out).read_bytes(), quality_files.table_path(out).read_bytes()) == before
 
 
 def test_reasons_in_a_few_words(asymmetric, tmp_path):
@@ -361,8 +361,8 @@ def test_ingest_takes_what_is_judged(model, asymmetric, tmp_path):
         np.testing.assert_allclose(theirs, ours, atol=1e-4, err_msg=name)
     judged = read_manifest(out)["facts"]["quality"]
     assert judged["outliers"] == facts["outliers"] >= 1 and judged["flips_suspected"] == 1
-    with quality.table_path(out).open() as file:
+    with quality_files.table_path(out).open() as file:
         rows = {row["IID"]: row for row in csv.DictReader(file, delimiter="\t")}
-    assert quality.FLIPPED in rows["s003"]["reasons"] and quality.sheet_path(out).exists()
+    assert quality.FLIPPED in rows["s003"]["reasons"] and quality_files.sheet_path(out).exists()
     assert rows["s005"]["outlier"] == "failed" and "not a NIfTI" in rows["s005"]["reasons"]
     assert xarray.open_zarr(out, consolidated=False)["qc_outlier"].values.sum() == judged["outliers"]

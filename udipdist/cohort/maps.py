@@ -25,7 +25,7 @@ from udipdist.cohort.brains import SITES, BrainModel, draw_scan
 from udipdist.cohort.factors import NAMES
 from udipdist.cohort.template import SHAPES, affine
 from udipdist.config import BrainConfig
-from udipdist.gwas.genotypes import Bed
+from udipdist.genotypes.plink1 import Bed
 
 PEOPLE = 40  # their mean correlates with that of 160 others by 0.90 to 0.999: a score can only be lower for it
 FLANK_BP = 300_000  # a lead SNP nearer than this to a planted one has found it

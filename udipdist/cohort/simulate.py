@@ -14,7 +14,7 @@ from threadpoolctl import threadpool_limits
 from hpc import cluster, parts
 from hpc.files import publish_json, remove, require_space
 from hpc.stage import Stage, stage
-from udipdist.cohort import seeds, tables, traits
+from udipdist.cohort import seeds, traits, writers
 from udipdist.cohort.brains import BrainModel, draw_scan
 from udipdist.cohort.components import principal_components
 from udipdist.cohort.factors import NAMES
@@ -120,7 +120,7 @@ def _simulate(config: SimulateConfig, current: Stage) -> None:
     if config.traits_only:
         values = traits.mixed_phenotypes(factors, PHENOTYPES, seeds.stream(seed, "phenotypes"))
         names = [f"trait{i:03d}" for i in range(PHENOTYPES)]
-        tables.write_values(out / "phenotypes.parquet", tested, values, names)
+        writers.write_values(out / "phenotypes.parquet", tested, values, names)
     else:
         training = training_people(config.train, seeds.stream(seed, "training people"))
         others = traits.training_factors(truth, tested, training, seeds.stream(seed, "training factors"))
@@ -141,21 +141,21 @@ def _write_genetics(
 ) -> int:
     """Genotypes, sparse GRM, covariates with components. Returns the number of variants."""
     prefix = config.out / "genotypes"
-    tables.write_bed(prefix, job)
-    variants = tables.write_bim(prefix, job, genotypes, config.seed)
-    tables.write_fam(prefix, tested)
-    tables.write_sparse_grm(config.out / "sparse", pedigree, tested)
+    writers.write_bed(prefix, job)
+    variants = writers.write_bim(prefix, job, genotypes, config.seed)
+    writers.write_fam(prefix, tested)
+    writers.write_sparse_grm(config.out / "sparse", pedigree, tested)
     counts = np.concatenate([g.pc_counts for g in genotypes])
     components = principal_components(counts, pedigree.unrelated, config.genomes.components)
-    tables.write_covariates(config.out / "covariates.tsv", tested, components)
+    writers.write_covariates(config.out / "covariates.tsv", tested, components)
     return variants
 
 
 def _write_truth(config: SimulateConfig, truth: traits.Truth, tested: People, factors: np.ndarray) -> None:
     folder = config.out / "truth"
-    tables.write_tsv(folder / "loci.tsv", truth.loci)
-    tables.write_tsv(folder / "windows.tsv", truth.windows.astype({"planted": int, "null": int}))
-    tables.write_values(folder / "factors.parquet", tested, factors, list(NAMES))
+    writers.write_tsv(folder / "loci.tsv", truth.loci)
+    writers.write_tsv(folder / "windows.tsv", truth.windows.astype({"planted": int, "null": int}))
+    writers.write_values(folder / "factors.parquet", tested, factors, list(NAMES))
     publish_json(
         folder / "truth.json",
         {
@@ -182,7 +182,7 @@ def _write_volumes(config: SimulateConfig, groups: list[tuple[People, np.ndarray
     )
     parts.run(job, "volumes", cluster.runner(config.workers))
     for name, (people, _) in zip(("train", "gwas"), groups, strict=True):
-        tables.write_volume_list(config.out / f"volumes_{name}.csv", people)
+        writers.write_volume_list(config.out / f"volumes_{name}.csv", people)
     return len(job.names)
 
 

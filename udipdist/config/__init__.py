@@ -22,7 +22,6 @@ from udipdist.config.imaging import (
     EmbedConfig,
     EngineConfig,
     IngestConfig,
-    ModelConfig,
     OptimConfig,
     Resident,
     ScheduleConfig,
@@ -30,6 +29,7 @@ from udipdist.config.imaging import (
     VolumesConfig,
 )
 from udipdist.config.interpret import AttentionConfig, GalleryConfig, PerturbConfig, SaliencyConfig
+from udipdist.config.networks import ModelConfig
 from udipdist.config.sweep import SweepConfig, SweepDemoConfig
 from udipdist.config.whole import DemoConfig, InspectConfig, LaunchConfig, PlotConfig, ReportConfig, RunConfig
 

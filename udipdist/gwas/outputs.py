@@ -31,7 +31,7 @@ import numpy as np
 from hpc.errors import InputError, some
 from hpc.files import remove
 from hpc.stage import read_manifest
-from udipdist.gwas import sumstats
+from udipdist.sumstats import store as sumstats
 
 COMPRESSED = (".gz", ".bz2", ".zst")
 OWN = ("parts", "model")  # folders that a scan makes in OUT

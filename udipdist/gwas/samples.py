@@ -16,8 +16,10 @@ from scipy import special
 
 from hpc.errors import InputError, some
 from udipdist.config import GwasConfig
-from udipdist.gwas import covariates, outputs, tables
-from udipdist.gwas.tables import Match, describe_keys, keys
+from udipdist.gwas import outputs
+from udipdist.people import design as designs
+from udipdist.people import tables
+from udipdist.people.tables import Match, describe_keys, keys
 
 log = logging.getLogger(__name__)
 
@@ -109,7 +111,7 @@ def assemble(config: GwasConfig, fam: pd.DataFrame) -> Sample:
         own.append(Table(path, name, start, start + len(one.traits), np.searchsorted(fam_N, one.fam_N), one.dropped))
         y_NP[own[-1].row_N, start : own[-1].stop] = one.y_NP
     columns = source.columns(fam_N)
-    covariates.warn_dropped(covariates.design(columns))
+    designs.warn_dropped(designs.design(columns))
     sample = Sample(
         people=fam.iloc[fam_N][["FID", "IID"]].reset_index(drop=True),
         fam_N=fam_N,
@@ -194,7 +196,7 @@ class Covariates:
     fam: pd.DataFrame
     table: pd.DataFrame
     row_F: np.ndarray
-    formula: covariates.Formula
+    formula: designs.Formula
 
     @classmethod
     def read(cls, config: GwasConfig, fam: pd.DataFrame) -> Covariates:
@@ -202,10 +204,10 @@ class Covariates:
         if config.covariates is None:
             if config.formula is not None:
                 raise InputError(f"formula={config.formula!r}: needs covariates=FILE")
-            nothing = covariates.Formula.parse(None, [])
+            nothing = designs.Formula.parse(None, [])
             return cls(config, fam, fam[["FID", "IID"]], np.arange(len(fam)), nothing)
         table = tables.read_covariates(config.covariates, config.match)
-        formula = covariates.Formula.parse(config.formula, list(table.columns[2:]))
+        formula = designs.Formula.parse(config.formula, list(table.columns[2:]))
         row_F = _rows(table, config.match).reindex(keys(fam, config.match)).fillna(-1).to_numpy(np.int64)
         return cls(config, fam, table, row_F, formula)
 
@@ -236,7 +238,7 @@ class Covariates:
     def columns(self, fam_N: np.ndarray) -> pd.DataFrame:
         """The columns of the formula for the people at `fam_N`, who have all covariates. Raises InputError."""
         table = self.table.iloc[self.row_F[fam_N]].reset_index(drop=True)
-        return covariates.encode(table, self.formula, str(self.config.covariates))
+        return designs.encode(table, self.formula, str(self.config.covariates))
 
 
 def _check_traits(path: Path, traits: list[str], y_NP: np.ndarray) -> None:

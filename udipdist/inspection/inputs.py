@@ -13,9 +13,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hpc.errors import InputError
-from udipdist.gwas import genotypes, grm
+from udipdist.genotypes import plink1
 from udipdist.inspection import outputs, training
 from udipdist.inspection.finding import DAMAGED, READABLE, UNFINISHED, Finding
+from udipdist.relatedness import grm
 
 IMAGES = (".nii", ".nii.gz", ".mgz", ".mgh")
 TABLES = (".csv", ".tsv", ".txt", ".pheno", ".covar", ".fastGWA", ".fam", ".bim", ".kin0", ".kin", ".dat", ".regenie")
@@ -79,8 +80,8 @@ def folder(path: Path, contents: bool) -> Finding | None:
 def _genotypes(text: str) -> Finding:
     found = Finding(Path(text), "genotypes (.bed, .bim, .fam)", READABLE)
     try:
-        sets = genotypes.find_sets(text)
-        people, variants = genotypes.count_from_size(text)
+        sets = plink1.find_sets(text)
+        people, variants = plink1.count_from_size(text)
     except InputError as error:
         found.worsen(DAMAGED, [str(error)])
         return found

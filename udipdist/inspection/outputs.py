@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from hpc.errors import InputError, some
 from hpc.files import size_of
-from udipdist.gwas.genotypes import count_from_size
+from udipdist.genotypes.plink1 import count_from_size
 from udipdist.inspection import records, stores, training
 from udipdist.inspection.finding import DAMAGED, UNFINISHED, Finding
 from udipdist.volumes import convert
@@ -46,7 +46,7 @@ COHORT = (*GENOTYPES, "sparse.grm.sp", "sparse.grm.id", "covariates.tsv", "truth
 GWAS = ("null.tsv", "samples.tsv", "dropped.tsv")
 LOCI = ("GenomicRiskLoci.txt", "leadSNPs.txt", "IndSigSNPs.txt", "loci.parquet")
 PANEL = ("hits.tsv", "panel.json")
-LOOKS = {  # of interpret: the tables that are always there
+INTERPRET_TABLES = {  # of interpret: the tables that are always there
     "attention": ("heads.tsv", "layers.tsv", "tokens.tsv", "singular.tsv"),
     "perturb": ("directions.tsv", "maps"),
     "saliency": ("sanity.tsv", "maps"),
@@ -213,7 +213,7 @@ def _panel(found: Finding, manifest: Mapping[str, Any], contents: bool) -> None:
 
 
 def _interpret(found: Finding, manifest: Mapping[str, Any], contents: bool) -> None:
-    names = [*LOOKS[manifest["stage"]], *manifest.get("facts", {}).get("captions", {})]
+    names = [*INTERPRET_TABLES[manifest["stage"]], *manifest.get("facts", {}).get("captions", {})]
     found.worsen(DAMAGED, records.missing(found.path, dict.fromkeys(names)))
     records.check_parts(found, contents)
 
@@ -237,7 +237,7 @@ CHECKS: dict[str, Check] = {
     "panel": _panel,
     "report": _report,
     "consensus": _embed,
-    **dict.fromkeys(LOOKS, _interpret),
+    **dict.fromkeys(INTERPRET_TABLES, _interpret),
 }
 
 

@@ -13,9 +13,9 @@ from hpc.errors import InputError, some
 from hpc.files import size_of
 from hpc.progress import Progress
 from hpc.store import RowReader
-from udipdist.gwas.sumstats import Sumstats
 from udipdist.inspection import records
 from udipdist.inspection.finding import COMPLETE, DAMAGED, READABLE, UNFINISHED, Finding
+from udipdist.sumstats.store import Sumstats
 from udipdist.volumes import packed
 from udipdist.volumes.store import FORMAT, VolumeStore
 

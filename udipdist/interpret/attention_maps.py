@@ -18,13 +18,13 @@ from hpc.errors import InputError
 from hpc.progress import Progress
 from udipdist.interpret.network import batches
 from udipdist.interpret.spotlight import Rule, mean_correlation, standardised
-from udipdist.models import Autoencoder
-from udipdist.models.attention import Attention
-from udipdist.models.blocks import Block, Stack
-from udipdist.models.pooling import AttentionPool, ClassToken
-from udipdist.models.tokens import foreground
-from udipdist.models.vit_ae import VitAutoencoder
-from udipdist.models.vit_udip import PublishedVit
+from udipdist.models.base import Autoencoder
+from udipdist.models.layers.attention import Attention
+from udipdist.models.layers.blocks import Block, Stack
+from udipdist.models.layers.pooling import AttentionPool, ClassToken
+from udipdist.models.layers.tokens import foreground
+from udipdist.models.zoo.vit_ae import VitAutoencoder
+from udipdist.models.zoo.vit_udip import PublishedVit
 from udipdist.training.trained import Opened
 
 TOP = 0.1  # share of a subject's tokens that `top_tenth` looks at

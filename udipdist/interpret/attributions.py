@@ -14,7 +14,7 @@ import torch
 from captum.attr import FeatureAblation, InputXGradient, IntegratedGradients
 from torch import Tensor
 
-from udipdist.models import Autoencoder
+from udipdist.models.base import Autoencoder
 
 
 @dataclass(frozen=True)

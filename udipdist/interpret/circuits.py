@@ -13,7 +13,7 @@ import numpy as np
 from scipy.special import entr
 from scipy.stats import spearmanr
 
-from udipdist.models.attention import Attention
+from udipdist.models.layers.attention import Attention
 
 
 @dataclass(frozen=True, eq=False)

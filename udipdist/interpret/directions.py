@@ -23,8 +23,8 @@ import numpy as np
 import pandas as pd
 
 from hpc.errors import InputError, some
-from udipdist.gwas.tables import read_phenotypes
 from udipdist.latents import latent_names
+from udipdist.people.tables import read_phenotypes
 
 _FILE_NAME = re.compile(r"[^A-Za-z0-9._-]+")
 

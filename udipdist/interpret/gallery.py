@@ -17,7 +17,6 @@ from hpc.errors import ConfigError
 from hpc.files import publish
 from hpc.progress import Progress
 from hpc.stage import stage
-from udipdist import models
 from udipdist.config import GalleryConfig
 from udipdist.figures import brains
 from udipdist.interpret.network import (
@@ -30,8 +29,9 @@ from udipdist.interpret.network import (
     to_nifti,
 )
 from udipdist.interpret.pictures import save
+from udipdist.models import base
+from udipdist.models.layers.tokens import foreground
 from udipdist.models.losses import psnr, ssim
-from udipdist.models.tokens import foreground
 from udipdist.training.trained import Opened
 
 log = logging.getLogger(__name__)
@@ -76,7 +76,7 @@ def preview(config: GalleryConfig) -> list[str]:
     """What would be shown."""
     opened = open_network(config)
     return [
-        f"checkpoint: {opened.checkpoint}, {models.count_parameters(opened.network):,} parameters",
+        f"checkpoint: {opened.checkpoint}, {base.count_parameters(opened.network):,} parameters",
         f"sample: {min(config.sample, len(opened.rows)):,} of {len(opened.rows):,} subjects",
         f"walks: {len(config.latents) or config.top} {config.basis}, {config.steps} steps to {config.reach:g} SD",
         f"writes: {config.out}",

@@ -18,7 +18,7 @@ from hpc.errors import ConfigError, InputError, some
 from hpc.files import publish
 from hpc.world import World
 from udipdist.config.interpret import OfNetwork
-from udipdist.models.tokens import foreground
+from udipdist.models.layers.tokens import foreground
 from udipdist.training.feed import Subjects, require_brain
 from udipdist.training.trained import Opened, open_trained
 from udipdist.volumes.store import VolumeStore

@@ -31,7 +31,7 @@ from udipdist.interpret.directions import Direction, Population
 from udipdist.interpret.moments import PairedMoments
 from udipdist.interpret.network import BRAIN_SHARE, choose_latents, draw, open_network, survey, to_nifti
 from udipdist.interpret.pictures import save
-from udipdist.models import Autoencoder
+from udipdist.models.base import Autoencoder
 from udipdist.training.trained import Opened
 
 DIRECTIONS, REGIONS = "directions.tsv", "regions.tsv"

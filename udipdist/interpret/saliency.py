@@ -19,7 +19,6 @@ from torch import Tensor
 from hpc.files import publish
 from hpc.progress import Progress
 from hpc.stage import stage
-from udipdist import models
 from udipdist.config import SaliencyConfig
 from udipdist.figures import brains
 from udipdist.interpret.attributions import Attributor, cubes_of
@@ -34,7 +33,8 @@ from udipdist.interpret.network import (
 )
 from udipdist.interpret.pictures import save
 from udipdist.latents import latent_names
-from udipdist.models import Autoencoder
+from udipdist.models import base, registry
+from udipdist.models.base import Autoencoder
 from udipdist.training.trained import Opened
 
 log = logging.getLogger(__name__)
@@ -79,7 +79,7 @@ def preview(config: SaliencyConfig) -> list[str]:
     passes = {"integrated_gradients": n * config.steps, "gradient_x_input": n, "occlusion": cubes + 1}
     total = sum(passes[method] for method in config.methods) * subjects * (1 + config.random_networks)
     return [
-        f"checkpoint: {opened.checkpoint}, {models.count_parameters(opened.network):,} parameters",
+        f"checkpoint: {opened.checkpoint}, {base.count_parameters(opened.network):,} parameters",
         f"subjects: {subjects:,} of {len(opened.rows):,}; latents: {n}; cubes of occlusion: {cubes:,}",
         f"passes of one subject through the network: {total:,}",
         f"writes: {config.out}",
@@ -154,7 +154,7 @@ def _stranger(opened: Opened, seed: int) -> Autoencoder:
     like = next(opened.network.parameters())
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = models.build(opened.recipe.model, opened.store.mask)
+        network = registry.build(opened.recipe.model, opened.store.mask)
     return network.eval().requires_grad_(False).to(like.device)
 
 

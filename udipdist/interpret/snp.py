@@ -21,10 +21,10 @@ import pandas as pd
 
 from hpc.errors import InputError, some
 from hpc.stage import read_manifest
-from udipdist.gwas.sumstats import Sumstats
 from udipdist.interpret.directions import Direction, Population, of_change
 from udipdist.latents import latent_names
 from udipdist.loci.fuma import TIDY
+from udipdist.sumstats.store import Sumstats
 
 MOST_SNPS = 10_000  # of a table of loci: more is a mistake, and would take days
 

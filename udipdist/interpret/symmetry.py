@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import rankdata
 
-from udipdist.models.tokens import Patcher
+from udipdist.models.layers.tokens import Patcher
 
 _LEAST = 4  # pairs without which nothing is said
 _OVERLAP = 0.5  # more than this share of the pairs must still have a partner after a shift

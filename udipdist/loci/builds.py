@@ -15,7 +15,8 @@ import numpy as np
 import pandas as pd
 
 from hpc.errors import InputError
-from udipdist.loci import big40, genome
+from udipdist.genome import assemblies
+from udipdist.loci import big40
 
 BUILDS = ("GRCh37", "GRCh38")
 ENOUGH = 3  # SNPs or genes that are known here, before a table is called one of another build
@@ -23,7 +24,7 @@ ENOUGH = 3  # SNPs or genes that are known here, before a table is called one of
 _UCSC = {"GRCh37": "hg19", "GRCh38": "hg38"}
 _SPELLING = re.compile(r"(?<![A-Za-z])(?:GRCh|hg|b|build[ _=:-]*)(3[78]|19)(?!\d)", re.IGNORECASE)
 
-LENGTHS = genome.LENGTHS_OF
+LENGTHS = assemblies.LENGTHS_OF
 
 
 def other(build: str) -> str:
@@ -50,7 +51,7 @@ def check_lengths(table: pd.DataFrame, build: str, what: str, say: str) -> int:
     if len(rows) and not beyond[other(build)].any():
         chrom, end = table.chrom.iloc[rows[0]], table.end.iloc[rows[0]]
         raise InputError(
-            f"{what}: chromosome {genome.label(chrom)} has {LENGTHS[build][chrom]:,} base pairs in {build}, and "
+            f"{what}: chromosome {assemblies.label(chrom)} has {LENGTHS[build][chrom]:,} base pairs in {build}, and "
             f"position {end:,} is beyond; {other(build)} fits: {say}"
         )
     return len(rows)
@@ -111,7 +112,7 @@ class Lift:
 
     def position(self, chrom: int, position: int) -> int:
         """Where a base is on the same chromosome of the target; 0 where it is on none, or another one."""
-        name = f"chr{genome.label(chrom)}"
+        name = f"chr{assemblies.label(chrom)}"
         if name not in self.chain:
             return 0
         return next((int(place[1]) for place in self.chain[name][int(position)] if place[0] == name), 0)
@@ -139,8 +140,8 @@ def _check_chain(path: Path, source: str, target: str) -> None:
             heads = [line.split() for _, line in zip(range(200_000), file, strict=False) if line.startswith("chain ")]
     except (OSError, EOFError, UnicodeDecodeError) as error:
         raise InputError(f"chain={path}: cannot be read ({error}); give {chain_name(source, target)} of UCSC") from None
-    sizes = [(genome.code(h[2]), int(h[3]), int(h[8])) for h in heads if len(h) > 8 and h[2] == h[7]]
-    sizes = [size for size in sizes if 1 <= size[0] <= genome.X]
+    sizes = [(assemblies.code(h[2]), int(h[3]), int(h[8])) for h in heads if len(h) > 8 and h[2] == h[7]]
+    sizes = [size for size in sizes if 1 <= size[0] <= assemblies.X]
 
     def joins(first: str, last: str) -> bool:
         return bool(sizes) and all(t == LENGTHS[first][c] and q == LENGTHS[last][c] for c, t, q in sizes)

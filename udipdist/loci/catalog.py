@@ -15,7 +15,8 @@ import numpy as np
 import pandas as pd
 
 from hpc.errors import InputError, some
-from udipdist.loci import genome, intervals
+from udipdist.genome import assemblies
+from udipdist.loci import intervals
 
 BUILD = "GRCh38"
 _CHROM, _POSITION, _SNPS, _TRAIT, _P, _MAPPED = "CHR_ID", "CHR_POS", "SNPS", "DISEASE/TRAIT", "P-VALUE", "MAPPED_TRAIT"
@@ -71,7 +72,7 @@ def _variants(raw: pd.DataFrame) -> pd.DataFrame:
     traits: dict[tuple[int, int, str], dict[str, None]] = {}
     for chroms, positions, snps, trait in zip(*cells, strict=True):
         for name, position, snp in _split(chroms, positions, snps):
-            chrom = codes[name] if name in codes else codes.setdefault(name, genome.code(name))
+            chrom = codes[name] if name in codes else codes.setdefault(name, assemblies.code(name))
             place = (chrom, int(position)) if chrom and position.isdigit() else (0, 0)
             if place[0] or _RSID.fullmatch(snp):
                 traits.setdefault((*place, snp), {})[trait] = None

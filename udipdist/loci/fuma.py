@@ -11,9 +11,9 @@ import pandas as pd
 import pyarrow as pa
 from pyarrow import csv
 
-from udipdist.gwas.sumstats import p_text
-from udipdist.loci import genome
+from udipdist.genome import assemblies
 from udipdist.loci.reference import Stretch
+from udipdist.sumstats.pvalues import p_text
 
 LOCI, LEADS, INDEPENDENT, LD = "GenomicRiskLoci.txt", "leadSNPs.txt", "IndSigSNPs.txt", "ld.txt"
 TIDY = "loci.parquet"
@@ -64,7 +64,7 @@ class RiskLead:
 
 @dataclass(frozen=True)
 class RiskLocus:
-    """A genomic risk locus, numbered from 1; `chrom` is the code of `genome.code`."""
+    """A genomic risk locus, numbered from 1; `chrom` is the code of `assemblies.code`."""
 
     number: int
     chrom: int
@@ -124,7 +124,7 @@ def tidy(loci: list[RiskLocus]) -> pd.DataFrame:
     """One row a locus; lists joined by ';'. `log10p` and `trait` are those of the lead with the smallest p."""
     rows = [
         (
-            locus.number, genome.label(locus.chrom), locus.start, locus.end, locus.top.rsid, locus.top.position,
+            locus.number, assemblies.label(locus.chrom), locus.start, locus.end, locus.top.rsid, locus.top.position,
             locus.top.log10p, locus.top.trait, _count(locus.independent, "candidates"), len(locus.leads),
             len(locus.independent), _names(lead.snp for lead in locus.by_p), _names(locus.independent),
         )

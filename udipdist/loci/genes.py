@@ -16,7 +16,8 @@ import numpy as np
 import pandas as pd
 
 from hpc.errors import InputError
-from udipdist.loci import builds, genome, intervals
+from udipdist.genome import assemblies
+from udipdist.loci import builds, intervals
 
 ENSEMBL = "ensembl"
 SHIPPED_BUILD = "GRCh38"
@@ -68,7 +69,7 @@ def read(name: str, build: str, types: list[str]) -> Genes:
     else:
         table = intervals.of_file(path, extra=("gene",))
         table = table.assign(gene=table.gene if "gene" in table else table.lead)
-    table = table[table.chrom != genome.UNPLACED][["chrom", "start", "end", "gene"]]
+    table = table[table.chrom != assemblies.UNPLACED][["chrom", "start", "end", "gene"]]
     if table.empty:
         raise InputError(f"genes={path}: has no gene of the types {', '.join(types)}; give gene_types=[] to take all")
     _check_build(path, table, head, build)
@@ -116,7 +117,7 @@ def derive(path: str | Path) -> pd.DataFrame:
     raw = pd.read_csv(
         path, sep="\t", comment=None, skiprows=5, names=names, usecols=range(6), dtype=str, keep_default_na=False
     )
-    raw = raw.assign(chrom=genome.codes(raw.chrom), start=raw.start.astype(int), end=raw.length.astype(int))
+    raw = raw.assign(chrom=assemblies.codes(raw.chrom), start=raw.start.astype(int), end=raw.length.astype(int))
     coding = (raw.chrom > 0) & (raw.description != "") & ~raw.description.str.contains(_NOT_CODING)
     coding &= ~raw.gene.str.fullmatch(r"(?:LINC|MIR|SNOR|RNU|RN7|RNA5|RNVU|Y_RNA|TR[ABDG][VDJC]|IG[HKL][VDJ]).*")
     table = raw[coding].assign(end=lambda t: t.start + t.end)
@@ -147,7 +148,7 @@ def _from_gtf(path: Path, types: list[str]) -> pd.DataFrame:
             raise
         raise InputError(f"genes={path}: cannot be read as GTF ({error}); fetch it again") from None
     table = pd.DataFrame(rows["gene"] or rows["transcript"], columns=["chrom", "start", "end", "gene"])
-    table = table.assign(chrom=genome.codes(table.chrom)).astype({"start": np.int64, "end": np.int64})
+    table = table.assign(chrom=assemblies.codes(table.chrom)).astype({"start": np.int64, "end": np.int64})
     return table if rows["gene"] else _spans(table)
 
 
@@ -164,7 +165,7 @@ def _from_refgene(path: Path, types: list[str], bins: bool) -> pd.DataFrame:
         raw = raw[raw.name.str.startswith(("NM_", "XM_"))]
     elif types:
         raise InputError(f"genes={path}: refGene knows protein_coding alone; give gene_types=[protein_coding], or []")
-    return _spans(raw.assign(chrom=genome.codes(raw.chrom)))
+    return _spans(raw.assign(chrom=assemblies.codes(raw.chrom)))
 
 
 def _spans(transcripts: pd.DataFrame) -> pd.DataFrame:

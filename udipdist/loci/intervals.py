@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from hpc.errors import InputError, some
-from udipdist.loci import genome
+from udipdist.genome import assemblies
 
 _NAMES = {
     "chrom": ("chr", "chrom", "chromosome", "chrid", "chrname", "leadchr"),
@@ -95,7 +95,7 @@ def of_file(path: Path, extra: Sequence[str] = ()) -> pd.DataFrame:
     if is_bed(path):
         return _of_bed(path)
     table = read(path)
-    if len(table.columns) > 1 and genome.code(table.columns[0]) and table.columns[1].isdigit():
+    if len(table.columns) > 1 and assemblies.code(table.columns[0]) and table.columns[1].isdigit():
         raise InputError(
             f"{path}: has no header; write one (chr start end, or chr pos), or name it NAME.bed if it is BED, whose "
             "positions count from 0"
@@ -114,8 +114,8 @@ def of_table(table: pd.DataFrame, path: Path, extra: Sequence[str] = ()) -> pd.D
         raise InputError(
             f"{path}: lacks the columns chr, start and end (or chr and pos); its columns are {some(table.columns, 20)}"
         )
-    chrom = genome.codes(table[column["chrom"]])
-    _refuse(table, chrom == genome.UNPLACED, column["chrom"], path, "is no chromosome; write 1..22, X, Y or MT")
+    chrom = assemblies.codes(table[column["chrom"]])
+    _refuse(table, chrom == assemblies.UNPLACED, column["chrom"], path, "is no chromosome; write 1..22, X, Y or MT")
     result = {"chrom": chrom}
     for key, name in (("start", start), ("end", end)):
         number = pd.to_numeric(table[name], errors="coerce")
@@ -162,7 +162,7 @@ def _refuse(table: pd.DataFrame, wrong, name: str, path: Path, why: str) -> None
 
 
 def _place_names(table: pd.DataFrame) -> list[str]:
-    return [f"{genome.label(c)}:{s}" for c, s in zip(table.chrom, table.start, strict=True)]
+    return [f"{assemblies.label(c)}:{s}" for c, s in zip(table.chrom, table.start, strict=True)]
 
 
 def _not_text(path: Path, error: Exception) -> InputError:

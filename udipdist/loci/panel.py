@@ -14,7 +14,8 @@ from hpc.errors import InputError
 from hpc.files import publish, publish_json
 from hpc.stage import read_manifest, stage
 from udipdist.config import PanelConfig
-from udipdist.loci import builds, fuma, genes, genome, intervals, overlap, panels
+from udipdist.genome import assemblies
+from udipdist.loci import builds, fuma, genes, intervals, panels, proximity
 from udipdist.loci.panels import BIG40, Panel
 
 log = logging.getLogger(__name__)
@@ -88,7 +89,7 @@ def compare(loci: Loci, known: list[Panel], config: PanelConfig) -> tuple[pd.Dat
     rows = pd.DataFrame(
         {
             "locus": table.locus,
-            "chr": [genome.label(chrom) for chrom in table.chrom],
+            "chr": [assemblies.label(chrom) for chrom in table.chrom],
             "start": table.start,
             "end": table.end,
             "lead": table.lead,
@@ -140,7 +141,7 @@ def read_loci(config: PanelConfig) -> Loci:
 def _hits(loci: pd.DataFrame, known: pd.DataFrame, flank_bp: int) -> dict[str, Any]:
     """Columns hit, nearest_panel, distance; of a panel with traits those of the loci that are hit, of several panels
     together the name of the nearest one."""
-    row, distance = overlap.nearest(loci, known)
+    row, distance = proximity.nearest(loci, known)
     lead = known.lead.to_numpy(object)
     away = pd.array(np.where(row >= 0, distance, 0), "Int64")
     away[row < 0] = pd.NA
@@ -152,7 +153,7 @@ def _hits(loci: pd.DataFrame, known: pd.DataFrame, flank_bp: int) -> dict[str, A
     if "panel" in known:
         columns["panel"] = [known.panel.iloc[i] if i >= 0 else "" for i in row]
     elif "traits" in known:
-        columns["traits"] = [_traits(known, near) for near in overlap.within(loci, known, flank_bp)]
+        columns["traits"] = [_traits(known, near) for near in proximity.within(loci, known, flank_bp)]
     return columns
 
 
@@ -165,15 +166,15 @@ def _traits(known: pd.DataFrame, rows: np.ndarray) -> str:
 
 def _summary(loci: pd.DataFrame, known: pd.DataFrame, config: PanelConfig, build: str) -> dict[str, Any]:
     """The numbers of a panel; shares are null where there is nothing to take a share of."""
-    hit = overlap.touched(loci, known, config.flank_bp)
+    hit = proximity.touched(loci, known, config.flank_bp)
     shares = np.empty(0)
     if len(loci):
-        shares = overlap.chance_shares(
+        shares = proximity.chance_shares(
             loci, known, config.flank_bp, config.rotations, config.seed, builds.LENGTHS[build]
         )
     share = float(hit.mean()) if len(loci) else None
     return {
-        "recall": float(np.mean(overlap.touched(known, loci, config.flank_bp))),
+        "recall": float(np.mean(proximity.touched(known, loci, config.flank_bp))),
         "our_share": share,
         "novel": int((~hit).sum()),
         "chance_share": float(np.mean(shares)) if len(shares) else None,

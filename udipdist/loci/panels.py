@@ -14,10 +14,11 @@ import pandas as pd
 
 from hpc.errors import InputError, some
 from udipdist.config import PanelConfig
-from udipdist.gwas.bim import read_bim
-from udipdist.gwas.genotypes import find_sets
-from udipdist.gwas.sumstats import Sumstats
-from udipdist.loci import big40, builds, catalog, genome, intervals
+from udipdist.genome import assemblies
+from udipdist.genotypes.bim import read_bim
+from udipdist.genotypes.plink1 import find_sets
+from udipdist.loci import big40, builds, catalog, intervals
+from udipdist.sumstats.store import Sumstats
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +62,7 @@ def read(name: str, config: PanelConfig, build: str) -> Panel:
     """One panel in its own build, with what speaks against that build refused. Raises InputError."""
     if name == BIG40:
         known = big40.load()
-        return Panel(BIG40, BIG40, big40.BUILD, known.assign(chrom=genome.codes(known.chrom)))
+        return Panel(BIG40, BIG40, big40.BUILD, known.assign(chrom=assemblies.codes(known.chrom)))
     path = Path(name)
     if not path.is_file():
         raise InputError(
@@ -131,7 +132,7 @@ def _placed(panel: Panel, where: pd.DataFrame, build: str) -> Panel:
 
 def _mapped(panel: Panel) -> Panel:
     """Without the variants of the GWAS Catalog that have no place."""
-    table = panel.table[panel.table.chrom != genome.UNPLACED].reset_index(drop=True)
+    table = panel.table[panel.table.chrom != assemblies.UNPLACED].reset_index(drop=True)
     return Panel(panel.name, panel.source, panel.build, table, panel.facts)
 
 
@@ -146,8 +147,8 @@ def places_of(variants: Path, wanted: Iterable[str]) -> pd.DataFrame:
     else:
         blocks = (read_bim(prefix) for prefix in _prefixes(str(variants).removesuffix(".bim")))
     found = [block.loc[block.snp.isin(wanted), ["snp", "chrom", "position"]] for block in blocks]
-    table = pd.concat([f.assign(chrom=genome.codes(f.chrom.astype(str))) for f in found], ignore_index=True)
-    table = table[table.chrom != genome.UNPLACED].drop_duplicates("snp")
+    table = pd.concat([f.assign(chrom=assemblies.codes(f.chrom.astype(str))) for f in found], ignore_index=True)
+    table = table[table.chrom != assemblies.UNPLACED].drop_duplicates("snp")
     return table.rename(columns={"snp": "lead"}).astype({"lead": "str", "position": np.int64})
 
 

@@ -7,9 +7,9 @@ from typing import Self
 
 import numpy as np
 
-from udipdist.gwas.genotypes import Bed
-from udipdist.loci import genome
-from udipdist.loci.ld import LinkageReader
+from udipdist.genome import assemblies
+from udipdist.genotypes.ld import LinkageReader
+from udipdist.genotypes.plink1 import Bed
 
 PLACES = 10**10  # base pairs that fit between two chromosomes in one number
 
@@ -25,7 +25,7 @@ class Index:
     @classmethod
     def of(cls, chrom_M: np.ndarray, position_M: np.ndarray, without: tuple[int, int, int] | None) -> Self:
         """All variants on known chromosomes; without those of the stretch `without` (chromosome, first, last)."""
-        keep_M = chrom_M != genome.UNPLACED
+        keep_M = chrom_M != assemblies.UNPLACED
         if without is not None:
             chrom, start, end = without
             keep_M &= ~((chrom_M == chrom) & (position_M >= start) & (position_M <= end))
@@ -57,14 +57,14 @@ class Reference:
     def __init__(self, bed: Bed, without: tuple[int, int, int] | None, window_bp: int, r2_floor: float):
         self.bed, self.window_bp, self.r2_floor = bed, window_bp, r2_floor
         position_M = bed.variants["position"].to_numpy(np.int64)
-        self.chrom_M, self.position_M = genome.codes(bed.variants["chrom"]), position_M
+        self.chrom_M, self.position_M = assemblies.codes(bed.variants["chrom"]), position_M
         self.index = Index.of(self.chrom_M, position_M, without)
 
     def near(self, chrom: int, positions: np.ndarray) -> Stretch:
         """The SNPs of a chromosome within the window of one of `positions` (sorted)."""
         rows = self.index.near(chrom, positions, self.window_bp)
         here = self.bed.variants.iloc[rows]
-        ids = genome.unique_ids(chrom, self.position_M[rows], here["a1"], here["a2"])
+        ids = assemblies.unique_ids(chrom, self.position_M[rows], here["a1"], here["a2"])
         _, first = np.unique(ids, return_index=True)  # of repeats the first of the file
         first = first[np.lexsort((ids[first].astype(str), self.position_M[rows[first]]))]
         return Stretch(self, rows[first], ids[first], here["snp"].to_numpy(object)[first])

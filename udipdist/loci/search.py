@@ -18,11 +18,12 @@ import pandas as pd
 from hpc.errors import InputError, some
 from hpc.progress import Progress
 from udipdist.config import LociConfig
-from udipdist.gwas.genotypes import Bed
-from udipdist.loci import fuma, genome
+from udipdist.genome import assemblies
+from udipdist.genotypes.plink1 import Bed
+from udipdist.loci import fuma
 from udipdist.loci.reference import Index, Reference, Stretch
 from udipdist.loci.rules import Independent, Rules, Snps, independent_snps, lead_snps, merge
-from udipdist.loci.statistics import Statistics
+from udipdist.sumstats.analyses import Statistics
 
 log = logging.getLogger(__name__)
 
@@ -84,18 +85,18 @@ def divisor(config: LociConfig, statistics: Statistics, analysis: str) -> int:
 def reference_of(config: LociConfig) -> Reference:
     """The reference of a configuration. Raises InputError."""
     reference = Reference(Bed.open(config.genotypes), left_out(config), config.window_bp, config.r2_floor)
-    genome.check_build(reference.chrom_M, reference.position_M, config.assembly, f"{config.genotypes}.bim")
+    assemblies.check_build(reference.chrom_M, reference.position_M, config.assembly, f"{config.genotypes}.bim")
     return reference
 
 
 def left_out(config: LociConfig) -> tuple[int, int, int] | None:
     """The MHC as (chromosome, first, last), where it is to be left out."""
-    return (genome.MHC[0], *(config.mhc or genome.MHC_OF[config.assembly])) if config.exclude_mhc else None
+    return (assemblies.MHC[0], *(config.mhc or assemblies.MHC_OF[config.assembly])) if config.exclude_mhc else None
 
 
 def search(name: str, statistics: Statistics, reference: Reference, config: LociConfig) -> Run:
     """Loci of every analysis that `config.trait` names. Raises InputError where the inputs do not fit each other."""
-    genome.check_build(statistics.chrom_M, statistics.position_M, config.assembly, statistics.path)
+    assemblies.check_build(statistics.chrom_M, statistics.position_M, config.assembly, statistics.path)
     index = Index.of(statistics.chrom_M, statistics.position_M, left_out(config))
     names = statistics.analyses(config.trait)
     run = Run(name, statistics, index, [Analysis(n, rules_of(config, statistics, n)) for n in names])
@@ -143,7 +144,7 @@ def _search_chromosome(
     stretch = reference.near(chrom, places)
     rows = run.index.near(chrom, places, reference.window_bp)
     names = statistics.names(rows)
-    ids = genome.unique_ids(chrom, statistics.position_M[rows], names["a1"], names["a2"])
+    ids = assemblies.unique_ids(chrom, statistics.position_M[rows], names["a1"], names["a2"])
     found = pd.Index(stretch.id_S).get_indexer(ids)
     log10p_of = statistics.log10p([one.name for one in run.analyses], rows)
     absent: dict[str, str] = {}

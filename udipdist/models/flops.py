@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
-from udipdist.models import Autoencoder
+from udipdist.models.base import Autoencoder
 
 
 def _attention(query: Any, key: Any, value: Any, *args: Any, scale: float | None = None, **keys: Any) -> int:

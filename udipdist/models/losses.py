@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from udipdist.models.tokens import foreground
+from udipdist.models.layers.tokens import foreground
 
 _WINDOW = 7  # voxels, and the constants below: Wang et al. 2004 with a uniform window, as scikit-image's default
 _K1, _K2 = 0.01, 0.03

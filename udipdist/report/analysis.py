@@ -11,15 +11,16 @@ import numpy as np
 import pandas as pd
 
 from hpc.errors import InputError
-from udipdist.gwas.genotypes import Bed
-from udipdist.loci import genome
-from udipdist.loci.ld import LinkageReader
+from udipdist.genome import assemblies
+from udipdist.genotypes.ld import LinkageReader
+from udipdist.genotypes.plink1 import Bed
 from udipdist.loci.reference import Index
-from udipdist.loci.statistics import MINP, Statistics, StoreStatistics, open_statistics
 from udipdist.report import naming
 from udipdist.report.figures.heatmap import Strengths
 from udipdist.report.figures.manhattan import Scan
 from udipdist.report.figures.regional import Region
+from udipdist.sumstats.analyses import MINP, Statistics, StoreStatistics
+from udipdist.sumstats.opening import open_statistics
 
 FLANK_BP = 500_000
 
@@ -82,7 +83,7 @@ class Analysis:
         ends = (int(row.start), int(row.end))
         lead = int(row.lead_position)
         start, end = max(1, min(lead - flank_bp, ends[0])), max(lead + flank_bp, ends[1])
-        name = f"{naming.title(row)}, chromosome {genome.label(row.code)}"
+        name = f"{naming.title(row)}, chromosome {assemblies.label(row.code)}"
         variants = self.variants(int(row.code), start, end)
         at = variants[(variants["position"] == lead) & variants["log10p"].notna()]
         named = at[at["snp"] == row.lead_snp]
@@ -90,7 +91,7 @@ class Analysis:
         if at.empty:
             raise InputError(
                 f"{self.statistics.path}: has no p at the lead SNP {row.lead_snp} "
-                f"(chr{genome.label(row.code)}:{lead:,}) of locus {row.locus}; give the summary "
+                f"(chr{assemblies.label(row.code)}:{lead:,}) of locus {row.locus}; give the summary "
                 "statistics that the loci are of"
             )
         return self._region(int(row.code), start, end, variants, at["log10p"].idxmax(), name, threshold, ends, linkage,
@@ -102,7 +103,7 @@ class Analysis:
     ) -> Region:  # fmt: skip
         """A region that need not be a locus; LD is that to its strongest variant. Raises InputError without any p."""
         variants = self.variants(code, start, end)
-        name = f"{genome.label(code)}:{start:,}-{end:,}"
+        name = f"{assemblies.label(code)}:{start:,}-{end:,}"
         if not variants["log10p"].notna().any():
             raise InputError(f"region={name}: {self.statistics.path} has no variant with a p there; give another one")
         lead = variants["log10p"].idxmax()
@@ -130,15 +131,15 @@ class Linkage:
     def __init__(self, prefix: Path | str):
         self.bed = Bed.open(prefix)
         self.position_M = self.bed.variants["position"].to_numpy(np.int64)
-        self.index = Index.of(genome.codes(self.bed.variants["chrom"]), self.position_M, None)
+        self.index = Index.of(assemblies.codes(self.bed.variants["chrom"]), self.position_M, None)
 
     def r2(self, code: int, start: int, end: int, variants: pd.DataFrame, lead: int) -> np.ndarray:
         """r2 to the variant `lead` (its index) of `variants` (position, a1, a2), float64; NaN where one is not in the
         .bed. They are matched by position and unordered alleles."""
         rows = self.index.within(code, start, end)
         here = self.bed.variants.iloc[rows]
-        known = genome.unique_ids(code, self.position_M[rows], here["a1"], here["a2"])
-        wanted = genome.unique_ids(code, variants["position"].to_numpy(), variants["a1"], variants["a2"])
+        known = assemblies.unique_ids(code, self.position_M[rows], here["a1"], here["a2"])
+        wanted = assemblies.unique_ids(code, variants["position"].to_numpy(), variants["a1"], variants["a2"])
         row_of = {name: i for i, name in reversed(list(enumerate(known.tolist())))}  # of repeats the first
         chosen = row_of.get(wanted[variants.index.get_loc(lead)])
         if chosen is None:

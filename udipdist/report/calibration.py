@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import special
 
-from udipdist.gwas.sumstats import Sumstats
-from udipdist.loci.statistics import lambda_of_log10p
+from udipdist.sumstats.calibration import lambda_of_log10p
+from udipdist.sumstats.store import Sumstats
 
 CUT = 2.5758293035489004  # |z| at p = 0.01
 BINS = 4096

@@ -20,10 +20,11 @@ import pandas as pd
 from hpc import store
 from hpc.errors import InputError, some
 from hpc.stage import manifest_path, read_manifest
-from udipdist.gwas.sumstats import Sumstats
-from udipdist.loci import fuma, genome
-from udipdist.loci.statistics import StoreStatistics
-from udipdist.volumes import quality
+from udipdist.genome import assemblies
+from udipdist.loci import fuma
+from udipdist.sumstats.analyses import StoreStatistics
+from udipdist.sumstats.store import Sumstats
+from udipdist.volumes import quality, quality_files
 from udipdist.volumes.store import VolumeStore
 
 # stage -> its output inside the run folder, and the verb that makes it
@@ -38,7 +39,7 @@ STAGES = {
     "panel": ("panel", "panel"),
 }
 # what explains the network of a run, where it was asked for
-LOOKS = {
+INTERPRETATIONS = {
     f"interpret {name}": (f"interpret/{name}", f"interpret {'perturb' if name == 'snp' else name}")
     for name in ("attention", "perturb", "snp", "saliency", "gallery")
 }
@@ -107,18 +108,18 @@ class RunFolder:
         return self.stages[name].manifest is not None
 
     @cached_property
-    def looks(self) -> dict[str, StageOutput]:
+    def interpretations(self) -> dict[str, StageOutput]:
         """What was asked of the network, as `stages`. Raises InputError where a manifest is damaged."""
-        return {name: _stage(name, verb, self.path / place) for name, (place, verb) in LOOKS.items()}
+        return {name: _stage(name, verb, self.path / place) for name, (place, verb) in INTERPRETATIONS.items()}
 
     @property
     def finished(self) -> dict[str, StageOutput]:
         """Everything that is complete, stages first."""
-        return {name: made for name, made in (self.stages | self.looks).items() if made.manifest is not None}
+        return {name: made for name, made in (self.stages | self.interpretations).items() if made.manifest is not None}
 
     def tables_of(self, name: str) -> dict[str, pd.DataFrame]:
-        """The tables NAME.tsv in the folder of a look, by file name, numbers as numbers. Raises InputError."""
-        made = self.looks[name]
+        """The tables NAME.tsv of an interpretation, by file name, numbers as numbers. Raises InputError."""
+        made = self.interpretations[name]
         tables = {path.name: _read_tsv(path, (), made.verb) for path in sorted(made.path.glob("*.tsv"))}
         for table in tables.values():
             for column in table.columns:
@@ -159,10 +160,10 @@ class RunFolder:
         None where the store was made without. `name`: `ingest train` or `ingest gwas`. Raises InputError.
         """
         place = self.stages[name].path
-        path = quality.table_path(place)
+        path = quality_files.table_path(place)
         if not path.exists():
             return None
-        table = _read_tsv(path, quality.COLUMNS, "ingest", numbers=quality.FIGURES)
+        table = _read_tsv(path, quality_files.COLUMNS, "ingest", numbers=quality.FIGURES)
         limits = {}
         for modality in table["modality"].unique():
             array = f"{modality}/qc_outlier" if modality else "qc_outlier"
@@ -243,12 +244,12 @@ class RunFolder:
         if self.comparison is None:
             return None
         table = pd.DataFrame(self.comparison["planted"], columns=None if self.comparison["planted"] else _PLANTED)
-        return table.assign(code=genome.codes(table["chr"]))
+        return table.assign(code=assemblies.codes(table["chr"]))
 
     def null_chromosomes(self) -> list[int]:
         """Codes of the chromosomes on which nothing was planted, where that is known."""
         names = (self.comparison or {}).get("null_chromosomes", [])
-        return [genome.code(name) for name in names]
+        return [assemblies.code(name) for name in names]
 
 
 def _stage(name: str, verb: str, path: Path) -> StageOutput:
@@ -271,7 +272,7 @@ def read_loci(folder: Path) -> pd.DataFrame:
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be read ({error}); run loci again with overwrite=true") from None
     _require(table, _LOCI, path, "loci")
-    return table.assign(code=genome.codes(table["chrom"]))
+    return table.assign(code=assemblies.codes(table["chrom"]))
 
 
 def _read_fuma(path: Path) -> pd.DataFrame:
@@ -284,7 +285,7 @@ def _read_fuma(path: Path) -> pd.DataFrame:
     except decimal.InvalidOperation:
         raise InputError(f"{path}: holds a p that is no number; give the file as FUMA wrote it") from None
     whole = dict.fromkeys(("locus", "lead_position", "start", "end"), np.int64)
-    return table.astype(whole).assign(log10p=log10p, trait="", code=genome.codes(table["chrom"]))
+    return table.astype(whole).assign(log10p=log10p, trait="", code=assemblies.codes(table["chrom"]))
 
 
 def read_hits(folder: Path) -> pd.DataFrame:

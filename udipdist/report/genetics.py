@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from udipdist.loci import genome
+from udipdist.genome import assemblies
 from udipdist.report import naming, regions
 from udipdist.report.analysis import Analysis
 from udipdist.report.calibration import POINTS, Calibration, calibrate, exact_curve
@@ -113,7 +113,7 @@ def manhattans(run: RunFolder, album: Album) -> Section:
         ("loci multivariate", "multivariate", "the joint test of all traits"),
     ):
         scan = scan_of(run, trait, stage)
-        unplaced = int((scan.code_M == genome.UNPLACED).sum())
+        unplaced = int((scan.code_M == assemblies.UNPLACED).sum())
         if not np.isfinite(scan.log10p_M).any():
             section.add(f"There is no p-value of {words} (traits with different people have no joint test).")
             continue

@@ -61,10 +61,10 @@ _NAMES = {
 def interpretation(run: RunFolder, album: Album) -> Section:
     """Pictures and tables of whatever `udipdist interpret` left in the run's folder interpret/."""
     section = Section("interpretation", "What the network sees")
-    done = {name: made for name, made in run.looks.items() if made.manifest is not None}
-    begun = [made for made in run.looks.values() if made.state == "unfinished"]
+    done = {name: made for name, made in run.interpretations.items() if made.manifest is not None}
+    begun = [made for made in run.interpretations.values() if made.state == "unfinished"]
     if not done:
-        first = begun or list(run.looks.values())
+        first = begun or list(run.interpretations.values())
         section.missing = first[0].why_absent
         return section
     section.lead = (

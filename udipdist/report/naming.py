@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from udipdist.gwas.sumstats import p_text
-from udipdist.loci import genome
+from udipdist.genome import assemblies
+from udipdist.sumstats.pvalues import p_text
 
 
 def title(row: Any) -> str:
@@ -31,7 +31,7 @@ def near(row: Any) -> str:
 
 def lines(row: Any) -> tuple[str, ...]:
     """Name, place, p, trait, panel and nearest gene, a line each as far as they are known."""
-    place = f"chr{genome.label(row.code)}:{int(row.lead_position):,}"
+    place = f"chr{assemblies.label(row.code)}:{int(row.lead_position):,}"
     told = [title(row), place if title(row) == row.lead_snp else f"{row.lead_snp}, {place}"]
     told.append(f"p = {p_text([row.log10p])[0]}")
     if getattr(row, "trait", ""):

@@ -15,10 +15,9 @@ from hpc.files import publish, publish_text, refuse_existing
 from hpc.stage import read_manifest, stage
 from udipdist.config import PlotConfig
 from udipdist.figures.style import Chart, save
-from udipdist.gwas.genotypes import find_sets
-from udipdist.gwas.sumstats import p_text
-from udipdist.loci import genes, genome
-from udipdist.loci.statistics import ALL, MINP, StoreStatistics, open_statistics
+from udipdist.genome import assemblies
+from udipdist.genotypes.plink1 import find_sets
+from udipdist.loci import genes
 from udipdist.report import page
 from udipdist.report.analysis import Analysis, Linkage
 from udipdist.report.calibration import calibrate, exact_curve, lambda_of
@@ -26,6 +25,9 @@ from udipdist.report.collect import read_hits, read_loci, with_hits
 from udipdist.report.figures import heatmap, qq, regional
 from udipdist.report.figures.manhattan import Scan, manhattan, miami
 from udipdist.report.section import Album, Section, png
+from udipdist.sumstats.analyses import ALL, MINP, StoreStatistics
+from udipdist.sumstats.opening import open_statistics
+from udipdist.sumstats.pvalues import p_text
 
 log = logging.getLogger(__name__)
 FORMS = (".png", ".pdf", ".svg", ".html")
@@ -186,8 +188,8 @@ def _loci(folder: Path, panel: Path | None) -> pd.DataFrame:
 
 def _place(region: str) -> tuple[int, int, int]:
     found = _REGION.fullmatch(region.strip())
-    code = genome.code(found[1]) if found else genome.UNPLACED
-    if code == genome.UNPLACED:
+    code = assemblies.code(found[1]) if found else assemblies.UNPLACED
+    if code == assemblies.UNPLACED:
         raise ConfigError(f"region={region}: is not of the form chr:start-end; write 17:43900000-44900000")
     start, end = (int(text.replace(",", "")) for text in found.groups()[1:])
     if start >= end:

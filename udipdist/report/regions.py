@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from udipdist.loci import genes, genome
+from udipdist.genome import assemblies
+from udipdist.loci import genes
 from udipdist.report import naming
 from udipdist.report.analysis import Analysis, Linkage
 from udipdist.report.collect import RunFolder, with_hits
@@ -58,7 +59,7 @@ def regions(run: RunFolder, album: Album) -> Section:
         figure = regional.regional(analysis.region(row, threshold, linkage, known))
         name = naming.title(row)
         caption = f"Around {name}: each point is a variant, coloured by its r\u00b2 to the lead SNP."
-        folded = f"{name}, chromosome {genome.label(row.code)}, -log10 p {row.log10p:.1f}"
+        folded = f"{name}, chromosome {assemblies.label(row.code)}, -log10 p {row.log10p:.1f}"
         section.add(album.add(region_name(row), figure, caption, f"The region of {name}", folded=folded))
     if len(table) > REGIONS:
         section.add(

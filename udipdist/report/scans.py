@@ -9,6 +9,7 @@ from udipdist.report.collect import RunFolder
 from udipdist.report.figures import spread
 from udipdist.report.section import Album, Picture, Section, Table, Tile, count, number
 from udipdist.volumes import quality as rules
+from udipdist.volumes import quality_files
 
 MOST = 200  # outliers in the table
 STORES = {"ingest train": "training", "ingest gwas": "association"}
@@ -42,7 +43,7 @@ def quality(run: RunFolder, album: Album) -> Section:
     section.tiles.append(Tile(count(len(outliers)), "scans that look unusual"))
     columns = ("scans", ">judged", ">not readable", ">unusual", ">left and right exchanged?")
     section.add(Table(columns, counts, "The last is told only of a cohort that is asymmetric enough, as brains are."))
-    _list(section, outliers, [rules.table_path(run.stages[name].path).name for name in known])
+    _list(section, outliers, [quality_files.table_path(run.stages[name].path).name for name in known])
     caption = (
         "Each figure over the scans that could be read. Orange: those that are listed, for this figure or another; an "
         "arrow, where they lie outside the picture. Dashed: the limits; grey: the median."
@@ -84,7 +85,7 @@ def _list(section: Section, outliers: pd.DataFrame, tables: list[str]) -> None:
 
 
 def _sheet(run: RunFolder, name: str, words: str, album: Album) -> Picture:
-    path = rules.sheet_path(run.stages[name].path)
+    path = quality_files.sheet_path(run.stages[name].path)
     try:
         data = path.read_bytes()
     except OSError as error:

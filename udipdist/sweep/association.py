@@ -24,14 +24,16 @@ from hpc.errors import Error, InputError, some
 from hpc.files import publish, publish_json, publish_text, remove
 from hpc.stage import read_manifest, stage
 from udipdist.config import GwasConfig, SweepConfig
-from udipdist.gwas import outputs, scan, variants
-from udipdist.gwas.genotypes import Bed
+from udipdist.genotypes import filters
+from udipdist.genotypes.plink1 import Bed
+from udipdist.gwas import outputs
+from udipdist.gwas.scan import verb as scan
 from udipdist.loci import fuma
 from udipdist.loci import search as finding
 from udipdist.loci.panel import panel
 from udipdist.loci.reference import Reference
-from udipdist.loci.statistics import open_statistics
-from udipdist.sweep import plan
+from udipdist.sumstats.opening import open_statistics
+from udipdist.sweep import configs
 
 log = logging.getLogger(__name__)
 
@@ -129,7 +131,7 @@ class Association:
             with threadpool_limits(self.cpus):
                 places = self._gwas(folder, [table for table in tables if table.path is not None])
         seconds = {"gwas": time.monotonic() - started}
-        reference = finding.reference_of(plan.loci_config(self.config, folder, "minp", folder)) if left else None
+        reference = finding.reference_of(configs.loci_config(self.config, folder, "minp", folder)) if left else None
         for table in tables:
             if table.request.scores is None:
                 self._score(table, places.get(table.request.name), reference)
@@ -146,7 +148,7 @@ class Association:
             return {}
         paths = tuple(table.path for table in tables)
         extract = None if tables[0].request.full else self._thinned()
-        config = plan.gwas_config(self.config, paths, folder / _GWAS, extract)
+        config = configs.gwas_config(self.config, paths, folder / _GWAS, extract)
         publish_text(folder / "gwas.yaml", config.yaml())
         if read_manifest(config.out) is None:
             scan.gwas(config)
@@ -163,7 +165,7 @@ class Association:
         path = self.place / "screened_variants.txt"
         if not path.exists():
             any_table = self.place / "latents.parquet"
-            ids = thinned(plan.gwas_config(self.config, (any_table,), self.place), wanted)
+            ids = thinned(configs.gwas_config(self.config, (any_table,), self.place), wanted)
             publish_text(path, "\n".join(ids) + "\n")
         return path
 
@@ -174,7 +176,7 @@ class Association:
         tested = 0
         if sumstats is not None and reference is not None:
             found["loci"], found["multivariate_loci"] = self._loci(table, sumstats, reference, out)
-            config = plan.panel_config(self.config, out / FOLDERS["minp"], out / "panel")
+            config = configs.panel_config(self.config, out / FOLDERS["minp"], out / "panel")
             panel(config.model_copy(update={"overwrite": True}))
             found["panel_hits"] = json.loads((out / "panel" / "panel.json").read_text(encoding="utf-8"))["n_hits"]
             tested = read_manifest(sumstats)["facts"]["n_tested"]
@@ -184,7 +186,7 @@ class Association:
 
     def _loci(self, table: _Table, sumstats: Path, reference: Reference, out: Path) -> list[int]:
         """The loci of the smallest p and of the joint test, each in its folder; how many there are."""
-        config = plan.loci_config(self.config, sumstats, tuple(FOLDERS), out)
+        config = configs.loci_config(self.config, sumstats, tuple(FOLDERS), out)
         if config.traits is None:  # latents that say nothing were tests all the same
             config = config.model_copy(update={"traits": table.used + len(table.collapsed)})
         statistics, counts = open_statistics(sumstats), []
@@ -235,7 +237,7 @@ def thinned(config: GwasConfig, wanted: int) -> list[str]:
     """The ids of about `wanted` of the variants that a gwas would test, at equal steps along the .bim: blind to LD,
     effects and p. Variants without an id of their own are passed over. Raises InputError where there is none."""
     bed = Bed.open(config.genotypes)
-    rows = variants.choose(bed.variants, config).rows
+    rows = filters.choose(bed.variants, config).rows
     snp = bed.variants["snp"] if rows is None else bed.variants["snp"].iloc[rows]
     own = snp[~snp.duplicated(keep=False) & (snp != ".")]
     if not len(own):

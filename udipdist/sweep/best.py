@@ -11,10 +11,10 @@ from pyarrow import parquet
 
 from hpc.config import Config
 from hpc.files import publish_text
+from udipdist.analysis.similarity import IDS
 from udipdist.config import SweepConfig
-from udipdist.sweep import plan
+from udipdist.sweep import configs
 from udipdist.sweep.folder import Look, SweepFolder
-from udipdist.sweep.similarity import IDS
 
 SCRIPT, RECIPES = "best.sh", "best"
 _HEAD = """#!/bin/sh
@@ -75,26 +75,26 @@ def _steps(config: SweepConfig, best: Look) -> dict[str, tuple[str, Config, str]
     there = Path("reproduced")
     listed = config.out / "association" / "screened_variants.txt" if best.screening else None
     latents, gwas = there / "latents.parquet", there / "gwas"
-    loci = plan.loci_config(config, gwas, "minp", there / "loci")
+    loci = configs.loci_config(config, gwas, "minp", there / "loci")
     if best.collapsed and loci.traits is None:  # which count as tests
         loci = loci.model_copy(update={"traits": len(parquet.read_schema(best.latents)) - len(IDS)})
     return {
-        "train": ("train", plan.train_config(config, best.trial), 'run_dir="$out/train"'),
+        "train": ("train", configs.train_config(config, best.trial), 'run_dir="$out/train"'),
         "embed": (
-            "embed", plan.embed_config(config, there / "train", best.step, latents),
+            "embed", configs.embed_config(config, there / "train", best.step, latents),
             'run_dir="$out/train" out="$out/latents.parquet"',
         ),
         "gwas": (
-            "gwas", plan.gwas_config(config, (latents,), gwas, listed),
+            "gwas", configs.gwas_config(config, (latents,), gwas, listed),
             'phenotypes="$out/latents.parquet" out="$out/gwas"',
         ),
         "loci": (
             "loci", loci, 'sumstats="$out/gwas" out="$out/loci"',
         ),
         "loci_multivariate": (
-            "loci", plan.loci_config(config, gwas, "multivariate", there / "loci_multivariate"),
+            "loci", configs.loci_config(config, gwas, "multivariate", there / "loci_multivariate"),
             'sumstats="$out/gwas" out="$out/loci_multivariate"',
         ),
-        "panel": ("panel", plan.panel_config(config, there / "loci", there / "panel"),
+        "panel": ("panel", configs.panel_config(config, there / "loci", there / "panel"),
                   'loci="$out/loci" out="$out/panel"'),
     }  # fmt: skip

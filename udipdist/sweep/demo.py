@@ -12,8 +12,8 @@ from typing import Any
 from udipdist import pipeline
 from udipdist.config import IngestConfig, SimulateConfig, SweepConfig, SweepDemoConfig
 from udipdist.pipeline import Step
-from udipdist.sweep import preview as preview_of_sweep
-from udipdist.sweep import sweep
+from udipdist.sweep.verb import preview as preview_of_sweep
+from udipdist.sweep.verb import sweep
 
 log = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from typing import Any
 from hpc.files import publish, publish_json, publish_text
 from udipdist.config import ReportConfig
 from udipdist.report import page
-from udipdist.sweep import best, overlap, table
+from udipdist.sweep import agreement, best, table
 from udipdist.sweep.folder import Look, SweepFolder
 
 log = logging.getLogger(__name__)
@@ -33,8 +33,8 @@ def write_tables(out: str | Path) -> str:
     tables = {
         "table1": rows,
         "curves": table.curves(sweep),
-        "overlap": overlap.overlaps(sweep),
-        "similarity": overlap.similarities(sweep),
+        "overlap": agreement.overlaps(sweep),
+        "similarity": agreement.similarities(sweep),
     }
     for name, made in tables.items():
         with publish(sweep.path / f"{name}.tsv") as partial:
@@ -58,7 +58,7 @@ def _facts(sweep: SweepFolder, first: Look | None) -> dict[str, Any]:
         "looks": len(sweep.looks),
         "passes": sweep.passes(),
         "failed": [trial.name for trial in sweep.failed],
-        "compared": overlap.MOST,
+        "compared": agreement.MOST,
         "best": None if first is None else {
             "trial": first.trial.name, "configuration": first.trial.configuration, "values": first.trial.values,
             "seed": first.trial.seed, "epoch": first.epoch, "pass": first.of,

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from udipdist.sweep.agreement import found_by
 from udipdist.sweep.folder import SCORES, Look, SweepFolder, read_json
 from udipdist.sweep.objective import LESS_IS_BETTER
-from udipdist.sweep.overlap import found_by
 
 SPREAD = ("loci", "multivariate_loci", "val_loss", "ssim")
 COLUMNS = (

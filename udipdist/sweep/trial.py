@@ -32,7 +32,7 @@ from hpc.sweep import Trial, ranks
 from hpc.sweep.options import RayConfig
 from hpc.sweep.trials import Ask, Report
 from udipdist.config import SweepConfig, TrainConfig
-from udipdist.sweep import plan
+from udipdist.sweep import configs
 from udipdist.sweep.association import Request
 from udipdist.sweep.folder import SCORES
 from udipdist.sweep.objective import METRIC, Objective
@@ -40,7 +40,7 @@ from udipdist.sweep.objective import METRIC, Objective
 log = logging.getLogger(__name__)
 
 COLUMNS = ("epoch", *SCORES)
-_LOOK = 0.5  # seconds between two looks for a checkpoint
+_PAUSE = 0.5  # seconds between two looks for a checkpoint
 _ASKED_AT_ONCE = 32  # looks that wait for the association while the trial goes on
 _TAIL = 12  # lines of a stage that failed, in the message
 
@@ -50,7 +50,7 @@ class StageFailed(Error):
 
 
 @dataclass(frozen=True)
-class Looks:
+class TrialProgram:
     """The program of a trial: a callable for hpc.sweep.run, with the sweep's configuration; paths are as seen from
     `cwd`."""
 
@@ -60,12 +60,12 @@ class Looks:
     def __call__(self, trial: Trial, report: Report, ask: Ask) -> None:
         """Train and look. Raises StageFailed, and what the association says of the latents."""
         os.chdir(self.cwd)
-        train, objective = plan.train_config(self.config, trial), Objective.of(self.config.objective)
+        train, objective = configs.train_config(self.config, trial), Objective.of(self.config.objective)
         first = -1
         if trial.parent is not None:
             first = round(trial.parent_metrics["epoch"])
             inherit(trial.parent / "train", train.run_dir, first, {**trial.values, "seed": trial.seed})
-        epochs = [epoch for epoch in plan.look_epochs(self.config, train.epochs) if epoch > first]
+        epochs = [epoch for epoch in configs.look_epochs(self.config, train.epochs) if epoch > first]
 
         def tell(epoch: int, scores: dict[str, Any]) -> None:
             if epoch:  # all networks are alike before they are trained: no search learns from that
@@ -92,7 +92,7 @@ class Looks:
         meta = training.checkpoint(epoch)
         if read_manifest(folder / "latents.parquet") is None:
             trial.say(f"embedding epoch {epoch}")
-            embed = plan.embed_config(self.config, train.run_dir, meta["step"], folder / "latents.parquet")
+            embed = configs.embed_config(self.config, train.run_dir, meta["step"], folder / "latents.parquet")
             run_stage("embed", embed, trial.folder)
         known = {"epoch": epoch, "step": meta["step"]}
         known |= {"val_loss": meta["scores"].get("loss"), "ssim": meta["scores"].get("ssim")}
@@ -155,12 +155,12 @@ class _Training:
                     "delete the folder of this trial, and run the sweep again"
                 )
             self.meanwhile()
-            time.sleep(_LOOK)
+            time.sleep(_PAUSE)
 
     def wait(self) -> None:
         """Wait for the end. Raises StageFailed."""
         while not self._is_over():
-            time.sleep(_LOOK)
+            time.sleep(_PAUSE)
 
     def _is_over(self) -> bool:
         code = 0 if self.process is None else self.process.poll()
@@ -212,7 +212,7 @@ def inherit(parent: Path, run_dir: Path, epoch: int, values: dict[str, Any]) -> 
     with publish(run_dir / "metrics.jsonl") as partial:
         shutil.copy(parent / "metrics.jsonl", partial)
     recipe = json.loads((parent / "plan.json").read_text(encoding="utf-8"))
-    publish_json(run_dir / "plan.json", recipe | {"train": merge(recipe["train"], plan.nested(values))})
+    publish_json(run_dir / "plan.json", recipe | {"train": merge(recipe["train"], configs.nested(values))})
     with publish(own.folder(min(steps))) as partial:
         shutil.copytree(theirs.folder(min(steps)), partial)
 

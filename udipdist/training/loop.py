@@ -24,11 +24,11 @@ from hpc.files import publish
 from hpc.progress import Progress
 from hpc.threads import share, share_work
 from hpc.world import cores
-from udipdist import models
 from udipdist.config import TrainConfig
 from udipdist.figures.brains import reconstructions
-from udipdist.models.attention import Attention, use_backend, watched
+from udipdist.models import base, registry
 from udipdist.models.flops import TRAINING_PASSES, counting
+from udipdist.models.layers.attention import Attention, use_backend, watched
 from udipdist.models.losses import psnr, reconstruction_loss, ssim
 from udipdist.training.board import Board
 from udipdist.training.feed import Sampler, Subjects
@@ -63,7 +63,7 @@ class Run:
         sharers = comm.sharers()
         torch.set_num_threads(share(sharers, config.threads))
         torch.manual_seed(config.seed)
-        network = models.build(config.model, store.mask, config.engine.activation_checkpointing)
+        network = registry.build(config.model, store.mask, config.engine.activation_checkpointing)
         everyone = np.sort(np.concatenate(list(rows.values())))
         about = {"network": config.model.name, "patch": config.model.patch}
         packed = comm.on_each_node(
@@ -77,7 +77,7 @@ class Run:
         use_backend(network, config.engine.attention)
         self.precision = precision(config.engine.precision, device)
         self.meter = self._rehearse(network, device)
-        self.parameters = models.count_parameters(network)
+        self.parameters = base.count_parameters(network)
         self.sampler = Sampler(rows["train"], batches, config.seed)
         self.total = self.sampler.steps * config.epochs
         left_out = len(self.sampler.left_out(0))
@@ -143,7 +143,7 @@ class Run:
         folder = self.checkpoints.folder(meta["step"])
         self.engine.load(folder)
         if self.ema:
-            self.ema.load(load_file(folder / models.WEIGHTS), meta["step"])
+            self.ema.load(load_file(folder / base.WEIGHTS), meta["step"])
         self.step, self.best, self.scores = meta["step"], meta["best"], meta["scores"]
         losses, self._counted = meta["running"]["losses"], meta["running"]["steps"]
         own = losses[self.comm.rank] if len(losses) == self.comm.size else sum(losses) / len(losses)
@@ -317,7 +317,7 @@ class Run:
             total = total + part.double().sum(dim=0)
         return (total / len(chosen)).float()
 
-    def _rehearse(self, network: models.Autoencoder, device: torch.device) -> Meter:
+    def _rehearse(self, network: base.Autoencoder, device: torch.device) -> Meter:
         """One forward and backward pass on real subjects before anything is set up: errors come in the first minute.
 
         Says which attention kernel ran, and returns a meter that knows what a pass costs. Raises ConfigError where the
@@ -356,7 +356,7 @@ class Run:
         def write(folder: Path) -> None:
             self.engine.save(folder)
             if self.comm.is_main:
-                save_file(weights, folder / models.WEIGHTS)
+                save_file(weights, folder / base.WEIGHTS)
 
         meta = {
             "epoch": self.epoch,

@@ -10,8 +10,8 @@ import numpy as np
 
 from hpc.checkpoint import Checkpoints
 from hpc.errors import InputError
-from udipdist import models
 from udipdist.config import TrainConfig
+from udipdist.models import base, registry
 from udipdist.volumes.packed import Tokens, Unpacked, find
 from udipdist.volumes.store import VolumeStore
 
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 class Opened:
     """A network in evaluation mode, and the store it is to look at; `rows` [N] are those of its readable subjects."""
 
-    network: models.Autoencoder
+    network: base.Autoencoder
     store: VolumeStore
     tokens: Tokens
     rows: np.ndarray
@@ -44,7 +44,7 @@ def open_trained(
         raise InputError(f"{path}: is missing, so {run_dir} is no training run; give run_dir=FOLDER_OF_TRAIN")
     recipe = TrainConfig.load(path)
     folder = Checkpoints(run_dir / "checkpoints").find(checkpoint)
-    network = models.load(recipe.model, folder / models.WEIGHTS)
+    network = registry.load(recipe.model, folder / base.WEIGHTS)
     if recipe.model.compat == "vit_udip":
         log.warning(
             "%s is the published network: the latents of a subject depend on the others of its batch%s and on "

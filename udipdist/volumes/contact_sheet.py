@@ -32,7 +32,7 @@ def chosen(outlier: np.ndarray, valid: np.ndarray) -> list[int]:
 
 
 def write(path: Path, groups: Mapping[str, Path]) -> None:
-    """Draw the scans of every modality of a store, also before it is sealed. `groups`: see `quality.publish`."""
+    """Draw the scans of every modality of a store, also before it is sealed. `groups`: see `quality_files.publish`."""
     tiles: list[np.ndarray] = []
     titles: list[tuple[str, bool]] = []
     for modality, place in groups.items():

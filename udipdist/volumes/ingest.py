@@ -23,9 +23,9 @@ from hpc import cluster, files, parts, store
 from hpc.errors import ConfigError, Incomplete, InputError, some
 from hpc.stage import is_current, read_manifest, stage
 from udipdist.config import IngestConfig
-from udipdist.volumes import quality
+from udipdist.volumes import quality, quality_files
+from udipdist.volumes.grids import AFFINE_DIGITS, Plan, make_plan
 from udipdist.volumes.job import AXES, IngestJob, blocks_of, counts_name, template_name, template_of
-from udipdist.volumes.plan import AFFINE_DIGITS, Plan, make_plan
 from udipdist.volumes.sources import Source
 from udipdist.volumes.store import FORMAT
 
@@ -160,7 +160,7 @@ def _finish(job: IngestJob, plan: Plan, part_facts: list[dict[str, Any]]) -> dic
         log.info("ingest: %d later images are left out, see %s", len(repeats), repeats_path(job.place))
     if len(job.grids) > 1:
         store.seal(job.place, {"format": FORMAT, "modalities": [grid.modality for grid in job.grids]})
-    quality.publish(job.place, groups)
+    quality_files.publish(job.place, groups)
     facts = {
         "subjects": len(job.sources),
         "images": plan.scans + len(plan.cohort.duplicates),

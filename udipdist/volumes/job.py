@@ -13,7 +13,7 @@ import numpy as np
 
 from hpc import store
 from udipdist.volumes import kernels, nifti, quality, resample
-from udipdist.volumes.plan import Grid, in_mni
+from udipdist.volumes.grids import Grid, in_mni
 from udipdist.volumes.sources import Scan, Source
 
 AXES = ("x", "y", "z")

@@ -8,12 +8,9 @@ Shapes: N subjects.
 
 from __future__ import annotations
 
-import csv
 import importlib.util
-import io
 import logging
 import math
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -23,7 +20,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
-from hpc import files, store
+from hpc import store
 from hpc.errors import InputError
 from udipdist.volumes.likeness import flip_limit, likeness, spread
 
@@ -33,7 +30,7 @@ FEWEST = 10  # scans of which a median and a spread are taken
 DEVIATIONS = 5.0  # robust standard deviations from the median at which a figure is an outlier
 _TEMPLATE = "datasets/data/mni_icbm152_t1_tal_nlin_sym_09a_converted.nii.gz"
 _BRAIN = 0.2  # of the template's brightest voxel: nilearn's threshold for the brain mask
-_LISTED = 20
+LISTED = 20
 
 
 # ------------------------------------------------------------------------------------- what ingest takes of each scan
@@ -177,7 +174,7 @@ def assess(place: Path, failures: Mapping[int, str], template_voxels: int | None
     store.put(place, "qc_reasons", np.array(text, dtype=object), ("subject",))
     return {
         "outliers": int(outlier.sum()),
-        "outlier_subjects": [f"{subjects[i]}: {text[i]}" for i in np.flatnonzero(outlier)[:_LISTED]],
+        "outlier_subjects": [f"{subjects[i]}: {text[i]}" for i in np.flatnonzero(outlier)[:LISTED]],
         "flips_suspected": sum(FLIPPED in listed for listed in text),
         "flip_limit": flip,  # None: the cohort is too small or too symmetric to tell
         "limits": shown,
@@ -249,64 +246,3 @@ def brief(reasons: str) -> str:
 
 
 # ----------------------------------------------------------------------------------------------------------- the table
-
-
-def table_path(out: Path) -> Path:
-    """The table of figures, beside the store."""
-    return out.with_name(out.stem + ".qc.tsv")
-
-
-def sheet_path(out: Path) -> Path:
-    """The contact sheet, beside the store."""
-    return out.with_name(out.stem + ".qc.png")
-
-
-def publish(out: Path, groups: Mapping[str, Path]) -> None:
-    """After `assess`: the table and the contact sheet beside the store `out`, and the outliers in the log.
-
-    `groups`: the place of each modality; '' as the name of the only one.
-    """
-    from udipdist.volumes import contact_sheet  # draws with matplotlib
-
-    write_table(out, groups)
-    contact_sheet.write(sheet_path(out), groups)
-    for modality, place in groups.items():
-        marked = np.flatnonzero(store.get(place, "qc_outlier"))
-        subjects, reasons = store.get(place, "subject"), store.get(place, "qc_reasons")
-        for i in marked[:_LISTED]:
-            log.warning("ingest: %s looks unusual: %s", " ".join([subjects[i], modality]).strip(), reasons[i])
-        if len(marked) > _LISTED:
-            log.warning("ingest: and %d more %s", len(marked) - _LISTED, modality)
-        if len(marked):
-            chosen = [f"subjects=[{subjects[marked[0]]}]", *([f"modality={modality}"] if modality else [])]
-            log.warning(
-                "ingest: %d of %d scans look unusual; none is left out. See %s and %s, or take one out to look at:\n"
-                "  %s",
-                len(marked),
-                int(store.get(place, "valid").sum()),
-                sheet_path(out),
-                table_path(out),
-                shlex.join(["udipdist", "volumes", f"store={out}", *chosen, "out=look"]),
-            )
-
-
-COLUMNS = ("FID", "IID", "modality", *FIGURES, "outlier", "reasons")
-
-
-def write_table(out: Path, groups: Mapping[str, Path]) -> None:
-    """NAME.qc.tsv: a row a subject and modality. `groups`: the place of each modality ('' where there is one unnamed).
-
-    `outlier` is yes or no, or failed where there is no scan; `reasons` say why.
-    """
-    text = io.StringIO()
-    writer = csv.writer(text, delimiter="\t", lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for modality, place in groups.items():
-        ids, valid = [store.get(place, name) for name in ("fid", "subject")], store.get(place, "valid")
-        outlier, reasons = store.get(place, "qc_outlier"), store.get(place, "qc_reasons")
-        columns = [store.get(place, name if name in ("mean", "std") else f"qc_{name}") for name in FIGURES]
-        for i in range(len(valid)):
-            values = ["NA" if math.isnan(c[i]) else f"{c[i]:.6g}" for c in columns]
-            state = "failed" if not valid[i] else "yes" if outlier[i] else "no"
-            writer.writerow([*(str(column[i]) for column in ids), modality, *values, state, str(reasons[i])])
-    files.publish_text(table_path(out), text.getvalue())

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from udipdist.figures.style import PALE
-from udipdist.loci import genome
+from udipdist.genome import assemblies
 
 _NAME = 0.16  # inches that the name of a chromosome takes
 
@@ -73,7 +73,7 @@ def draw_chromosomes(axes: Axes, layout: Genome, null: Iterable[int]) -> None:
     for code, low, high in zip(layout.codes, borders[:-1], borders[1:], strict=True):
         if code in null:
             axes.axvspan(low, high, color=PALE, alpha=0.55, linewidth=0, zorder=0)
-    labels = [genome.label(code) for code in layout.codes]
+    labels = [assemblies.label(code) for code in layout.codes]
     narrow = layout.width * _NAME / axes.figure.get_figwidth()
     for i in range(1, len(labels)):  # neighbours without room for both names
         if labels[i - 1] and middles[i] - middles[i - 1] < narrow:

@@ -25,7 +25,7 @@ from udipdist.figures.style import (
     short,
     styled,
 )
-from udipdist.loci import genome
+from udipdist.genome import assemblies
 from udipdist.report import naming
 
 CAP = 20.0  # -log10 p that has the darkest colour
@@ -80,7 +80,7 @@ def heatmap(strengths: Strengths, cap: float = CAP, width: float = WIDTH) -> Cha
 def _lines(strengths: Strengths, x: int, row) -> tuple[str, ...]:
     values = np.nan_to_num(strengths.log10p_LP[x], posinf=np.inf)
     best = np.argsort(-values, kind="stable")[:TOLD]
-    place = f"{row.lead_snp}, chr{genome.label(row.code)}:{int(row.lead_position):,}"
+    place = f"{row.lead_snp}, chr{assemblies.label(row.code)}:{int(row.lead_position):,}"
     beyond = []
     if strengths.threshold is not None:
         beyond = [f"{int((values > strengths.threshold).sum())} of {len(values)} traits beyond the threshold"]
@@ -100,7 +100,7 @@ def _name(axes: Axes, strengths: Strengths, rows: np.ndarray) -> list[Text]:
         axes.set_xticks(range(n), names, rotation=90, fontsize=6.3, parse_math=False)
     else:
         edges = np.concatenate([[-0.5], borders, [n - 0.5]])
-        labels = [genome.label(codes[int(left + 0.5)]) for left in edges[:-1]]
+        labels = [assemblies.label(codes[int(left + 0.5)]) for left in edges[:-1]]
         axes.set_xticks((edges[:-1] + edges[1:]) / 2, labels, fontsize=7)
         axes.set_xlabel(f"{n} loci, by chromosome")
     if len(rows) <= NAMES:

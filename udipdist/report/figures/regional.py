@@ -27,8 +27,8 @@ from udipdist.figures.style import (
     short,
     styled,
 )
-from udipdist.gwas.sumstats import p_text
-from udipdist.loci import genome
+from udipdist.genome import assemblies
+from udipdist.sumstats.pvalues import p_text
 
 STEPS = (0.2, 0.4, 0.6, 0.8)
 COLOURS = (BLUE, SKY, GREEN, ORANGE, VERMILLION)  # of r2 below the first step, ..., from the last on
@@ -69,7 +69,7 @@ def regional(region: Region, width: float = REGION_WIDTH) -> Chart:
         axes.tick_params(axis="x", length=0, labelbottom=False)
     _points(figure, axes, region)
     axes.set_xlim(region.start, region.end)
-    last.set_xlabel(f"chromosome {genome.label(region.code)}, Mb")
+    last.set_xlabel(f"chromosome {assemblies.label(region.code)}, Mb")
     last.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value / 1e6:.6g}"))
     last.xaxis.set_major_locator(MaxNLocator(6))
     return figure
@@ -108,7 +108,7 @@ def _points(figure: Chart, axes: Axes, region: Region) -> None:
 
 def _lines(region: Region, row) -> tuple[str, ...]:
     ld = "" if row.r2 != row.r2 else "the lead SNP" if row.Index == region.lead else f"r\u00b2 {row.r2:.2f} to the lead"
-    place = f"chr{genome.label(region.code)}:{int(row.position):,}"
+    place = f"chr{assemblies.label(region.code)}:{int(row.position):,}"
     return tuple(line for line in (str(row.snp), place, f"p = {p_text([row.log10p])[0]}", ld) if line)
 
 
@@ -158,7 +158,7 @@ def _genes(figure: Chart, axes: Axes, region: Region, tracks: list[list[tuple[fl
             middle = (left + right) / 2
             text = axes.text(middle, number + 0.05, name, fontsize=6.5, ha="center", va="bottom", style="italic",
                              parse_math=False)  # fmt: skip
-            place = f"chr{genome.label(region.code)}:{gene.start:,}\u2013{gene.end:,}"
+            place = f"chr{assemblies.label(region.code)}:{gene.start:,}\u2013{gene.end:,}"
             figure.spots.append(Spot((str(gene.gene), place), label=text))
     if not tracks:
         axes.text(0.5, 0.5, "no gene of the table here", transform=axes.transAxes, ha="center", va="center", color=GREY)

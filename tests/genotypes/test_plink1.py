@@ -1,0 +1,116 @@
+"""Genotype files: decoding against another reader, sets of chromosomes, and files that are not what they should be."""
+
+from __future__ import annotations
+
+import pickle
+import shutil
+import subprocess
+from pathlib import Path
+
+import bed_reader
+import numpy as np
+import pandas as pd
+import pytest
+
+from hpc.errors import InputError
+from udipdist.genotypes.plink1 import Bed, count_from_size, decode
+
+REAL = Path(__file__).parents[2] / "../shared/data/genotypes"
+GOLDEN = Path(__file__).parents[1] / "golden" / "gcta" / "cohort"
+PLINK2 = shutil.which("plink2")
+
+
+def by_bed_reader(prefix: Path) -> np.ndarray:
+    with bed_reader.open_bed(f"{prefix}.bed") as file:
+        counts = file.read(dtype="int8").T
+    return np.where(counts == -127, -1, counts)
+
+
+@pytest.fixture
+def files(tmp_path, plink_writer) -> Path:
+    rng = np.random.default_rng(0)
+    ids = pd.DataFrame({"FID": list("abcdefg"), "IID": list("1234567")})
+    plink_writer(tmp_path / "c", rng.integers(-1, 3, (9, 7)), ids)
+    return tmp_path / "c"
+
+
+@pytest.mark.parametrize("prefix", [GOLDEN, REAL / "human", REAL / "hapmap"], ids=["golden", "human", "hapmap"])
+def test_decoding_agrees_with_bed_reader(prefix):
+    if not Path(f"{prefix}.bed").exists():
+        pytest.skip(f"{prefix}.bed is not on this machine")
+    bed = Bed.open(prefix)
+    expected = by_bed_reader(prefix)
+    np.testing.assert_array_equal(bed.counts(0, bed.n_variants), expected)
+    chosen = np.random.default_rng(0).permutation(bed.n_samples)[:37]
+    np.testing.assert_array_equal(decode(bed.packed(5, 25), chosen), expected[5:25, chosen])
+
+
+@pytest.mark.skipif(PLINK2 is None, reason="plink2 is not installed (apt-get install plink2)")
+def test_a_bed_that_plink2_wrote(tmp_path):
+    subprocess.run(
+        [PLINK2, "--dummy", "203", "150", "0.03", "--seed", "7", "--make-bed", "--out", "p"],
+        cwd=tmp_path, check=True, capture_output=True,
+    )  # fmt: skip
+    bed = Bed.open(tmp_path / "p")
+    assert (bed.n_samples, bed.n_variants) == (203, 150)
+    np.testing.assert_array_equal(bed.counts(0, 150), by_bed_reader(tmp_path / "p"))
+
+
+def test_chromosomes_are_one_set(tmp_path, files, plink_writer, caplog):
+    ids = Bed.open(files).samples
+    rng = np.random.default_rng(1)
+    pieces = {chromosome: rng.integers(-1, 3, (4, 7)) for chromosome in (2, 11)}
+    for chromosome, counts in pieces.items():
+        plink_writer(tmp_path / f"set{chromosome}", counts, ids, str(chromosome))
+    bed = Bed.open(tmp_path / "set{chr}")
+    assert "no file for chr = 1, 3" in caplog.text
+    assert list(bed.variants.chrom) == ["2"] * 4 + ["11"] * 4
+    copy = pickle.loads(pickle.dumps(bed.rows))
+    for start, stop in ((0, 8), (2, 6), (4, 8), (3, 3)):
+        expected = np.concatenate(list(pieces.values()))[start:stop]
+        np.testing.assert_array_equal(bed.counts(start, stop), expected)
+        np.testing.assert_array_equal(decode(copy.packed(start, stop), np.arange(7)), expected)
+    assert count_from_size(tmp_path / "set{chr}") == (7, 8)
+    with pytest.raises(IndexError):
+        bed.packed(5, 9)
+    plink_writer(tmp_path / "set11", pieces[11], ids.iloc[::-1])
+    with pytest.raises(InputError, match=r"set11.fam, line 1: is g 7, but a 1"):
+        Bed.open(tmp_path / "set{chr}")
+
+
+def corrupt(path: Path, change) -> None:
+    path.write_bytes(change(path.read_bytes()))
+
+
+@pytest.mark.parametrize(
+    ("suffix", "change", "message"),
+    [
+        ("bed", lambda b: b"\x6c\x1b\x00" + b[3:], "old person-major order"),
+        ("bed", lambda b: b"PK" + b[2:], "no PLINK 1 .bed"),
+        ("bed", lambda b: b[:-1], r"has 20 bytes, but 7 people \(.fam\) and 9 variants \(.bim\) need 21"),
+        ("bed", lambda b: b + b"\0", "has 22 bytes"),
+        ("bed", lambda b: b"", "no PLINK 1 .bed"),
+        ("fam", lambda b: b.replace(b"b 2", b"a 1"), r"1 people stand there twice \(a 1\)"),
+        ("fam", lambda b: b.replace(b"c 3 0", b"c 3"), "line 3: has 5 columns, not 6"),
+        ("fam", lambda b: b"", "is empty"),
+        ("fam", lambda b: b"\xff\xfe" + b, "is not text"),
+        ("bim", lambda b: b.replace(b"\t300\t", b"\tx\t"), "line 3: 'x' is no position"),
+        ("bim", lambda b: b.replace(b"\t300\t", b"\t-3\t"), "line 3: '-3' is no position"),
+    ],
+)
+def test_broken_files_are_refused(files, suffix, change, message):
+    corrupt(Path(f"{files}.{suffix}"), change)
+    with pytest.raises(InputError, match=message):
+        Bed.open(files)
+
+
+@pytest.mark.parametrize("suffix", ["bed", "bim", "fam"])
+def test_missing_files_are_named(files, suffix):
+    Path(f"{files}.{suffix}").unlink()
+    with pytest.raises(InputError, match=rf"c\.{suffix}: no such file"):
+        Bed.open(files)
+
+
+def test_no_chromosome_at_all(tmp_path):
+    with pytest.raises(InputError, match="none of the files"):
+        Bed.open(tmp_path / "x{chr}")

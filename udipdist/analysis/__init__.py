@@ -1,0 +1,1 @@
+"""What latents are worth and have in common: numbers of tables, without torch."""

@@ -1,0 +1,1 @@
+"""Chromosomes and assemblies: how places in a genome are written."""

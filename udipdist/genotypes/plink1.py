@@ -1,0 +1,314 @@
+"""PLINK 1 genotypes, read out of core: .bed (packed, variant-major) with .bim and .fam, one set or one a chromosome.
+
+A1 (column 5 of .bim) is the effect allele: genotypes are counts of it. On chromosome X males are 0 or 2, as they stand
+in the .bed; nothing is special about X here (see genotypes.sex).
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from pandas.api.types import union_categoricals
+
+from hpc.errors import InputError, some
+from udipdist.genome.chromosomes import AUTOSOMES, IN_FILE_NAMES
+from udipdist.genotypes import codes
+from udipdist.genotypes.bim import read_bim, read_columns
+
+log = logging.getLogger(__name__)
+
+_MAGIC = b"\x6c\x1b\x01"
+_RESTORE = "put it back as it was and run the same command, or start afresh with overwrite=true"
+_LOOK_AT = 100  # rows whose padding is looked at
+_FAM = ["FID", "IID", "father", "mother", "sex", "phenotype"]
+
+
+@dataclass
+class PackedRows:
+    """The packed rows of one or several .bed files, end to end, or those of them that `selection` names (ascending
+    numbers, or the .npy file that holds them). Small and picklable: files are opened when read.
+
+    `stamps`: size and time of change (ns) that each file must have (`stamp_of`). Rows are read, not mapped: a file that
+    is cut off while it is mapped ends the process without a word (SIGBUS).
+    """
+
+    paths: list[str]
+    counts: list[int]
+    n_samples: int
+    selection: np.ndarray | str | None = None
+    stamps: list[list[int]] | None = None
+    _files: dict[int, io.FileIO] = field(default_factory=dict, repr=False, compare=False)
+
+    def __post_init__(self):
+        if isinstance(self.selection, str | Path):
+            self.selection = np.load(self.selection, mmap_mode="r", allow_pickle=False)
+
+    def __getstate__(self) -> dict:
+        name = getattr(self.selection, "filename", None)  # of a mapped file the name is enough
+        return self.__dict__ | {"_files": {}, "selection": self.selection if name is None else str(name)}
+
+    def __setstate__(self, state: dict) -> None:
+        self.__dict__.update(state)
+        self.__post_init__()
+
+    def __len__(self) -> int:
+        return sum(self.counts) if self.selection is None else len(self.selection)
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one variant."""
+        return (self.n_samples + 3) // 4
+
+    def select(self, selection: np.ndarray | str) -> PackedRows:
+        """Only the rows `selection` of the files, in that order: row i is then selection[i]."""
+        return replace(self, selection=selection, _files={})
+
+    def packed(self, start: int, stop: int) -> np.ndarray:
+        """Raw rows start..stop-1, uint8 [B, row_bytes]. Raises InputError where a file has changed or is gone."""
+        if not 0 <= start <= stop <= len(self):
+            raise IndexError(f"rows {start}..{stop} of {len(self)}")
+        out, filled, seen = np.empty((stop - start, self.row_bytes), np.uint8), 0, set()
+        for i, low, high in self._runs(start, stop):
+            self._read(i, low, out[filled : filled + high - low])
+            filled += high - low
+            seen.add(i)
+        for i in seen:
+            self._check(i)
+        return out
+
+    def _runs(self, start: int, stop: int) -> Iterator[tuple[int, int, int]]:
+        """(file, low, high): the neighbouring rows that make up the rows start..stop-1."""
+        if start == stop:
+            return
+        if self.selection is None:
+            lows, highs = [start], [stop]
+        else:
+            rows = np.asarray(self.selection[start:stop])
+            breaks = np.flatnonzero(np.diff(rows) != 1) + 1
+            lows, highs = rows[np.r_[0, breaks]].tolist(), (rows[np.r_[breaks - 1, len(rows) - 1]] + 1).tolist()
+        ends = np.cumsum(self.counts)
+        for low, high in zip(lows, highs, strict=True):
+            for i in range(int(np.searchsorted(ends, low, side="right")), len(ends)):
+                first = int(ends[i]) - self.counts[i]
+                if first >= high:
+                    break
+                yield i, max(low, first) - first, min(high, int(ends[i])) - first
+
+    def _read(self, i: int, row: int, out: np.ndarray) -> None:
+        """Fill `out` [B, row_bytes] with the rows `row`, `row` + 1, ... of file i."""
+        left, offset = memoryview(out.reshape(-1)), len(_MAGIC) + row * self.row_bytes
+        try:
+            file = self._files.get(i) or self._files.setdefault(i, io.FileIO(self.paths[i]))
+            while left:
+                n = os.preadv(file.fileno(), [left], offset)
+                if n == 0:
+                    raise InputError(
+                        f"{self.paths[i]}: ends at byte {offset:,}, in the middle of its variants; it was cut off "
+                        f"after it was opened: {_RESTORE}"
+                    )
+                left, offset = left[n:], offset + n
+        except OSError as error:
+            raise InputError(f"{self.paths[i]}: cannot be read any more ({error.strerror}); {_RESTORE}") from None
+
+    def _check(self, i: int) -> None:
+        """Raises InputError where file i is not the one that was opened first."""
+        if self.stamps is None:
+            return
+        try:
+            stamp = stamp_of(self.paths[i])
+        except OSError as error:
+            raise InputError(f"{self.paths[i]}: is gone ({error.strerror}) while it is read; {_RESTORE}") from None
+        if stamp != list(self.stamps[i]):
+            raise InputError(
+                f"{self.paths[i]}: has changed since it was opened ({self.stamps[i][0]:,} bytes of "
+                f"{_when(self.stamps[i][1])}, now {stamp[0]:,} bytes of {_when(stamp[1])}); {_RESTORE}"
+            )
+
+
+def stamp_of(path: str | Path) -> list[int]:
+    """Size in bytes and time of the last change in ns, by which a changed file is known."""
+    seen = os.stat(path)
+    return [seen.st_size, seen.st_mtime_ns]
+
+
+def _when(ns: int) -> str:
+    return f"{datetime.fromtimestamp(ns / 1e9):%Y-%m-%d %H:%M:%S}"
+
+
+@dataclass
+class Bed:
+    """Genotypes of N people (`samples`: FID IID father mother sex phenotype, all text) at M variants
+    (`variants`: chrom snp position a1 a2; chrom is categorical text, as it stands in the .bim)."""
+
+    rows: PackedRows
+    samples: pd.DataFrame
+    variants: pd.DataFrame
+
+    @classmethod
+    def open(cls, prefix: str | Path) -> Bed:
+        """Open PREFIX.bed/.bim/.fam; `{chr}` in the prefix stands for 1..22, X, XY (those that exist, in that order).
+
+        Raises InputError for missing files, a wrong magic or size, broken .bim or .fam lines, duplicate people.
+        """
+        prefixes = find_sets(prefix)
+        _tell_absent(prefix, prefixes)
+        samples = read_fam(prefixes[0])
+        for other in prefixes[1:]:
+            _same_people(prefixes[0], samples, other)
+        tables = [read_bim(p) for p in prefixes]
+        for p, table in zip(prefixes, tables, strict=True):
+            _check_bed(p, len(samples), len(table))
+        paths = [f"{p}.bed" for p in prefixes]
+        rows = PackedRows(paths, [len(t) for t in tables], len(samples), stamps=[stamp_of(path) for path in paths])
+        return cls(rows, samples, _end_to_end(tables))
+
+    @property
+    def n_samples(self) -> int:
+        """People in the .fam."""
+        return len(self.samples)
+
+    @property
+    def n_variants(self) -> int:
+        """Variants in the .bim, or in all of them."""
+        return len(self.variants)
+
+    def select(self, rows: np.ndarray) -> Bed:
+        """Only the variants `rows` (ascending numbers)."""
+        return Bed(self.rows.select(rows), self.samples, self.variants.iloc[rows].reset_index(drop=True))
+
+    def packed(self, start: int, stop: int) -> np.ndarray:
+        """Raw rows of the variants start..stop-1, uint8 [B, ceil(N/4)]."""
+        return self.rows.packed(start, stop)
+
+    def counts(self, start: int, stop: int, sample_index: np.ndarray | None = None) -> np.ndarray:
+        """Copies of A1, int8 [B, n], -1 where missing, of the people `sample_index` (default all)."""
+        index = np.arange(self.n_samples) if sample_index is None else sample_index
+        return decode(self.packed(start, stop), index)
+
+
+def decode(packed: np.ndarray, sample_index: np.ndarray) -> np.ndarray:
+    """Copies of A1 from raw rows uint8 [B, ceil(N/4)] for people `sample_index` [n]: int8 [B, n], -1 = missing."""
+    index = np.ascontiguousarray(sample_index, dtype=np.int64)
+    if len(index) and not 0 <= index.min() <= index.max() < 4 * packed.shape[1]:
+        raise IndexError(f"sample_index reaches from {index.min()} to {index.max()}")
+    out = np.empty((len(packed), len(index)), np.int8)
+    codes.decode_rows(packed, index, out)
+    return out
+
+
+def find_sets(prefix: str | Path) -> list[str]:
+    """The prefixes behind `prefix`: itself, or with `{chr}` those of 1..22, X (or 23), XY (or 25) that exist.
+
+    Raises InputError.
+    """
+    text = str(prefix).removesuffix(".bed")
+    if "{chr}" not in text:
+        _require_files(text)
+        return [text]
+    found = []
+    for spellings in IN_FILE_NAMES.values():
+        there = [p for p in (text.replace("{chr}", name) for name in spellings) if Path(f"{p}.bed").exists()]
+        if len(there) > 1:
+            raise InputError(f"{there[0]}.bed, {there[1]}.bed: are of the same chromosome; leave one of them there")
+        found += there
+    if not found:
+        raise InputError(
+            f"{text}.bed: none of the files for chr = 1..22, X, XY exists; give the prefix of .bed/.bim/.fam"
+        )
+    for p in found:
+        _require_files(p)
+    return found
+
+
+def _tell_absent(prefix: str | Path, prefixes: list[str]) -> None:
+    text = str(prefix).removesuffix(".bed")
+    absent = [c for c in AUTOSOMES if "{chr}" in text and text.replace("{chr}", str(c)) not in prefixes]
+    if absent:
+        log.warning("%s.bed: no file for chr = %s; the other %d are used", text, some(absent, 22), len(prefixes))
+
+
+def _end_to_end(tables: list[pd.DataFrame]) -> pd.DataFrame:
+    if len(tables) == 1:
+        return tables[0]
+    chrom = union_categoricals([table.pop("chrom") for table in tables])
+    whole = pd.concat(tables, ignore_index=True)
+    whole.insert(0, "chrom", chrom)
+    return whole
+
+
+def read_fam(prefix: str) -> pd.DataFrame:
+    """PREFIX.fam as text columns FID IID father mother sex phenotype. Raises InputError."""
+    table = read_columns(f"{prefix}.fam", _FAM)
+    twice = table[table.duplicated(["FID", "IID"])]
+    if len(twice):
+        ids = some(f"{fid} {iid}" for fid, iid in zip(twice.FID, twice.IID, strict=True))
+        raise InputError(f"{prefix}.fam: {len(twice)} people stand there twice ({ids}); FID IID must be unique")
+    return table
+
+
+def count_from_size(prefix: str | Path) -> tuple[int, int]:
+    """People and variants of a set, from the .fam and the size of the .bed only. Raises InputError."""
+    prefixes = find_sets(prefix)
+    n = len(read_fam(prefixes[0]))
+    row = max((n + 3) // 4, 1)
+    return n, sum((Path(f"{p}.bed").stat().st_size - len(_MAGIC)) // row for p in prefixes)
+
+
+def _require_files(prefix: str) -> None:
+    absent = [suffix for suffix in (".bed", ".bim", ".fam") if not Path(prefix + suffix).is_file()]
+    if absent:
+        raise InputError(f"{prefix}{absent[0]}: no such file; give the prefix that .bed, .bim and .fam share")
+
+
+def _check_bed(prefix: str, n_samples: int, n_variants: int) -> None:
+    path = Path(f"{prefix}.bed")
+    with path.open("rb") as file:
+        magic = file.read(len(_MAGIC))
+    if magic[:2] == _MAGIC[:2] and magic[2:] == b"\x00":
+        raise InputError(f"{path}: is in the old person-major order; write it anew with plink --make-bed")
+    if magic != _MAGIC:
+        raise InputError(f"{path}: is no PLINK 1 .bed (it begins with {magic.hex(' ')}, not {_MAGIC.hex(' ')})")
+    row_bytes = (n_samples + 3) // 4
+    expected = len(_MAGIC) + n_variants * row_bytes
+    size = path.stat().st_size
+    if size != expected:
+        raise InputError(
+            f"{path}: has {size:,} bytes, but {n_samples:,} people (.fam) and {n_variants:,} variants (.bim) need "
+            f"{expected:,}; the file is cut off, or .bim and .fam belong to another .bed"
+        )
+    unused = -n_samples % 4
+    with path.open("rb") as file:
+        file.seek(len(_MAGIC))
+        rows = np.frombuffer(file.read(_LOOK_AT * row_bytes), np.uint8).reshape(-1, row_bytes)
+    if unused and (rows[:, -1] >> (8 - 2 * unused)).any():
+        log.warning(
+            "%s: holds genotypes after those of the %d people of the .fam: does the .fam lack lines? Then all is wrong",
+            path, n_samples,
+        )  # fmt: skip
+
+
+_AGREE = (
+    "all chromosomes must list the same people in the same order (plink2 --keep, --indiv-sort); one that cannot, as X "
+    "often, goes to another folder and is tested by itself"
+)
+
+
+def _same_people(first: str, samples: pd.DataFrame, other: str) -> None:
+    theirs = read_fam(other)
+    if len(theirs) != len(samples):
+        raise InputError(f"{other}.fam: has {len(theirs):,} people, {first}.fam has {len(samples):,}; {_AGREE}")
+    differ = np.flatnonzero((theirs[["FID", "IID"]] != samples[["FID", "IID"]]).any(axis=1))
+    if len(differ):
+        i = differ[0]
+        raise InputError(
+            f"{other}.fam, line {i + 1}: is {theirs.FID[i]} {theirs.IID[i]}, but {samples.FID[i]} {samples.IID[i]} in "
+            f"{first}.fam; {_AGREE}"
+        )

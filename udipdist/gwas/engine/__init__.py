@@ -1,0 +1,1 @@
+"""The test of a block of variants against all traits."""

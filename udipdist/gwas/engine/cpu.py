@@ -1,0 +1,254 @@
+"""The association test of a block of variants with all traits that share their people.
+
+Shapes: B variants of a block, b of those done together, P traits, K columns of the design, r rank of the weights, R
+places of a row, O people with weights (udipdist.gwas.engine.prepared).
+
+A variant whose minor allele few people carry is a list of carriers, and its products are sums of rows of the model's
+matrices: the work is proportional to the number of carriers, in float64. Any other is a row of allele counts, and its
+products are exact products of whole numbers (gwas.engine.digits). Missing calls are the variant's mean either way.
+Which way a variant goes, and every sum, depends on that variant alone: results do not depend on the block.
+
+Genotypes are counted from the homozygote of the major allele; the constant this shifts them by is taken out with the
+intercept. chi2 comes within 1e-6 (relative) of dense float64 least squares: tests/property.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from hpc.int8 import Kind
+from udipdist.genotypes import codes
+from udipdist.gwas.engine import kernels
+from udipdist.gwas.engine.digits import Product
+from udipdist.gwas.engine.prepared import Model
+
+UNEXPLAINED = (
+    1e-3  # a variant is not tested where covariates explain all but this share of its variance: no longer exact
+)
+CANCELLED = 1e-4  # where less is left of y'y than this share, the residuals are summed themselves
+CONSTANT = 1e-9  # a smaller share of x'x that the intercept leaves is rounding: everybody has the same genotype
+DENSE_SHARE = 0.18  # above this share of carriers a dense product takes less time
+ENTRIES = 8_000_000  # carriers listed at once
+DENSE_BYTES = 100_000_000  # allele counts held at once
+CACHE_BYTES = 600_000  # of a matrix, walked while it stays in the cache
+COLUMNS = 192
+
+HOM1, MISSING, HET, HOM2 = range(4)  # columns of counts: two copies of A1, missing, one, none
+
+
+@dataclass(frozen=True)
+class Result:
+    """Statistics of a block: effects of A1 and their standard errors float32 [B, P], z = beta / se float64 [B, P]; NaN
+    where not tested."""
+
+    beta_BP: np.ndarray
+    se_BP: np.ndarray
+    z_BP: np.ndarray
+
+
+class Tester:
+    """Tests blocks of variants against one model. One thread at a time may use it, and its `buffers`."""
+
+    def __init__(self, model: Model, kind: Kind, buffers: dict[str, np.ndarray]):
+        self.model = model
+        self._product = Product(model.right, kind)
+        self._weighted = Product(model.weighted, kind)
+        self._forms = Product(model.form, kind)
+        self._kept = buffers
+
+    def test(self, packed_BQ: np.ndarray, count_B4: np.ndarray, wanted_B: np.ndarray) -> Result:
+        """Statistics of the variants in raw .bed rows [B, bytes] that are `wanted`.
+
+        `count_B4`: of the people of the model, those with two copies of A1, missing, one copy, none.
+        """
+        b, p = len(packed_BQ), len(self.model.trait_P)
+        beta_BP, se_BP = np.full((b, p), np.nan, np.float32), np.full((b, p), np.nan, np.float32)
+        z_BP = np.full((b, p), np.nan)
+        packed_BQ = self._rows(packed_BQ)
+        for rows_b, sums in self._runs(np.flatnonzero(wanted_B), count_B4):
+            minor = _Minor(count_B4[rows_b], rows_b)
+            sums_b = sums(packed_BQ, minor)
+            beta_BP[rows_b], se_BP[rows_b], z_BP[rows_b] = self._statistics(packed_BQ, minor, *sums_b)
+        return Result(beta_BP, se_BP, z_BP)
+
+    def _rows(self, packed_BQ: np.ndarray) -> np.ndarray:
+        """Rows of the places of the model, from those of the file."""
+        if not len(self.model.gather_N):
+            return packed_BQ
+        out_BQ = np.empty((len(packed_BQ), len(self.model.keep_Q)), np.uint8)
+        codes.gather_rows(packed_BQ, self.model.gather_N, out_BQ)
+        return out_BQ
+
+    def _runs(self, rows: np.ndarray, count_B4: np.ndarray) -> Iterator[tuple[np.ndarray, Callable]]:
+        """Rows to be done together, and the method that does it."""
+        carriers = self.model.n - np.maximum(count_B4[rows, HOM1], count_B4[rows, HOM2])
+        many = carriers > DENSE_SHARE * self.model.n
+        dense = rows[many]
+        row_bytes = len(self.model.other_R) + 2 * len(self.model.place_O) + len(self.model.first_T)
+        at_once = max(1, DENSE_BYTES // row_bytes)
+        for low in range(0, len(dense), at_once):
+            yield dense[low : low + at_once], self._dense
+        sparse, run = rows[~many], np.cumsum(carriers[~many]) // ENTRIES
+        for which in np.unique(run):
+            yield sparse[run == which], self._sparse
+
+    def _sparse(self, packed_BQ: np.ndarray, minor: _Minor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """x'right [b, C], x'weighted [b, r K] and x'G_j x [b, r] from the lists of carriers."""
+        model, b = self.model, len(minor.row_b)
+        start_b, entry_L = self._list(packed_BQ, minor, only_missing=False)
+        out_bC = np.zeros((b, model.right_RC.shape[1]))
+        _add_rows(start_b, entry_L, minor.value_b4, model.right_RC, out_bC)
+        other = self._translate(start_b, entry_L)
+        e_bX = np.zeros((b, model.weighted_OX.shape[1]))
+        _add_rows(*other, minor.value_b4, model.weighted_OX, e_bX)
+        g_br = np.empty((b, len(model.mix_rD)))
+        kernels.quadratic_lists(
+            *other, minor.value_b4, model.diagonal_Or, model.pair_O, model.partner_T, model.pair_Tr, g_br
+        )
+        self._large_families(None, other, minor, g_br)
+        return out_bC, e_bX, g_br
+
+    def _dense(self, packed_BQ: np.ndarray, minor: _Minor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The same from rows of allele counts, and the lists of missing calls."""
+        model, b = self.model, len(minor.row_b)
+        dose_bR = self._buffer("dose", (b, len(model.other_R)))
+        codes.decode_doses(packed_BQ, minor.row_b, minor.flipped_b, model.keep_Q, dose_bR.view(np.uint32))
+        start_b, entry_L = self._list(packed_BQ, minor, only_missing=True)
+        out_bC = self._product(dose_bR)
+        _add_rows(start_b, entry_L, minor.value_b4, model.right_RC, out_bC)
+        dose_Ob = self._buffer("other", (len(model.place_O), b))
+        kernels.gather_doses(dose_bR, model.place_O, dose_Ob)
+        other = self._translate(start_b, entry_L)
+        e_bX = self._weighted(dose_Ob.T)
+        _add_rows(*other, minor.value_b4, model.weighted_OX, e_bX)
+        both_Tb = self._buffer("both", (len(dose_Ob) + len(model.first_T), b))
+        np.multiply(dose_Ob, dose_Ob, out=both_Tb[: len(dose_Ob)])
+        kernels.multiply_rows(dose_Ob, model.first_T, model.partner_T, both_Tb[len(dose_Ob) :])
+        g_br = self._forms(both_Tb.T)
+        kernels.quadratic_missing(
+            dose_Ob, *other, minor.value_b4, model.diagonal_Or, model.mate_O, model.mate_M, model.pair_M,
+            model.pair_Tr, g_br,
+        )  # fmt: skip
+        self._large_families(dose_Ob, other, minor, g_br)
+        return out_bC, e_bX, g_br
+
+    def _buffer(self, name: str, shape: tuple[int, int]) -> np.ndarray:
+        """An int8 array for one block, in memory that the last block used: fresh pages cost more than the work."""
+        size = shape[0] * shape[1]
+        if name not in self._kept or self._kept[name].size < size:
+            self._kept[name] = np.empty(size, np.int8)
+        return self._kept[name][:size].reshape(shape)
+
+    def _list(self, packed_BQ: np.ndarray, minor: _Minor, only_missing: bool) -> tuple[np.ndarray, np.ndarray]:
+        """Where each variant's entries begin, and the entries."""
+        start_b = np.empty(len(minor.row_b) + 1, np.int64)
+        entry_L = np.empty(minor.missing_b.sum() if only_missing else minor.carriers, np.int32)
+        codes.list_people(
+            packed_BQ, minor.row_b, minor.flipped_b, self.model.keep_Q, minor.missing_b, only_missing, start_b, entry_L
+        )
+        return start_b, entry_L
+
+    def _translate(self, start_b: np.ndarray, entry_L: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The entries of people with weights, by their number."""
+        start_o, entry_o = np.empty_like(start_b), np.empty(len(entry_L) + 1, np.int32)
+        kernels.translate(start_b, entry_L, self.model.other_R, start_o, entry_o)
+        return start_o, entry_o
+
+    def _large_families(
+        self, dose_Ob: np.ndarray | None, other: tuple[np.ndarray, np.ndarray], minor: _Minor, g_br: np.ndarray
+    ) -> None:
+        """Add the part of families that are rotated as a whole to `g_br`; `dose_Ob` lacks the listed entries, and is
+        None where all else is 0."""
+        model, (start_b, entry_o) = self.model, other
+        size_l = len(model.dense_basis_Lr)
+        if size_l == 0:
+            return
+        member_O = model.dense_O >= 0
+        at_once = max(1, DENSE_BYTES // (8 * size_l))
+        for low in range(0, len(g_br), at_once):
+            rows = slice(low, min(low + at_once, len(g_br)))
+            x_bL = np.zeros((rows.stop - low, size_l))
+            if dose_Ob is not None:
+                x_bL[:, model.dense_O[member_O]] = dose_Ob[member_O, rows].T
+            kernels.spread(start_b[low : rows.stop + 1], entry_o, minor.value_b4[rows], model.dense_O, x_bL)
+            for start, size, offset in zip(model.dense_start_F, model.dense_size_F, model.dense_offset_F, strict=True):
+                x_bi = x_bL[:, start : start + size]
+                there = np.flatnonzero(x_bi.any(axis=1))
+                u = model.dense_u[offset : offset + size * size].reshape(size, size)
+                g_br[low + there] += (x_bi[there] @ u) ** 2 @ model.dense_basis_Lr[start : start + size]
+
+    def _statistics(
+        self, packed_BQ: np.ndarray, minor: _Minor, out_bC: np.ndarray, e_bX: np.ndarray, g_br: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """beta, se and z [b, P]."""
+        model, b, p = self.model, len(out_bC), len(self.model.trait_P)
+        whole_bD, left_bD = np.empty((b, model.mix_rD.shape[1])), np.empty((b, model.mix_rD.shape[1]))
+        kernels.variance_left(
+            np.ascontiguousarray(out_bC[:, p:]), e_bX, minor.xx_b, g_br, model.mix_rS, model.middle_SKK, model.gls,
+            model.mix_rD, model.spread_DS, whole_bD, left_bD,
+        )  # fmt: skip
+        varying_b = 1 - self.model.n * minor.mean_b**2 / minor.xx_b  # the share of x'x that the intercept leaves
+        left_bD[left_bD <= UNEXPLAINED * np.maximum(varying_b, CONSTANT)[:, None] * whole_bD] = np.nan
+        left_bD[varying_b < CONSTANT] = np.nan
+        denominator_bP = left_bD[:, model.which_P] / model.variance_P
+        beta_bP = minor.sign_b[:, None] * out_bC[:, :p] / denominator_bP
+        if model.linear:
+            rest_bP = model.yy_P - denominator_bP * beta_bP**2
+            for i, trait in np.argwhere(rest_bP < CANCELLED * model.yy_P):
+                beta_bP[i, trait], rest_bP[i, trait] = self._residual(packed_BQ, minor, i, trait)
+            se_bP = np.sqrt(rest_bP / (model.df * denominator_bP))
+        else:
+            se_bP = 1 / np.sqrt(denominator_bP)
+        z_bP = beta_bP / se_bP
+        return beta_bP * model.scale_P, se_bP * model.scale_P, z_bP
+
+    def _residual(self, packed_BQ: np.ndarray, minor: _Minor, i: int, trait: int) -> tuple[float, float]:
+        """Effect and residual sum of squares of a trait that one variant all but explains, from the residuals."""
+        one = minor.only(i)
+        start_b, entry_L = self._list(packed_BQ, one, only_missing=False)
+        x_R = np.zeros(len(self.model.other_R))
+        x_R[entry_L >> 2] = one.sign_b[0] * one.value_b4[0, entry_L & 3]
+        p = len(self.model.trait_P)
+        y_R, q_RK = self.model.right_RC[:, trait], self.model.right_RC[:, p:]
+        for _ in range(2):  # what rounding leaves the first time
+            x_R = x_R - q_RK @ (q_RK.T @ x_R)
+        beta = (x_R @ y_R) / (x_R @ x_R)
+        rest_R = y_R - beta * x_R
+        return beta, max(rest_R @ rest_R, self.model.yy_P[trait] * np.finfo(float).eps ** 2)
+
+
+class _Minor:
+    """Rows in copies of the minor allele: value_b4 by code of the turned row, mean, sum of squares, sign of A1."""
+
+    def __init__(self, count_b4: np.ndarray, row_b: np.ndarray):
+        hom1_b, self.missing_b, het_b, hom2_b = count_b4.T
+        called_b = hom1_b + het_b + hom2_b
+        self.row_b, self.flipped_b = row_b, hom1_b > hom2_b
+        fewer_b = np.minimum(hom1_b, hom2_b)
+        self.mean_b = (2 * fewer_b + het_b) / called_b
+        self.sign_b = np.where(self.flipped_b, -1.0, 1.0)
+        self.xx_b = het_b + 4.0 * fewer_b + self.mean_b**2 * self.missing_b
+        self.carriers = int((het_b + fewer_b + self.missing_b).sum())
+        self.value_b4 = np.zeros((len(row_b), 4))
+        self.value_b4[:, 1] = np.where(self.flipped_b, self.mean_b, 1.0)
+        self.value_b4[:, 2] = np.where(self.flipped_b, 1.0, self.mean_b)
+        self.value_b4[:, 3] = 2.0
+        self._count_b4 = count_b4
+
+    def only(self, i: int) -> _Minor:
+        """One of the rows."""
+        return _Minor(self._count_b4[i : i + 1], self.row_b[i : i + 1])
+
+
+def _add_rows(
+    start_b: np.ndarray, entry_L: np.ndarray, value_b4: np.ndarray, right_RC: np.ndarray, out_bC: np.ndarray
+) -> None:
+    columns = right_RC.shape[1]
+    if columns == 0 or start_b[-1] == 0:
+        return
+    at_once = -(-columns // -(-columns // COLUMNS))
+    run = max(1, CACHE_BYTES // (right_RC.itemsize * at_once))
+    kernels.add_rows(start_b, entry_L, value_b4, right_RC, run, at_once, out_bC)

@@ -1,0 +1,1 @@
+"""Null models: the variance components of each trait."""

@@ -1,0 +1,1 @@
+"""A scan of a genome: plan, part, finish, and the verbs for them."""

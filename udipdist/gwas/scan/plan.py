@@ -1,0 +1,307 @@
+"""The plan of a scan: who is analysed, which variants, the null models; made once, kept in OUT/model, read by parts.
+
+`make` checks all input, fits the models and makes the empty output of every table (gwas.outputs); planned.json, written
+last, says that it is whole. `load` is what a part needs of it.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from threadpoolctl import threadpool_limits
+
+from hpc.errors import InputError
+from hpc.files import publish, publish_json, remove, require_space
+from hpc.stage import fingerprint
+from udipdist.config import GwasConfig
+from udipdist.genome import chromosomes
+from udipdist.genotypes import bim, filters, plink1, sex
+from udipdist.genotypes.counts import Quality
+from udipdist.gwas import samples
+from udipdist.gwas.engine.joint import JointTest
+from udipdist.gwas.engine.prepared import Model
+from udipdist.gwas.scan.fitting import fit_group, relatedness
+from udipdist.people import design as designs
+from udipdist.sumstats import store as sumstats
+
+log = logging.getLogger(__name__)
+
+
+def make(config: GwasConfig) -> None:
+    """Check everything, fit the null models and make the empty output. Raises InputError, NoSpace."""
+    bed = plink1.Bed.open(config.genotypes)
+    chosen = filters.choose(bed.variants, config)
+    about = {"left_out": chosen.left_out, "unusual": bim.look_over(bed.variants, config.genotypes)}
+    bed = bed if chosen.rows is None else bed.select(chosen.rows)
+    sample = samples.assemble(config, bed.samples)
+    for table in sample.tables:
+        if table.stop - table.start > sumstats.MOST_TRAITS:
+            raise InputError(
+                f"{table.path}: has {table.stop - table.start:,} traits, and one table holds at most "
+                f"{sumstats.MOST_TRAITS:,}; split the table"
+            )
+    matrix = relatedness(config, sample)
+    require_space(config.out, output_bytes(bed.n_variants, len(sample.traits)))
+    models, frames = [], []
+    remove(model_dir(config.out))
+    try:
+        for i, group in enumerate(sample.groups()):
+            model, frame = fit_group(config, sample, group, matrix)
+            folder = model_dir(config.out) / f"group-{i:05d}"
+            model.save(folder)
+            models.append(Model.load(folder))  # mapped: hundreds of groups need no memory for their models
+            frames.append(frame)
+            if len(models) % 50 == 0:
+                log.info("null models of %d groups of traits with the same people are fitted", len(models))
+    except BaseException:
+        remove(model_dir(config.out))
+        raise
+    order = np.argsort(np.concatenate([model.trait_P for model in models]))
+    _save(config, bed, sample, models, pd.concat(frames, ignore_index=True).iloc[order], about)
+
+
+def _save(
+    config: GwasConfig,
+    bed: plink1.Bed,
+    sample: samples.Sample,
+    models: list[Model],
+    frame: pd.DataFrame,
+    about: dict,
+) -> None:
+    """Write for each table its folder with null.tsv, samples.tsv, dropped.tsv and the empty store; the plan's marker
+    last. `frame` has a row a trait, in order; `about` are facts of the variants."""
+    people: dict[bytes, int] = {}
+    entries = []
+    for table in sample.tables:
+        own = [model for model in models if ((table.start <= model.trait_P) & (model.trait_P < table.stop)).any()]
+        number = people.setdefault(sample.fam_N[table.row_N].tobytes(), len(people))
+        facts = _lay_out(config, bed, sample, table, own, frame.iloc[table.start : table.stop])
+        entries.append(
+            {
+                "name": table.name,
+                "folder": str(_folder(config, table).relative_to(config.out)),
+                "columns": [table.start, table.stop],
+                "people": number,
+                "facts": facts,
+            }
+        )
+    facts = entries[0]["facts"]
+    if len(entries) > 1:
+        log.info("%d tables, %d groups of traits with the same people", len(entries), len(models))
+        facts = _facts(
+            bed, sample.n, sample.n_dropped, models, frame, max(entry["facts"]["n_covariates"] for entry in entries)
+        )
+        facts |= {"tables": [table.name for table in sample.tables]}
+    x_runs = sex.x_runs(chromosomes.codes(bed.variants.chrom))
+    n_x, code_N = sum(stop - start for start, stop in x_runs), sex.sex_codes(bed.samples)
+    sex.tell_unknown(code_N[sample.fam_N], n_x, str(config.genotypes))
+    about = about | {"male_calls_on_x": int((code_N == sex.MALE).sum()) * n_x}
+    for each in (facts, *(entry["facts"] for entry in entries)):
+        each |= about
+    contents = {
+        "n_variants": bed.n_variants,
+        "rows": {
+            "paths": [str(Path(path).absolute()) for path in bed.rows.paths],
+            "counts": bed.rows.counts,
+            "n_samples": bed.n_samples,
+            "stamps": bed.rows.stamps,
+            "selection": _save_selection(config, bed),
+        },
+        "x_runs": x_runs,
+        "sex": code_N.tolist() if x_runs else [],
+        "groups": len(models),
+        "fam": sample.fam_N.tolist(),
+        "people": [np.frombuffer(key, sample.fam_N.dtype).tolist() for key in people],
+        "tables": entries,
+        "facts": facts,
+    }
+    publish_json(planned_path(config.out), contents)
+
+
+def _save_selection(config: GwasConfig, bed: plink1.Bed) -> str | None:
+    """Which rows of the files are tested, where not all are: the file that says it."""
+    if bed.rows.selection is None:
+        return None
+    path = model_dir(config.out).absolute() / "selection.npy"
+    with publish(path) as partial, partial.open("wb") as file:
+        np.save(file, bed.rows.selection)
+    return str(path)
+
+
+def _folder(config: GwasConfig, table: samples.Table) -> Path:
+    """Where the results of a table go."""
+    return config.out / table.name if len(config.phenotypes) > 1 else config.out
+
+
+def _lay_out(
+    config: GwasConfig, bed: plink1.Bed, sample: samples.Sample, table: samples.Table, models: list, frame
+) -> dict[str, Any]:
+    """Make the folder of a table: null.tsv, samples.tsv, dropped.tsv and the empty store; the facts of its manifest.
+
+    `models` are those of its groups, `frame` its rows of null.tsv.
+    """
+    folder, traits = _folder(config, table), sample.traits[table.start : table.stop]
+    for name, content in (
+        ("null.tsv", frame),
+        ("samples.tsv", sample.people.iloc[table.row_N]),
+        ("dropped.tsv", table.dropped),
+    ):
+        with publish(folder / name) as partial:
+            content.to_csv(partial, sep="\t", index=False, na_rep="NA")
+    n_covariates = int(frame.k.max()) - 1
+    if config.adjust == "phenotype":  # then k counts what is taken out of the genotypes: the intercept
+        n_covariates = len(designs.design(sample.covariates.iloc[table.row_N]).names)
+    if not (folder / sumstats.STORE).exists():
+        attrs = {
+            "test": config.test,
+            "adjust": config.adjust,
+            "n_samples": len(table.row_N),
+            "n_covariates": n_covariates,
+            "df": _degrees_of_freedom(config, models, table),
+            "genotypes": str(config.genotypes),
+            "groups": len(models),
+        }
+        rows = min(config.variants_per_part, bed.n_variants)  # a shard is filled up to its size in memory
+        sumstats.create(folder / sumstats.STORE, bed.variants, traits, rows, attrs)
+    if len(models) > 1:
+        log.info(
+            "%s: its traits differ in who is missing (%d groups), so they get no joint test; a table without the "
+            "people who miss some would", table.path, len(models),
+        )  # fmt: skip
+    return _facts(bed, len(table.row_N), len(table.dropped), models, frame, n_covariates)
+
+
+def _facts(
+    bed: plink1.Bed, n: int, n_dropped: int, models: list[Model], frame: pd.DataFrame, n_covariates: int
+) -> dict[str, Any]:
+    """What a manifest says of `n` people, the models of their groups of traits, and the rows of null.tsv."""
+    return {
+        "n_samples": n,
+        "n_dropped": n_dropped,
+        "n_variants": bed.n_variants,
+        "n_traits": len(frame),
+        "n_covariates": n_covariates,
+        "groups": len(models),
+        "weight_rank": max(model.weight_rank for model in models),
+        "weight_error": max(model.weight_error for model in models),
+        "relatives": max(model.relatives for model in models),
+        "largest_family": max(model.largest_family for model in models),
+    }
+
+
+def _degrees_of_freedom(config: GwasConfig, models: list[Model], table: samples.Table) -> int | list[int] | None:
+    """None where the statistic is chi2_1 (mixed; GCTA's linear regression), else residual degrees of freedom: one
+    number, or one a trait of the table."""
+    if config.test == "mixed" or config.adjust == "phenotype":
+        return None
+    df_P = np.empty(table.stop, int)
+    for model in models:
+        own_P = model.trait_P[(table.start <= model.trait_P) & (model.trait_P < table.stop)]
+        df_P[own_P] = model.df
+    df_P = df_P[table.start :]
+    return int(df_P[0]) if (df_P == df_P[0]).all() else df_P.tolist()
+
+
+def plan_of(config: GwasConfig) -> dict[str, Any]:
+    """What decides the bytes of the output."""
+    return {
+        "config": config.semantics(),
+        "variants_per_part": config.variants_per_part,
+        "inputs": {name: fingerprint(path) for name, path in input_files(config).items() if path is not None},
+    }
+
+
+def input_files(config: GwasConfig) -> dict[str, Path | None]:
+    """Every file that is read. Raises InputError where genotypes are missing."""
+    sets = plink1.find_sets(config.genotypes)
+    files: dict[str, Path | None] = {}
+    for i, prefix in enumerate(sets):
+        label = "genotypes" if len(sets) == 1 else f"genotypes{i}"
+        files |= {f"{label}.{suffix}": Path(f"{prefix}.{suffix}") for suffix in ("bed", "bim", "fam")}
+    files |= filters.input_files(config)
+    files |= phenotype_files(config) | {"covariates": config.covariates, "variance": config.null.variance}
+    if config.test == "mixed":
+        files |= {f"sparse_grm.{suffix}": Path(f"{config.sparse_grm}.grm.{suffix}") for suffix in ("id", "sp")}
+    for name, path in files.items():
+        if path is not None and not path.exists():
+            raise InputError(f"{path}: no such file ({name})")
+    return files
+
+
+def phenotype_files(config: GwasConfig) -> dict[str, Path | None]:
+    one = len(config.phenotypes) == 1
+    return {"phenotypes" if one else f"phenotypes{i}": path for i, path in enumerate(config.phenotypes)}
+
+
+def output_bytes(n_variants: int, n_traits: int) -> int:
+    return n_variants * (8 * n_traits + 64)
+
+
+def model_dir(out: Path) -> Path:
+    """Where the plan keeps its models."""
+    return out / "model"
+
+
+def planned_path(out: Path) -> Path:
+    """The plan's marker, written last."""
+    return model_dir(out) / "planned.json"
+
+
+def stamp_of(path: Path) -> str:
+    """Changes when the plan is made anew, so that no worker keeps models of an older one."""
+    return str(path.stat().st_mtime_ns)
+
+
+class Plan:
+    """What the plan left for its parts; threads share it."""
+
+    def __init__(self, place: Path):
+        planned = json.loads(planned_path(place).read_text(encoding="utf-8"))
+        self.rows = plink1.PackedRows(**planned["rows"])
+        self.tables = planned["tables"]
+        self.models = [Model.load(model_dir(place) / f"group-{i:05d}") for i in range(planned["groups"])]
+        self.people: list[np.ndarray] = []
+        self.of_group = [self._number(model.fam_N) for model in self.models]
+        of_table = [np.array(fam_N, np.int64) for fam_N in planned["people"]]
+        self.of_table = [self._number(of_table[table["people"]]) for table in self.tables]
+        self.quality = Quality(self.people, planned["sex"], planned["x_runs"])
+        self.columns: dict[tuple[int, int], np.ndarray] = {}  # (group, table) -> columns of the group in the table
+        self.joint: dict[tuple[int, int], JointTest] = {}
+        for t, table in enumerate(self.tables):
+            low, high = table["columns"]
+            for g, model in enumerate(self.models):
+                column_P = np.flatnonzero((model.trait_P >= low) & (model.trait_P < high))
+                if len(column_P):
+                    self.columns[g, t] = column_P
+                if len(column_P) == high - low:
+                    self.joint[g, t] = JointTest(model, column_P)
+
+    @property
+    def n_traits(self) -> int:
+        return self.tables[-1]["columns"][1]
+
+    def _number(self, fam_N: np.ndarray) -> int:
+        """The number of these people among those whose genotypes are counted."""
+        for i, known_N in enumerate(self.people):
+            if np.array_equal(known_N, fam_N):
+                return i
+        self.people.append(fam_N)
+        return len(self.people) - 1
+
+
+def forget() -> None:
+    """Let go of the files of a plan before they are removed."""
+    load.cache_clear()
+
+
+@lru_cache(maxsize=1)
+def load(place: Path, stamp: str) -> Plan:
+    """The plan with this stamp. On one thread, so that a decomposition has the same bits in every process."""
+    with threadpool_limits(1, user_api="blas"):
+        return Plan(place)

@@ -1,0 +1,1 @@
+"""Summary statistics: the store that an association writes, tables of other programs, export, and p of any size."""

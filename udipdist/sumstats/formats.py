@@ -1,0 +1,225 @@
+"""The tables that other programs read: which columns, under which names, in which order, and what they cannot hold.
+
+fastgwa: GCTA 1.94 `--fastGWA-mlm`; ssf: GWAS-SSF 1.0 (Hayhurst et al. 2022); fuma: what FUMA SNP2GENE takes;
+regenie: `PREFIX_TRAIT.regenie` of regenie 4 step 2.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import yaml
+
+from hpc import __version__
+from udipdist.sumstats import digits
+
+LOG10P = "neg_log_10_p_value"
+_CHROMOSOMES = {"X": "23", "XY": "23", "25": "23", "Y": "24", "M": "25", "MT": "25", "26": "25"}  # of GWAS-SSF
+_EFFECTS = ("beta", "se")
+
+
+class Variants:
+    """The variants of a block and what is the same for every trait, made when first asked for.
+
+    `columns` are arrays of B values: chrom, position, snp, a1, a2 (text but for position), n, af1.
+    """
+
+    def __init__(self, columns: dict[str, np.ndarray]):
+        self.n_B = columns["n"]
+        self._columns = {name: pa.array(values, from_pandas=True) for name, values in columns.items()}
+        self._texts: dict[str, pa.Array] = {}
+
+    def __len__(self) -> int:
+        return len(self.n_B)
+
+    def typed(self, name: str) -> pa.Array:
+        """A column as it is: text, integers, float32."""
+        return self._columns[name] if name in self._columns else getattr(self, name)
+
+    def text(self, name: str) -> pa.Array:
+        """A column as text."""
+        if name not in self._texts:
+            self._texts[name] = self.typed(name).cast(digits.TEXT)
+        return self._texts[name]
+
+    @cached_property
+    def number(self) -> pa.Array:
+        """The chromosome without `chr`, X, Y and MT as 23, 24 and 25; other names stay."""
+        names = self.text("chrom").dictionary_encode()
+        plain = [name.upper().removeprefix("CHR") for name in names.dictionary.to_pylist()]
+        return pa.array([_CHROMOSOMES.get(name, name) for name in plain], digits.TEXT).take(names.indices)
+
+    @cached_property
+    def identifier(self) -> pa.Array:
+        """The id with _ for what GWAS-SSF does not allow in one."""
+        return pc.replace_substring_regex(self.text("snp"), "[^A-Za-z0-9_]", "_")
+
+    @cached_property
+    def rsid(self) -> pa.Array:
+        """The id where it is an rs number, else null."""
+        snp = self.text("snp")
+        return pc.if_else(pc.match_substring_regex(snp, "^rs[0-9]+$"), snp, None)
+
+    @cached_property
+    def effect(self) -> pa.Array:
+        """The effect allele A1 in capitals."""
+        return pc.utf8_upper(self.text("a1"))
+
+    @cached_property
+    def other(self) -> pa.Array:
+        """The other allele A2 in capitals."""
+        return pc.utf8_upper(self.text("a2"))
+
+    @cached_property
+    def ssf_B(self) -> np.ndarray:
+        """Which of them GWAS-SSF can hold, bool [B]: alleles of bases on chromosomes 1 to 25."""
+        bases = pc.and_(*(pc.match_substring_regex(self.text(name), "^[ACGT]+$") for name in ("effect", "other")))
+        known = pc.match_substring_regex(self.text("number"), "^([1-9]|1[0-9]|2[0-5])$")
+        return pc.and_(bases, known).to_numpy(zero_copy_only=False)
+
+
+@dataclass(frozen=True)
+class Results:
+    """One column of results: beta, se (NaN where there is none) and -log10 p, float64 [B], people n [B]; the trait of
+    each (text), and the name of the test."""
+
+    beta_B: np.ndarray
+    se_B: np.ndarray
+    log10p_B: np.ndarray
+    n_B: np.ndarray
+    trait: str | pa.Array
+    test: str
+
+    @property
+    def chisq_B(self) -> np.ndarray:
+        """(beta / se)^2."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return ((self.beta_B.astype(np.float64) / self.se_B) ** 2).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """`columns` maps headers to columns, in order. `suffix` is that of one file among several."""
+
+    columns: dict[str, str]
+    suffix: str
+    separator: str = "\t"
+    without_effects: str = "NA"  # "NA", "leave out" the columns, or "refuse"
+    holds_untested: bool = False
+    fits: Callable[[Variants], np.ndarray] | None = None
+
+    def header(self, effects: bool = True) -> list[str]:
+        """The names of the columns; without `effects` those of a test that has none."""
+        drop = _EFFECTS if not effects and self.without_effects == "leave out" else ()
+        return [name for name, column in self.columns.items() if column not in drop]
+
+    def table(
+        self, variants: Variants, results: Results, keep_B: np.ndarray, header: list[str], text: bool
+    ) -> pa.Table:
+        """The rows `keep_B` [B] as a table: of text (null where there is no value), or of numbers."""
+        mask = None if keep_B.all() else pa.array(keep_B)
+        make = _text if text else _typed
+        arrays = [make(self.columns.get(name, name), variants, results) for name in header]
+        arrays = [pa.repeat(array, len(variants)) if isinstance(array, pa.Scalar) else array for array in arrays]
+        return pa.table([array if mask is None else array.filter(mask) for array in arrays], names=header)
+
+
+def _text(name: str, variants: Variants, results: Results) -> pa.Array | pa.Scalar:
+    if name == "p":
+        return digits.p_values(results.log10p_B)
+    if name == LOG10P:
+        return digits.minus_log10(results.log10p_B)
+    if name == "n" and results.n_B is variants.n_B:
+        return variants.text("n")
+    array = _typed(name, variants, results) if name in _OF_RESULTS else variants.text(name)
+    return array.cast(digits.TEXT)
+
+
+def _typed(name: str, variants: Variants, results: Results) -> pa.Array | pa.Scalar:
+    return _OF_RESULTS[name](results) if name in _OF_RESULTS else variants.typed(name)
+
+
+def _trait_of_minp(results: Results) -> pa.Array | pa.Scalar:
+    """regenie's column for remarks: where the effect of a smallest p comes from."""
+    if isinstance(results.trait, str):
+        return pa.scalar("NA", digits.TEXT)
+    return pc.binary_join_element_wise(
+        pa.scalar("TRAIT", digits.TEXT), results.trait.cast(digits.TEXT), pa.scalar("=", digits.TEXT)
+    )
+
+
+_OF_RESULTS: dict[str, Callable[[Results], pa.Array | pa.Scalar]] = {
+    "beta": lambda results: pa.array(results.beta_B, from_pandas=True),
+    "se": lambda results: pa.array(results.se_B, from_pandas=True),
+    "p": lambda results: pa.array(10.0**-results.log10p_B, from_pandas=True),
+    LOG10P: lambda results: pa.array(results.log10p_B, from_pandas=True),
+    "chisq": lambda results: pa.array(results.chisq_B, from_pandas=True),
+    "n": lambda results: pa.array(results.n_B),
+    "test": lambda results: pa.scalar(results.test, digits.TEXT),
+    "trait": lambda results: pa.scalar(results.trait, digits.TEXT) if isinstance(results.trait, str) else results.trait,
+    "extra": _trait_of_minp,
+}
+
+LAYOUTS = {
+    "fastgwa": Layout(
+        columns={
+            "CHR": "chrom", "SNP": "snp", "POS": "position", "A1": "a1", "A2": "a2", "N": "n", "AF1": "af1",
+            "BETA": "beta", "SE": "se", "P": "p",
+        },
+        suffix=".fastGWA",
+        holds_untested=True,
+    ),
+    "ssf": Layout(
+        columns={
+            "chromosome": "number", "base_pair_location": "position", "effect_allele": "effect",
+            "other_allele": "other", "beta": "beta", "standard_error": "se", "effect_allele_frequency": "af1",
+            "p_value": "p", "variant_id": "identifier", "rsid": "rsid", "n": "n", LOG10P: LOG10P, "trait": "trait",
+        },
+        suffix=".tsv",
+        without_effects="refuse",
+        fits=lambda variants: variants.ssf_B,
+    ),
+    "fuma": Layout(
+        columns={
+            "CHR": "chrom", "BP": "position", "SNP": "snp", "A1": "a1", "A2": "a2", "P": "p", "N": "n",
+            "BETA": "beta", "SE": "se",
+        },
+        suffix=".txt",
+        without_effects="leave out",
+    ),
+    "regenie": Layout(
+        columns={
+            "CHROM": "number", "GENPOS": "position", "ID": "snp", "ALLELE0": "a2", "ALLELE1": "a1", "A1FREQ": "af1",
+            "N": "n", "TEST": "test", "BETA": "beta", "SE": "se", "CHISQ": "chisq", "LOG10P": LOG10P, "EXTRA": "extra",
+        },
+        suffix=".regenie",
+        separator=" ",
+        holds_untested=True,
+    ),
+}  # fmt: skip
+
+
+def ssf_meta(name: str, data: Path, facts: dict[str, Any]) -> str:
+    """The YAML that goes with the GWAS-SSF file `data`, to be published under `name`; `facts` are added to it."""
+    with data.open("rb") as file:
+        md5 = hashlib.file_digest(file, "md5").hexdigest()
+    entries = {
+        "date_metadata_last_modified": datetime.now(UTC).date(),
+        **facts,
+        "coordinate_system": "1-based",
+        "data_file_name": name,
+        "file_type": "GWAS-SSF v1.0",
+        "data_file_md5sum": md5,
+        "analysis_software": f"udipdist {__version__}",
+        "is_harmonised": False,
+    }
+    return yaml.safe_dump(entries, sort_keys=False)
