@@ -133,7 +133,7 @@ def _spread(
                         watch(done)
                     for future in batch:
                         index = futures.pop(future)
-                        yield index, _result(job, index, future)
+                        yield index, _result(job, index, future, partial(watch, done))
                         done += 1
             finally:
                 if futures and client.status == "running":
@@ -146,12 +146,22 @@ def _spread(
         ) from None
 
 
-def _result(job: parts.Job, index: int, future: Any) -> dict[str, Any]:
-    """What a part returned. Raises its error, or Incomplete where it killed its workers."""
+def _result(job: parts.Job, index: int, future: Any, watch: Callable[[], None]) -> dict[str, Any]:
+    """What a part returned. Raises its error, or Incomplete where it killed its workers, or where none is left.
+
+    A worker that dies before its answer is fetched takes the answer along: the part is done again elsewhere, and
+    `watch` looks meanwhile whether there is an elsewhere.
+    """
     from distributed import KilledWorker
 
     try:
-        return future.result()
+        while True:
+            try:
+                return future.result(timeout=_LOOK_EVERY_SECONDS)
+            except TimeoutError:
+                if future.status == "error":  # it is the part's own
+                    raise
+                watch()
     except KilledWorker as error:
         raise Incomplete(_of_killed(job, index, error)) from None
     except ImportError as error:
@@ -231,7 +241,7 @@ def _local(config: ClusterConfig, workers: int, place: Path, n_parts: int) -> It
         ) as cluster,
         Client(cluster, set_as_default=False) as client,
     ):
-        yield client, lambda done: None  # the nannies start a worker again
+        yield client, _LocalPatience(client, config).look
 
 
 @contextmanager
@@ -341,6 +351,18 @@ class _Patience:
             raise Incomplete(
                 f"cluster.address={self.config.address}: has had no worker for {seconds:.0f} s; start some with "
                 "`dask worker ADDRESS`, and the same command goes on"
+            )
+
+
+class _LocalPatience(_Patience):
+    """A worker of this machine that has died is started again by Dask, which may fail where memory or time is short."""
+
+    def judge(self, n_workers: int, seconds: float, done: int) -> None:
+        """Raises Incomplete where none has come back."""
+        if seconds > self.config.wait:
+            raise Incomplete(
+                f"all worker processes of this machine have died, and none has come back for {seconds:.0f} s, most "
+                "likely for want of memory; give fewer workers= or more memory, and the same command goes on"
             )
 
 

@@ -205,6 +205,35 @@ def test_a_worker_killed_once_is_replaced(tmp_path, workers):
     assert (tmp_path / "died").exists() and values(found) == [0, 1, 4, 9, 16, 25]
 
 
+class Answer:
+    """A future whose answer is lost `times` times, and then is `value`, or an error of its own."""
+
+    def __init__(self, times: int, value: object):
+        self.times, self.value, self.status = times, value, "finished"
+
+    def result(self, timeout: float) -> object:
+        self.times -= 1
+        if self.times >= 0:
+            self.status = "pending"
+            raise TimeoutError
+        if isinstance(self.value, Exception):
+            self.status = "error"
+            raise self.value
+        return self.value
+
+
+def test_an_answer_that_was_lost_is_waited_for_while_there_are_workers(tmp_path):
+    looks = []
+    assert cluster._result(Squares(tmp_path), 0, Answer(3, {"value": 0}), lambda: looks.append(1)) == {"value": 0}
+    assert len(looks) == 3
+    with pytest.raises(TimeoutError, match="of the part itself"):
+        cluster._result(Squares(tmp_path), 0, Answer(1, TimeoutError("of the part itself")), lambda: looks.append(1))
+    patience = cluster._LocalPatience(None, config(wait=5))
+    patience.judge(n_workers=0, seconds=4, done=0)
+    with pytest.raises(Incomplete, match="none has come back for 6 s.*the same command goes on"):
+        patience.judge(n_workers=0, seconds=6, done=0)
+
+
 def test_a_part_that_kills_every_worker_is_named_with_its_log(tmp_path):
     job = Squares(tmp_path, deadly=3, always=True)
     told = r"part 3 killed 2 workers .* tcp://\S+, most likely .*\n  .* part 3 begins: .*\n  .* part 3 begins: .* free$"
