@@ -49,14 +49,14 @@ class PackedRows(GenotypeRows):
     stamps: list[list[int]] | None = None
     _files: dict[int, io.FileIO] = field(default_factory=dict, repr=False, compare=False)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.selection is not None:
             self.selection = source.read_selection(self.selection)
 
-    def __getstate__(self) -> dict:  # of a mapped file the name is enough
+    def __getstate__(self) -> dict[str, Any]:  # of a mapped file the name is enough
         return self.__dict__ | {"_files": {}, "selection": source.file_of(self.selection) or self.selection}
 
-    def __setstate__(self, state: dict) -> None:
+    def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self.__post_init__()
 
@@ -80,7 +80,7 @@ class PackedRows(GenotypeRows):
 
     def select(self, selection: Selection) -> PackedRows:
         """Only the rows `selection` of the files, in that order: row i is then selection[i]."""
-        return replace(self, selection=selection, _files={})
+        return replace(self, selection=source.read_selection(selection), _files={})
 
     def packed(self, start: int, stop: int) -> np.ndarray:
         """Raw rows start..stop-1, uint8 [B, row_bytes]. Raises InputError where a file has changed or is gone."""
@@ -108,7 +108,7 @@ class PackedRows(GenotypeRows):
 
     def _read(self, i: int, row: int, out: np.ndarray) -> None:
         """Fill `out` [B, row_bytes] with the rows `row`, `row` + 1, ... of file i."""
-        left, offset = memoryview(out.reshape(-1)), len(_MAGIC) + row * self.row_bytes
+        left, offset = out.reshape(-1).data, len(_MAGIC) + row * self.row_bytes
         try:
             file = self._files.get(i) or self._files.setdefault(i, io.FileIO(self.paths[i]))
             while left:
@@ -239,7 +239,7 @@ def _end_to_end(tables: list[pd.DataFrame]) -> pd.DataFrame:
         return tables[0]
     chrom = union_categoricals([table.pop("chrom") for table in tables])
     whole = pd.concat(tables, ignore_index=True)
-    whole.insert(0, "chrom", chrom)
+    whole.insert(0, "chrom", pd.Series(chrom))
     return whole
 
 

@@ -115,6 +115,8 @@ class GenotypeRows(ABC):
 class SelectedRows(GenotypeRows):
     """Some of the rows of others, for formats without a faster way."""
 
+    selection: np.ndarray
+
     def __init__(self, of: GenotypeRows, selection: Selection):
         self.of, self.kind, self.n_people = of, of.kind, of.n_people
         self.selection = read_selection(selection)
@@ -276,7 +278,8 @@ def format_of(pattern: str | Path) -> GenotypeFormat:
 
 def _built_in(place: str) -> GenotypeFormat:
     module, _, name = place.partition(":")
-    return getattr(importlib.import_module(module), name)
+    one: GenotypeFormat = getattr(importlib.import_module(module), name)
+    return one
 
 
 def open_genotypes(pattern: str | Path) -> GenotypeSource:
@@ -346,7 +349,8 @@ def read_selection(selection: Selection) -> np.ndarray:
     """The numbers of rows themselves, mapped where they are in a file."""
     if isinstance(selection, np.ndarray):
         return selection
-    return np.load(selection, mmap_mode="r", allow_pickle=False)
+    rows: np.ndarray = np.load(selection, mmap_mode="r", allow_pickle=False)
+    return rows
 
 
 def file_of(selection: np.ndarray | None) -> str | None:

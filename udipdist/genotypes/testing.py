@@ -19,6 +19,7 @@ import os
 import pickle
 import subprocess
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
@@ -61,7 +62,7 @@ class GenotypeSourceTests:
         """Copies of A1 at its variants [M, N], -1 where missing, not read by the code that is tested."""
         raise NotImplementedError("give the class a fixture `expected`")
 
-    def test_sizes_and_tables(self, source, expected):
+    def test_sizes_and_tables(self, source: GenotypeSource, expected: np.ndarray) -> None:
         m, n = expected.shape
         assert (source.n_variants, source.n_people) == (m, n) == (len(source.rows), source.rows.n_people)
         assert len(source.variants) == m and len(source.people) == n
@@ -73,12 +74,12 @@ class GenotypeSourceTests:
             assert all(isinstance(text, str) for text in texts)
         assert not source.people.duplicated(["FID", "IID"]).any()
 
-    def test_dosages_are_the_expected_ones(self, source, expected):
+    def test_dosages_are_the_expected_ones(self, source: GenotypeSource, expected: np.ndarray) -> None:
         dosage_MN = source.dosages(0, source.n_variants)
         assert dosage_MN.dtype == np.float32
         np.testing.assert_array_equal(dosage_MN, _with_nan(expected))
 
-    def test_packed_rows_are_the_expected_ones(self, source, expected):
+    def test_packed_rows_are_the_expected_ones(self, source: GenotypeSource, expected: np.ndarray) -> None:
         if source.kind == "dosages":
             with pytest.raises(InputError, match="holds dosages"):
                 source.packed(0, 1)
@@ -89,7 +90,7 @@ class GenotypeSourceTests:
         np.testing.assert_array_equal(_COPIES[code_MN[:, : source.n_people]], expected)
         assert not code_MN[:, source.n_people :].any(), "the unused bits of the last byte must be 0"
 
-    def test_any_cut_gives_the_same(self, source):
+    def test_any_cut_gives_the_same(self, source: GenotypeSource) -> None:
         m = source.n_variants
         cuts = [range(m + 1), [0, m // 3, m // 3, m], [0, 1, m], [0, 0, m - 1, m, m]]
         for read in _forms(source.rows):
@@ -99,7 +100,7 @@ class GenotypeSourceTests:
                 np.testing.assert_array_equal(np.concatenate(blocks), whole)
                 assert all(block.dtype == whole.dtype for block in blocks)
 
-    def test_people_in_any_order(self, source, expected):
+    def test_people_in_any_order(self, source: GenotypeSource, expected: np.ndarray) -> None:
         rng = np.random.default_rng(0)
         order = rng.permutation(source.n_people)
         start, stop = source.n_variants // 4, source.n_variants
@@ -109,14 +110,14 @@ class GenotypeSourceTests:
             dosages = source.dosages(start, stop)[:, people]
             np.testing.assert_array_equal(dosages, _with_nan(expected[start:stop, people]))
 
-    def test_rows_that_are_not_there_are_refused(self, source):
+    def test_rows_that_are_not_there_are_refused(self, source: GenotypeSource) -> None:
         m = source.n_variants
         for read in _forms(source.rows):
             for start, stop in ((-1, 1), (0, m + 1), (m, m + 1), (2, 1), (m + 1, m + 1)):
                 with pytest.raises(IndexError):
                     read(start, stop)
 
-    def test_some_variants(self, source, tmp_path):
+    def test_some_variants(self, source: GenotypeSource, tmp_path: Path) -> None:
         m = source.n_variants
         every, rng = np.arange(m), np.random.default_rng(1)
         for rows in (every[::2], np.sort(rng.permutation(m)[: m // 2 + 1]), every[m // 2 :], every, every[:0]):
@@ -132,21 +133,21 @@ class GenotypeSourceTests:
                     with pytest.raises(IndexError):
                         read(0, len(rows) + 1)
 
-    def test_some_of_some_variants(self, source):
+    def test_some_of_some_variants(self, source: GenotypeSource) -> None:
         twice = source.select(np.arange(1, source.n_variants)).select(np.arange(0, source.n_variants - 1, 2))
         rows = np.arange(1, source.n_variants, 2)
         assert twice.variants["snp"].tolist() == source.variants["snp"].iloc[rows].tolist()
         for read, whole in zip(_forms(twice.rows), _forms(source.rows), strict=True):
             np.testing.assert_array_equal(read(0, len(rows)), whole(0, source.n_variants)[rows])
 
-    def test_blocks_belong_to_the_caller(self, source):
+    def test_blocks_belong_to_the_caller(self, source: GenotypeSource) -> None:
         for read in _forms(source.rows):
             first = read(0, source.n_variants)
             kept = first.copy()
             first[:] = 1
             np.testing.assert_array_equal(read(0, source.n_variants), kept)
 
-    def test_threads_share_rows(self, source):
+    def test_threads_share_rows(self, source: GenotypeSource) -> None:
         m = source.n_variants
         starts = np.linspace(0, m, 9).astype(int).tolist() * 4
         for read in _forms(source.rows):
@@ -156,7 +157,7 @@ class GenotypeSourceTests:
             for start, block in zip(starts, blocks, strict=True):
                 np.testing.assert_array_equal(block, whole[start:])
 
-    def test_a_record_of_some_rows(self, source, tmp_path):
+    def test_a_record_of_some_rows(self, source: GenotypeSource, tmp_path: Path) -> None:
         rows = np.arange(0, source.n_variants, 2)
         np.save(tmp_path / "rows.npy", rows)
         record = source.rows.select(tmp_path / "rows.npy").record()
@@ -167,7 +168,7 @@ class GenotypeSourceTests:
         with pytest.raises(ValueError, match="in memory"):
             source.rows.select(rows).record()
 
-    def test_another_process_opens_it_again(self, source, tmp_path):
+    def test_another_process_opens_it_again(self, source: GenotypeSource, tmp_path: Path) -> None:
         """By its record and by a pickle, in another folder: relative paths would not be found."""
         folder = tmp_path / "elsewhere"
         folder.mkdir()
@@ -183,13 +184,13 @@ class GenotypeSourceTests:
         for name in ("record.npy", "pickle.npy"):
             np.testing.assert_array_equal(np.load(folder / name), whole)
 
-    def test_packed_rows_and_dosages_agree(self, source):
+    def test_packed_rows_and_dosages_agree(self, source: GenotypeSource) -> None:
         if source.kind == "hard_calls":
             counts = decode(source.packed(0, source.n_variants), np.arange(source.n_people))
             np.testing.assert_array_equal(source.dosages(0, source.n_variants), _with_nan(counts))
 
 
-def _forms(rows: GenotypeRows) -> list:
+def _forms(rows: GenotypeRows) -> list[Callable[[int, int], np.ndarray]]:
     """How these rows can be read; the form that the files hold comes last."""
     return [rows.dosages, rows.packed] if rows.kind == "hard_calls" else [rows.dosages]
 
