@@ -14,7 +14,7 @@ import pytest
 from benchmarks import cohort, growth, memory, once, passes, peers
 from benchmarks.clock import Cost, clock, smallest, watch_memory
 from hpc import parts
-from udipdist.genotypes.plink1 import Bed
+from udipdist.genotypes.source import open_genotypes
 from udipdist.gwas.scan import verb as scan
 from udipdist.sumstats.store import STORE, Sumstats
 
@@ -59,7 +59,7 @@ def test_the_last_line_is_json_with_what_is_promised():
 def test_genotypes_have_the_frequencies_and_families_that_were_asked(tmp_path):
     frequency_M = np.repeat([0.01, 0.3, 0.97], 400)
     cohort.write(tmp_path, 3001, len(frequency_M), 3, 700, frequency_M=frequency_M)
-    bed = Bed.open(tmp_path / "c")
+    bed = open_genotypes(tmp_path / "c")
     counts = np.ma.masked_less(bed.counts(0, bed.n_variants), 0)
     found = counts.mean(axis=1) / 2
     for f in (0.01, 0.3, 0.97):
@@ -80,7 +80,7 @@ def test_genotypes_have_the_frequencies_and_families_that_were_asked(tmp_path):
 
 def test_most_variants_are_rare_and_components_follow_ancestry(made):
     folder, _ = made
-    bed = Bed.open(folder / "c")
+    bed = open_genotypes(folder / "c")
     counts = np.ma.masked_less(bed.counts(0, M), 0)
     f = counts.mean(axis=1) / 2
     assert 0.4 < (np.minimum(f, 1 - f) < 0.03).mean() < 0.75  # log(.03 / .001) / log(.5 / .001) = 0.55
@@ -125,7 +125,7 @@ def test_the_files_of_memory_are_one_file(tmp_path, monkeypatch):
     }  # fmt: skip
 
     def run(place, keys):
-        bed = Bed.open(keys["genotypes"])
+        bed = open_genotypes(keys["genotypes"])
         asked.append((bed.n_variants, keys["workers"]))
         (place / "out").mkdir()
         return answer
@@ -139,7 +139,7 @@ def test_the_files_of_memory_are_one_file(tmp_path, monkeypatch):
 def test_first_variants_are_those_of_the_whole(made, tmp_path):
     folder, _ = made
     peers.first_variants(folder / "c", tmp_path / "few", 7)
-    few, whole = Bed.open(tmp_path / "few"), Bed.open(folder / "c")
+    few, whole = open_genotypes(tmp_path / "few"), open_genotypes(folder / "c")
     assert few.n_variants == 7
     np.testing.assert_array_equal(few.counts(0, 7), whole.counts(0, 7))
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from udipdist.genotypes import codes
-from udipdist.genotypes.plink1 import decode
+from udipdist.genotypes.source import decode
 
 B = 9
 

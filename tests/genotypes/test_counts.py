@@ -8,22 +8,22 @@ import pytest
 
 from udipdist.genotypes import hardy
 from udipdist.genotypes.counts import Quality
-from udipdist.genotypes.plink1 import Bed, decode
 from udipdist.genotypes.sex import FEMALE, MALE, UNKNOWN
+from udipdist.genotypes.source import GenotypeSource, decode, open_genotypes
 
 N, M = 45, 30
 X_RUNS = [[8, 15], [20, 21]]
 
 
 @pytest.fixture(scope="module")
-def bed(tmp_path_factory, plink_writer) -> Bed:
+def bed(tmp_path_factory, plink_writer) -> GenotypeSource:
     prefix = tmp_path_factory.mktemp("quality") / "c"
     rng = np.random.default_rng(0)
     counts = rng.binomial(2, rng.uniform(0, 1, (M, 1)), (M, N))
     counts[rng.random(counts.shape) < 0.05] = -1
     counts[3], counts[9], counts[10], counts[11] = -1, -1, 0, 1
     plink_writer(prefix, counts, pd.DataFrame({"FID": range(N), "IID": range(N)}))
-    return Bed.open(prefix)
+    return open_genotypes(prefix)
 
 
 def by_definition(counts_MN: np.ndarray, on_x: bool, code_N: np.ndarray, person_n: np.ndarray):

@@ -15,7 +15,8 @@ from hpc.stage import read_manifest
 from udipdist.config import GwasConfig
 from udipdist.genotypes import filters
 from udipdist.genotypes.filters import Region, in_regions, read_regions
-from udipdist.genotypes.plink1 import Bed, PackedRows
+from udipdist.genotypes.plink1 import PackedRows
+from udipdist.genotypes.source import open_genotypes
 from udipdist.gwas.scan.verb import gwas
 from udipdist.sumstats.store import Sumstats
 
@@ -187,25 +188,25 @@ def set_of_two(tmp_path, plink_writer) -> tuple[Path, np.ndarray]:
 
 
 def test_x_is_found_among_the_files(set_of_two, caplog):
-    bed = Bed.open(set_of_two[0])
+    bed = open_genotypes(set_of_two[0])
     assert bed.variants.chrom.tolist() == ["3"] * 25 + ["X"] * 25 + ["XY"] * 10
     np.testing.assert_array_equal(bed.counts(0, 60), set_of_two[1])
     (set_of_two[0].with_name("s23.bed")).write_bytes(b"")
     with pytest.raises(InputError, match="sX.bed, .*s23.bed: are of the same chromosome"):
-        Bed.open(set_of_two[0])
+        open_genotypes(set_of_two[0])
 
 
 def test_other_people_on_x_are_told(set_of_two):
     fam = set_of_two[0].with_name("sX.fam")
     fam.write_text("".join(fam.read_text().splitlines(keepends=True)[:5]))
     with pytest.raises(InputError, match="sX.fam: has 5 people, .*s3.fam has 7; .* as X often, goes to another folder"):
-        Bed.open(set_of_two[0])
+        open_genotypes(set_of_two[0])
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 1.0])
 def test_selected_rows(tmp_path, set_of_two, share):
     rng = np.random.default_rng(3)
-    bed = Bed.open(set_of_two[0])
+    bed = open_genotypes(set_of_two[0])
     rows = np.flatnonzero(rng.random(60) < share)
     some = bed.select(rows)
     np.save(tmp_path / "rows.npy", rows)

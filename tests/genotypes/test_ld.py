@@ -11,7 +11,7 @@ from bed_reader import to_bed
 
 from udipdist.genotypes import ld
 from udipdist.genotypes.ld import LinkageReader
-from udipdist.genotypes.plink1 import Bed
+from udipdist.genotypes.source import open_genotypes
 
 HUMAN = Path(__file__).parents[2] / "../shared/data/genotypes/human"
 PLINK = shutil.which("plink1.9") or shutil.which("plink")
@@ -49,7 +49,7 @@ def test_r2_is_numpys_over_people_with_both_calls(tmp_path, n):
     counts = correlated(np.random.default_rng(n), n, 40, 0.15)
     counts[:, 7], counts[:, 8] = -1, 2  # nobody called; everybody the same
     write_bed(tmp_path / "x", counts)
-    reader = LinkageReader(Bed.open(tmp_path / "x"))
+    reader = LinkageReader(open_genotypes(tmp_path / "x"))
     for j in (0, 7, 8, 20, 39):
         expected = [pairwise_r2(counts[:, j], counts[:, k]) for k in range(40)]
         np.testing.assert_allclose(reader.r2(j, 0, 40), expected, atol=1e-12)
@@ -63,7 +63,7 @@ def test_more_rows_than_are_copied_at_once(tmp_path):
     counts = np.random.default_rng(0).integers(0, 3, (9, 1300))
     write_bed(tmp_path / "x", counts)
     expected = np.array([pairwise_r2(counts[:, 640], counts[:, k]) for k in range(1300)])
-    bed = Bed.open(tmp_path / "x")
+    bed = open_genotypes(tmp_path / "x")
     np.testing.assert_allclose(LinkageReader(bed).r2(640, 0, 1300), expected, atol=1e-12)
     rows = np.random.default_rng(1).permutation(1300)[:1100]  # some, in any order
     reader, at = LinkageReader(bed, rows), int(np.flatnonzero(rows == 640)[0])
@@ -73,7 +73,7 @@ def test_more_rows_than_are_copied_at_once(tmp_path):
 def test_what_is_kept_in_memory_has_a_limit(tmp_path, monkeypatch):
     counts = np.random.default_rng(0).integers(0, 3, (33, 1300))
     write_bed(tmp_path / "x", counts)
-    bed = Bed.open(tmp_path / "x")
+    bed = open_genotypes(tmp_path / "x")
     expected = LinkageReader(bed).r2(5, 0, 1300)
     monkeypatch.setattr(ld, "KEPT_BYTES", 2 * 512 * 16 + 1)
     reader = LinkageReader(bed)
@@ -94,7 +94,7 @@ def test_r2_on_x_is_plinks(tmp_path, chromosome, women):
     write_bed(tmp_path / "x", counts, chromosome, np.where(male, 1, 2))
     table = plink_r2(tmp_path / "x", tmp_path / "ld").dropna()
     assert len(table) > 700
-    reader = LinkageReader(Bed.open(tmp_path / "x"))
+    reader = LinkageReader(open_genotypes(tmp_path / "x"))
     r2 = np.array([reader.r2(j, 0, 40) for j in range(40)])
     first, second = (table[name].str[1:].astype(int) for name in ("SNP_A", "SNP_B"))
     np.testing.assert_allclose(r2[first, second], table.R2, rtol=2e-5, atol=1e-7)
@@ -117,7 +117,7 @@ def test_r2_is_plinks(tmp_path):
     write_bed(tmp_path / "x", counts)
     table = plink_r2(tmp_path / "x", tmp_path / "ld")
     assert len(table) == 60 * 59 // 2
-    reader = LinkageReader(Bed.open(tmp_path / "x"))
+    reader = LinkageReader(open_genotypes(tmp_path / "x"))
     r2 = np.array([reader.r2(j, 0, 60) for j in range(60)])
     first, second = (table[name].str[1:].astype(int) for name in ("SNP_A", "SNP_B"))
     np.testing.assert_allclose(r2[first, second], table.R2, rtol=2e-5, atol=1e-7)
@@ -128,7 +128,7 @@ def test_r2_is_plinks(tmp_path):
 @pytest.mark.skipif(not HUMAN.with_suffix(".bed").exists(), reason=f"no real genotypes at {HUMAN}")
 def test_r2_of_real_genotypes_is_plinks(tmp_path):
     table = plink_r2(HUMAN, tmp_path / "ld").dropna()
-    bed = Bed.open(HUMAN)
+    bed = open_genotypes(HUMAN)
     row_of = dict(zip(bed.variants.snp, range(bed.n_variants), strict=True))
     reader, compared = LinkageReader(bed), 0
     for name, group in table.groupby("SNP_A"):

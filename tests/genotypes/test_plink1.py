@@ -13,7 +13,8 @@ import pandas as pd
 import pytest
 
 from hpc.errors import InputError
-from udipdist.genotypes.plink1 import Bed, count_from_size, decode
+from udipdist.genotypes.source import GenotypeSource, count, decode, find_sets, open_genotypes, read_people
+from udipdist.genotypes.testing import GenotypeSourceTests
 
 REAL = Path(__file__).parents[2] / "../shared/data/genotypes"
 GOLDEN = Path(__file__).parents[1] / "golden" / "gcta" / "cohort"
@@ -34,15 +35,39 @@ def files(tmp_path, plink_writer) -> Path:
     return tmp_path / "c"
 
 
-@pytest.mark.parametrize("prefix", [GOLDEN, REAL / "human", REAL / "hapmap"], ids=["golden", "human", "hapmap"])
-def test_decoding_agrees_with_bed_reader(prefix):
-    if not Path(f"{prefix}.bed").exists():
-        pytest.skip(f"{prefix}.bed is not on this machine")
-    bed = Bed.open(prefix)
-    expected = by_bed_reader(prefix)
-    np.testing.assert_array_equal(bed.counts(0, bed.n_variants), expected)
-    chosen = np.random.default_rng(0).permutation(bed.n_samples)[:37]
-    np.testing.assert_array_equal(decode(bed.packed(5, 25), chosen), expected[5:25, chosen])
+class TestPlink1(GenotypeSourceTests):
+    """bed-reader says what is expected, of one file and of several."""
+
+    @pytest.fixture(params=["golden", "human", "hapmap", "chromosomes"])
+    def prefixes(self, request, tmp_path, plink_writer) -> list[Path]:
+        """The sets behind one pattern, in order."""
+        if request.param != "chromosomes":
+            prefix = {"golden": GOLDEN, "human": REAL / "human", "hapmap": REAL / "hapmap"}[request.param]
+            if not Path(f"{prefix}.bed").exists():
+                pytest.skip(f"{prefix}.bed is not on this machine")
+            return [prefix]
+        rng = np.random.default_rng(0)
+        ids = pd.DataFrame({"FID": list("abcdefg"), "IID": list("1234567")})
+        for chromosome in ("11", "2", "X"):
+            plink_writer(tmp_path / f"c{chromosome}", rng.integers(-1, 3, (5, 7)), ids, chromosome)
+        return [tmp_path / f"c{chromosome}" for chromosome in ("2", "11", "X")]
+
+    @pytest.fixture
+    def source(self, prefixes) -> GenotypeSource:
+        first = prefixes[0]
+        return open_genotypes(first if len(prefixes) == 1 else first.with_name("c{chr}"))
+
+    @pytest.fixture
+    def expected(self, prefixes) -> np.ndarray:
+        return np.concatenate([by_bed_reader(prefix) for prefix in prefixes])
+
+
+def test_files_of_a_set_are_named(files):
+    (one,) = find_sets(f"{files}.bed")
+    assert one.files == {ending: Path(f"{files}.{ending}") for ending in ("bed", "bim", "fam")}
+    assert one.with_people == {"fam": Path(f"{files}.fam")}
+    assert count(files) == (7, 9)
+    pd.testing.assert_frame_equal(read_people(files), open_genotypes(files).people)
 
 
 @pytest.mark.skipif(PLINK2 is None, reason="plink2 is not installed (apt-get install plink2)")
@@ -51,18 +76,18 @@ def test_a_bed_that_plink2_wrote(tmp_path):
         [PLINK2, "--dummy", "203", "150", "0.03", "--seed", "7", "--make-bed", "--out", "p"],
         cwd=tmp_path, check=True, capture_output=True,
     )  # fmt: skip
-    bed = Bed.open(tmp_path / "p")
-    assert (bed.n_samples, bed.n_variants) == (203, 150)
+    bed = open_genotypes(tmp_path / "p")
+    assert (bed.n_people, bed.n_variants) == (203, 150)
     np.testing.assert_array_equal(bed.counts(0, 150), by_bed_reader(tmp_path / "p"))
 
 
 def test_chromosomes_are_one_set(tmp_path, files, plink_writer, caplog):
-    ids = Bed.open(files).samples
+    ids = open_genotypes(files).people
     rng = np.random.default_rng(1)
     pieces = {chromosome: rng.integers(-1, 3, (4, 7)) for chromosome in (2, 11)}
     for chromosome, counts in pieces.items():
         plink_writer(tmp_path / f"set{chromosome}", counts, ids, str(chromosome))
-    bed = Bed.open(tmp_path / "set{chr}")
+    bed = open_genotypes(tmp_path / "set{chr}")
     assert "no file for chr = 1, 3" in caplog.text
     assert list(bed.variants.chrom) == ["2"] * 4 + ["11"] * 4
     copy = pickle.loads(pickle.dumps(bed.rows))
@@ -70,12 +95,12 @@ def test_chromosomes_are_one_set(tmp_path, files, plink_writer, caplog):
         expected = np.concatenate(list(pieces.values()))[start:stop]
         np.testing.assert_array_equal(bed.counts(start, stop), expected)
         np.testing.assert_array_equal(decode(copy.packed(start, stop), np.arange(7)), expected)
-    assert count_from_size(tmp_path / "set{chr}") == (7, 8)
+    assert count(tmp_path / "set{chr}") == (7, 8)
     with pytest.raises(IndexError):
         bed.packed(5, 9)
     plink_writer(tmp_path / "set11", pieces[11], ids.iloc[::-1])
     with pytest.raises(InputError, match=r"set11.fam, line 1: is g 7, but a 1"):
-        Bed.open(tmp_path / "set{chr}")
+        open_genotypes(tmp_path / "set{chr}")
 
 
 def corrupt(path: Path, change) -> None:
@@ -101,16 +126,16 @@ def corrupt(path: Path, change) -> None:
 def test_broken_files_are_refused(files, suffix, change, message):
     corrupt(Path(f"{files}.{suffix}"), change)
     with pytest.raises(InputError, match=message):
-        Bed.open(files)
+        open_genotypes(files)
 
 
 @pytest.mark.parametrize("suffix", ["bed", "bim", "fam"])
 def test_missing_files_are_named(files, suffix):
     Path(f"{files}.{suffix}").unlink()
     with pytest.raises(InputError, match=rf"c\.{suffix}: no such file"):
-        Bed.open(files)
+        open_genotypes(files)
 
 
 def test_no_chromosome_at_all(tmp_path):
     with pytest.raises(InputError, match="none of the files"):
-        Bed.open(tmp_path / "x{chr}")
+        open_genotypes(tmp_path / "x{chr}")

@@ -12,14 +12,14 @@ import pytest
 
 from udipdist.genome import chromosomes
 from udipdist.genotypes import codes, hardy, sex
-from udipdist.genotypes.plink1 import Bed, decode
 from udipdist.genotypes.sex import FEMALE, MALE, UNKNOWN
+from udipdist.genotypes.source import GenotypeSource, decode, open_genotypes
 
 PLINK = shutil.which("plink1.9")
 
 
 @pytest.fixture
-def bed(tmp_path, plink_writer) -> Bed:
+def bed(tmp_path, plink_writer) -> GenotypeSource:
     """29 people (four of unknown sex), 40 variants of X with heterozygous males."""
     rng = np.random.default_rng(0)
     ids = pd.DataFrame({"FID": [f"f{i}" for i in range(29)], "IID": [f"i{i}" for i in range(29)]})
@@ -31,7 +31,7 @@ def bed(tmp_path, plink_writer) -> Bed:
     sexes = [*rng.choice(["1", "2"], 25), "0", "-9", "NA", "0"]
     lines = [f"{fid} {iid} 0 0 {s} -9\n" for (fid, iid), s in zip(ids.to_numpy(), sexes, strict=True)]
     (tmp_path / "x.fam").write_text("".join(lines))
-    return Bed.open(tmp_path / "x")
+    return open_genotypes(tmp_path / "x")
 
 
 def count(packed: np.ndarray, flag_N: np.ndarray) -> np.ndarray:
@@ -41,16 +41,16 @@ def count(packed: np.ndarray, flag_N: np.ndarray) -> np.ndarray:
 
 
 def test_sexes_of_a_fam(bed, caplog):
-    code = sex.sex_codes(bed.samples)
+    code = sex.sex_codes(bed.people)
     assert set(code[:25].tolist()) == {MALE, FEMALE} and (code[25:] == UNKNOWN).all()
-    assert (code == MALE).sum() == (bed.samples.sex == "1").sum()
+    assert (code == MALE).sum() == (bed.people.sex == "1").sum()
     assert sex.tell_unknown(code, 0, "x") == 4 and not caplog.text
     assert sex.tell_unknown(code, 40, "x") == 4 and "x.fam: 4 of 29 people have no sex" in caplog.text
     assert sex.tell_unknown(code[:25], 40, "y") == 0 and "y.fam" not in caplog.text
 
 
 def test_heterozygous_males_become_missing_and_nothing_else_changes(bed):
-    male = sex.sex_codes(bed.samples) == MALE
+    male = sex.sex_codes(bed.people) == MALE
     packed, before = bed.packed(0, 40), bed.counts(0, 40)
     rows, masked = sex.mask_male_hets(packed, codes.two_bits(male))
     hets = (before == 1) & male
@@ -74,7 +74,7 @@ def test_every_byte():
 
 
 def test_males_count_once(bed):
-    male = sex.sex_codes(bed.samples) == MALE
+    male = sex.sex_codes(bed.people) == MALE
     rows, _ = sex.mask_male_hets(bed.packed(0, 40), codes.two_bits(male))
     analysed = np.random.default_rng(1).random(29) < 0.8
     counts = decode(rows, np.arange(29)).astype(float)
@@ -92,7 +92,7 @@ def test_males_count_once(bed):
 
 @pytest.mark.skipif(PLINK is None, reason="plink1.9 is not installed (apt-get install plink1.9)")
 def test_plink_says_the_same(bed, tmp_path):
-    code = sex.sex_codes(bed.samples)
+    code = sex.sex_codes(bed.people)
     command = [PLINK, "--bfile", "x", "--freq", "counts", "--nonfounders", "--out", "f", "--allow-no-sex"]
     subprocess.run([*command, "--keep-allele-order"], cwd=tmp_path, check=True, capture_output=True)
     # with males PLINK tests more (Graffelman & Weir 2016): that their frequency is the females'

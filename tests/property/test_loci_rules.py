@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from hpc.errors import InputError
 from udipdist.config import LociConfig
-from udipdist.genotypes.plink1 import Bed
+from udipdist.genotypes.source import GenotypeSource
 from udipdist.loci.across_runs import unions
 from udipdist.loci.reference import Reference
 from udipdist.loci.search import left_out, search
@@ -243,7 +243,7 @@ def test_loci_of_two_analyses_follow_the_rules(seed, exclude_mhc, assembly, merg
     )  # fmt: skip
     variants = study.reference.assign(chrom=study.reference.chrom.astype("category")).reset_index(drop=True)
     samples = pd.DataFrame({"sex": study.sex_N.astype(str)})
-    reference = Reference(Bed(Rows(study.counts_MN), samples, variants), left_out(config), WINDOW, FLOOR)
+    reference = Reference(GenotypeSource(Rows(study.counts_MN), samples, variants), left_out(config), WINDOW, FLOOR)
 
     blocks = {name: {c: plain_blocks(study, name, config, c) for c in (1, 6, 23)} for name in study.log10p}
     try:
@@ -297,7 +297,7 @@ def test_blocks_of_two_traits_merge_as_those_of_one(gap, count):
     log10p = {"one": np.array([9.0, 0.1]), "two": np.array([0.1, 10.0])}
     study = Given(table, log10p, table, counts, np.zeros(60, int))
     config = LociConfig(sumstats="x", genotypes="x", out="x", traits=1, r2_lead=0.9)
-    reference = Reference(Bed(Rows(counts), pd.DataFrame({"sex": ["0"] * 60}), table), None, WINDOW, FLOOR)
+    reference = Reference(GenotypeSource(Rows(counts), pd.DataFrame({"sex": ["0"] * 60}), table), None, WINDOW, FLOOR)
     merged = search("x", InMemory(study), reference, config).merged
     assert len(merged) == count
     assert merged[0].top.rsid == ("b" if count == 1 else "a")

@@ -14,7 +14,7 @@ from hpc import parts
 from hpc.errors import InputError, OutputExists
 from hpc.stage import read_manifest
 from udipdist.config import GrmConfig
-from udipdist.genotypes.plink1 import Bed
+from udipdist.genotypes.source import open_genotypes
 from udipdist.relatedness import grm, markers, pairs, verb
 
 REAL = Path(__file__).parents[2] / "../shared/data/genotypes"
@@ -253,7 +253,7 @@ def test_variants_are_common_called_autosomal_and_spread(tmp_path, plink_writer)
     bim[0] = np.repeat(["chr2", "1", "X", "22"], m // 4)
     bim[3] = np.tile(np.sort(rng.choice(50_000_000, m // 4, replace=False)), 4)
     bim.to_csv(tmp_path / "c.bim", sep="\t", header=False, index=False)
-    bed = Bed.open(tmp_path / "c")
+    bed = open_genotypes(tmp_path / "c")
     row_m, frequency_m = markers.choose(bed, 300, 0.05, 0.05)
     assert 270 < len(row_m) <= 300
     chosen = count_mN[row_m]

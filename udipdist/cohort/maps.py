@@ -25,7 +25,7 @@ from udipdist.cohort.brains import SITES, BrainModel, draw_scan
 from udipdist.cohort.factors import NAMES
 from udipdist.cohort.template import SHAPES, affine
 from udipdist.config import BrainConfig
-from udipdist.genotypes.plink1 import Bed
+from udipdist.genotypes.source import GenotypeSource, open_hard_calls
 
 PEOPLE = 40  # their mean correlates with that of 160 others by 0.90 to 0.999: a score can only be lower for it
 FLANK_BP = 300_000  # a lead SNP nearer than this to a planted one has found it
@@ -84,7 +84,7 @@ def score_maps(maps: Path, cohort: Path, people: int = PEOPLE) -> MapScore:
     """
     table, controls = _directions(maps)
     planted = _planted(cohort)
-    bed = Bed.open(cohort / "genotypes")
+    source = open_hard_calls(cohort / "genotypes")
     config = _brains(cohort)
     rows, signs = [], []
     for one in table.itertuples():
@@ -93,7 +93,7 @@ def score_maps(maps: Path, cohort: Path, people: int = PEOPLE) -> MapScore:
             continue
         truth = near.loc[(near["pos"] - one.position).abs().idxmin()]
         rows.append({"locus": truth["locus"], "snp": one.snp, "factor": truth["factor"], "name": one.name})
-        signs.append(float(np.sign(truth["beta"] * _ld(bed, one, truth))))
+        signs.append(float(np.sign(truth["beta"] * _ld(source, one, truth))))
     if not rows:
         raise InputError(f"{maps}: none of its {len(table)} SNPs is within {FLANK_BP:,} bp of a planted one")
     shape, place = SHAPES[config.resolution_mm], affine(config.resolution_mm)
@@ -146,14 +146,14 @@ def _brains(cohort: Path) -> BrainConfig:
     return BrainConfig.parse(manifest["config"]["brains"])
 
 
-def _ld(bed: Bed, lead, truth: pd.Series) -> float:
+def _ld(source: GenotypeSource, lead, truth: pd.Series) -> float:
     """Correlation of the counts of the two effect alleles. Raises InputError where a variant is not there."""
     columns = []
     for snp in (lead.snp, truth["snp"]):
-        rows = np.flatnonzero((bed.variants["snp"] == snp).to_numpy())
+        rows = np.flatnonzero((source.variants["snp"] == snp).to_numpy())
         if len(rows) != 1:
             raise InputError(f"genotypes of the cohort: {len(rows)} variants are called {snp}; one is needed")
-        columns.append(bed.counts(int(rows[0]), int(rows[0]) + 1)[0].astype(np.float64))
+        columns.append(source.counts(int(rows[0]), int(rows[0]) + 1)[0].astype(np.float64))
     called = (columns[0] >= 0) & (columns[1] >= 0)
     return _correlation(columns[0][called], columns[1][called])
 

@@ -25,6 +25,6 @@ def code(label: object) -> int:
 
 
 def codes(labels: pd.Series) -> np.ndarray:
-    """`code` of each label, int16 [M]; fast where `labels` is categorical, as `Bed.variants.chrom` is."""
+    """`code` of each label, int16 [M]; fast where `labels` is categorical, as `GenotypeSource.variants.chrom` is."""
     names = labels.astype("category").cat
     return np.array([*(code(name) for name in names.categories), OTHER], np.int16)[names.codes]

@@ -1,4 +1,4 @@
-"""Linkage disequilibrium straight from the 2-bit rows of a .bed file.
+"""Linkage disequilibrium straight from the 2-bit rows of hard calls.
 
 r2 is the squared Pearson correlation of allele counts over the people in whom both SNPs were called (what plink calls
 --r2, with every person a founder). Counts come from population counts of bit planes: exact integers, no decoding.
@@ -16,7 +16,7 @@ from numba import njit, types
 from numba.extending import intrinsic
 
 from udipdist.genome import chromosomes
-from udipdist.genotypes.plink1 import Bed
+from udipdist.genotypes.source import GenotypeSource
 
 ROWS = 512  # rows copied at once
 KEPT_BYTES = 256_000_000  # of rows that were read already
@@ -26,16 +26,16 @@ Planes = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 class LinkageReader:
-    """r2 between SNPs of a .bed; N people, W = ceil(N/32) words a SNP. Rows of the .bed are read in blocks of the order
+    """r2 between SNPs of a source; N people, W = ceil(N/32) words a SNP. Its rows are read in blocks of the order
     `rows_S` (any numbers of rows, such as those near hits by position), and the last ones are kept."""
 
-    def __init__(self, bed: Bed, rows_S: np.ndarray | None = None):
-        self.bed = bed
-        self.rows_S = np.arange(bed.n_variants) if rows_S is None else rows_S
-        self.n_words = -(-bed.n_samples // 32)
-        self._people_W = self._mask(np.ones(bed.n_samples, bool))
-        self._male_W = self._mask((bed.samples["sex"] == "1").to_numpy())
-        names = bed.variants["chrom"].iloc[self.rows_S].astype("category").cat
+    def __init__(self, source: GenotypeSource, rows_S: np.ndarray | None = None):
+        self.source = source
+        self.rows_S = np.arange(source.n_variants) if rows_S is None else rows_S
+        self.n_words = -(-source.n_people // 32)
+        self._people_W = self._mask(np.ones(source.n_people, bool))
+        self._male_W = self._mask((source.people["sex"] == "1").to_numpy())
+        names = source.variants["chrom"].iloc[self.rows_S].astype("category").cat
         on_x = np.array([*(chromosomes.code(name) == chromosomes.X for name in names.categories), False])
         self._haploid_S = on_x[names.codes]
         self._blocks: OrderedDict[int, np.ndarray] = OrderedDict()
@@ -83,7 +83,7 @@ class LinkageReader:
         rows = self.rows_S[number * ROWS : (number + 1) * ROWS]
         padded = np.zeros((len(rows), self.n_words * 8), np.uint8)
         for start, stop in _runs(rows):
-            packed = self.bed.packed(int(rows[start]), int(rows[stop - 1]) + 1)
+            packed = self.source.packed(int(rows[start]), int(rows[stop - 1]) + 1)
             padded[start:stop, : packed.shape[1]] = packed
         while self._blocks and (len(self._blocks) + 1) * ROWS * self.n_words * 8 > KEPT_BYTES:
             self._blocks.popitem(last=False)

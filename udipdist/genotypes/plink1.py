@@ -1,4 +1,4 @@
-"""PLINK 1 genotypes, read out of core: .bed (packed, variant-major) with .bim and .fam, one set or one a chromosome.
+"""The source of PLINK 1: .bed (packed, variant-major) with .bim and .fam, one set or one a chromosome, out of core.
 
 A1 (column 5 of .bim) is the effect allele: genotypes are counts of it. On chromosome X males are 0 or 2, as they stand
 in the .bed; nothing is special about X here (see genotypes.sex).
@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,8 +21,9 @@ from pandas.api.types import union_categoricals
 
 from hpc.errors import InputError, some
 from udipdist.genome.chromosomes import AUTOSOMES, IN_FILE_NAMES
-from udipdist.genotypes import codes
+from udipdist.genotypes import source
 from udipdist.genotypes.bim import read_bim, read_columns
+from udipdist.genotypes.source import FileSet, GenotypeFormat, GenotypeRows, GenotypeSource, Selection
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +34,7 @@ _FAM = ["FID", "IID", "father", "mother", "sex", "phenotype"]
 
 
 @dataclass
-class PackedRows:
+class PackedRows(GenotypeRows):
     """The packed rows of one or several .bed files, end to end, or those of them that `selection` names (ascending
     numbers, or the .npy file that holds them). Small and picklable: files are opened when read.
 
@@ -42,20 +44,19 @@ class PackedRows:
 
     paths: list[str]
     counts: list[int]
-    n_samples: int
-    selection: np.ndarray | str | None = None
+    n_people: int
+    selection: np.ndarray | None = None
     stamps: list[list[int]] | None = None
     _files: dict[int, io.FileIO] = field(default_factory=dict, repr=False, compare=False)
 
-    def __post_init__(self):
-        if isinstance(self.selection, str | Path):
-            self.selection = np.load(self.selection, mmap_mode="r", allow_pickle=False)
+    def __post_init__(self) -> None:
+        if self.selection is not None:
+            self.selection = source.read_selection(self.selection)
 
-    def __getstate__(self) -> dict:
-        name = getattr(self.selection, "filename", None)  # of a mapped file the name is enough
-        return self.__dict__ | {"_files": {}, "selection": self.selection if name is None else str(name)}
+    def __getstate__(self) -> dict[str, Any]:  # of a mapped file the name is enough
+        return self.__dict__ | {"_files": {}, "selection": source.file_of(self.selection) or self.selection}
 
-    def __setstate__(self, state: dict) -> None:
+    def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self.__post_init__()
 
@@ -63,18 +64,27 @@ class PackedRows:
         return sum(self.counts) if self.selection is None else len(self.selection)
 
     @property
-    def row_bytes(self) -> int:
-        """Bytes of one variant."""
-        return (self.n_samples + 3) // 4
+    def where(self) -> str:
+        """The first .bed."""
+        return self.paths[0]
 
-    def select(self, selection: np.ndarray | str) -> PackedRows:
+    def facts(self) -> dict[str, Any]:
+        """The arguments."""
+        return {
+            "paths": [str(Path(path).absolute()) for path in self.paths],
+            "counts": self.counts,
+            "n_people": self.n_people,
+            "stamps": self.stamps,
+            "selection": source.recorded(self.selection),
+        }
+
+    def select(self, selection: Selection) -> PackedRows:
         """Only the rows `selection` of the files, in that order: row i is then selection[i]."""
-        return replace(self, selection=selection, _files={})
+        return replace(self, selection=source.read_selection(selection), _files={})
 
     def packed(self, start: int, stop: int) -> np.ndarray:
         """Raw rows start..stop-1, uint8 [B, row_bytes]. Raises InputError where a file has changed or is gone."""
-        if not 0 <= start <= stop <= len(self):
-            raise IndexError(f"rows {start}..{stop} of {len(self)}")
+        source.check_range(start, stop, len(self))
         out, filled, seen = np.empty((stop - start, self.row_bytes), np.uint8), 0, set()
         for i, low, high in self._runs(start, stop):
             self._read(i, low, out[filled : filled + high - low])
@@ -88,14 +98,8 @@ class PackedRows:
         """(file, low, high): the neighbouring rows that make up the rows start..stop-1."""
         if start == stop:
             return
-        if self.selection is None:
-            lows, highs = [start], [stop]
-        else:
-            rows = np.asarray(self.selection[start:stop])
-            breaks = np.flatnonzero(np.diff(rows) != 1) + 1
-            lows, highs = rows[np.r_[0, breaks]].tolist(), (rows[np.r_[breaks - 1, len(rows) - 1]] + 1).tolist()
         ends = np.cumsum(self.counts)
-        for low, high in zip(lows, highs, strict=True):
+        for low, high in [(start, stop)] if self.selection is None else source.runs(self.selection[start:stop]):
             for i in range(int(np.searchsorted(ends, low, side="right")), len(ends)):
                 first = int(ends[i]) - self.counts[i]
                 if first >= high:
@@ -104,7 +108,7 @@ class PackedRows:
 
     def _read(self, i: int, row: int, out: np.ndarray) -> None:
         """Fill `out` [B, row_bytes] with the rows `row`, `row` + 1, ... of file i."""
-        left, offset = memoryview(out.reshape(-1)), len(_MAGIC) + row * self.row_bytes
+        left, offset = out.reshape(-1).data, len(_MAGIC) + row * self.row_bytes
         try:
             file = self._files.get(i) or self._files.setdefault(i, io.FileIO(self.paths[i]))
             while left:
@@ -143,79 +147,63 @@ def _when(ns: int) -> str:
     return f"{datetime.fromtimestamp(ns / 1e9):%Y-%m-%d %H:%M:%S}"
 
 
-@dataclass
-class Bed:
-    """Genotypes of N people (`samples`: FID IID father mother sex phenotype, all text) at M variants
-    (`variants`: chrom snp position a1 a2; chrom is categorical text, as it stands in the .bim)."""
+class Plink1(GenotypeFormat):
+    """PREFIX.bed/.bim/.fam; `{chr}` in the prefix stands for 1..22, X, XY (those that exist, in that order)."""
 
-    rows: PackedRows
-    samples: pd.DataFrame
-    variants: pd.DataFrame
+    name = "PLINK 1"
 
-    @classmethod
-    def open(cls, prefix: str | Path) -> Bed:
-        """Open PREFIX.bed/.bim/.fam; `{chr}` in the prefix stands for 1..22, X, XY (those that exist, in that order).
+    def claims(self, pattern: str) -> bool:
+        """Whether there is a .bed of that prefix."""
+        return any(Path(f"{one}.bed").exists() for spellings in _candidates(_prefix(pattern)) for one in spellings)
 
-        Raises InputError for missing files, a wrong magic or size, broken .bim or .fam lines, duplicate people.
-        """
-        prefixes = find_sets(prefix)
-        _tell_absent(prefix, prefixes)
-        samples = read_fam(prefixes[0])
+    def find_sets(self, pattern: str) -> list[FileSet]:
+        """The .bed, .bim and .fam of each chromosome. Raises InputError."""
+        return [
+            FileSet({"bed": Path(f"{one}.bed"), "bim": Path(f"{one}.bim")}, {"fam": Path(f"{one}.fam")})
+            for one in find_prefixes(pattern)
+        ]
+
+    def open(self, pattern: str | Path) -> GenotypeSource:
+        """Raises InputError for missing files, a wrong magic or size, broken .bim or .fam lines, duplicate people."""
+        prefixes = find_prefixes(pattern)
+        _tell_absent(pattern, prefixes)
+        people = read_fam(prefixes[0])
         for other in prefixes[1:]:
-            _same_people(prefixes[0], samples, other)
+            _same_people(prefixes[0], people, other)
         tables = [read_bim(p) for p in prefixes]
         for p, table in zip(prefixes, tables, strict=True):
-            _check_bed(p, len(samples), len(table))
+            _check_bed(p, len(people), len(table))
         paths = [f"{p}.bed" for p in prefixes]
-        rows = PackedRows(paths, [len(t) for t in tables], len(samples), stamps=[stamp_of(path) for path in paths])
-        return cls(rows, samples, _end_to_end(tables))
+        rows = PackedRows(paths, [len(t) for t in tables], len(people), stamps=[stamp_of(path) for path in paths])
+        return GenotypeSource(rows, people, _end_to_end(tables))
 
-    @property
-    def n_samples(self) -> int:
-        """People in the .fam."""
-        return len(self.samples)
+    def read_people(self, pattern: str | Path) -> pd.DataFrame:
+        """The first .fam. Raises InputError."""
+        return read_fam(find_prefixes(pattern)[0])
 
-    @property
-    def n_variants(self) -> int:
-        """Variants in the .bim, or in all of them."""
-        return len(self.variants)
-
-    def select(self, rows: np.ndarray) -> Bed:
-        """Only the variants `rows` (ascending numbers)."""
-        return Bed(self.rows.select(rows), self.samples, self.variants.iloc[rows].reset_index(drop=True))
-
-    def packed(self, start: int, stop: int) -> np.ndarray:
-        """Raw rows of the variants start..stop-1, uint8 [B, ceil(N/4)]."""
-        return self.rows.packed(start, stop)
-
-    def counts(self, start: int, stop: int, sample_index: np.ndarray | None = None) -> np.ndarray:
-        """Copies of A1, int8 [B, n], -1 where missing, of the people `sample_index` (default all)."""
-        index = np.arange(self.n_samples) if sample_index is None else sample_index
-        return decode(self.packed(start, stop), index)
+    def count(self, pattern: str | Path) -> tuple[int, int]:
+        """From the .fam and the size of the .bed only. Raises InputError."""
+        prefixes = find_prefixes(pattern)
+        n = len(read_fam(prefixes[0]))
+        row = max((n + 3) // 4, 1)
+        return n, sum((Path(f"{p}.bed").stat().st_size - len(_MAGIC)) // row for p in prefixes)
 
 
-def decode(packed: np.ndarray, sample_index: np.ndarray) -> np.ndarray:
-    """Copies of A1 from raw rows uint8 [B, ceil(N/4)] for people `sample_index` [n]: int8 [B, n], -1 = missing."""
-    index = np.ascontiguousarray(sample_index, dtype=np.int64)
-    if len(index) and not 0 <= index.min() <= index.max() < 4 * packed.shape[1]:
-        raise IndexError(f"sample_index reaches from {index.min()} to {index.max()}")
-    out = np.empty((len(packed), len(index)), np.int8)
-    codes.decode_rows(packed, index, out)
-    return out
+PLINK1 = Plink1()
 
 
-def find_sets(prefix: str | Path) -> list[str]:
-    """The prefixes behind `prefix`: itself, or with `{chr}` those of 1..22, X (or 23), XY (or 25) that exist.
+def find_prefixes(pattern: str | Path) -> list[str]:
+    """The prefixes behind `pattern`: itself, or with `{chr}` those of 1..22, X (or 23), XY (or 25) that exist.
 
     Raises InputError.
     """
-    text = str(prefix).removesuffix(".bed")
+    text = _prefix(pattern)
     if "{chr}" not in text:
         _require_files(text)
         return [text]
     found = []
-    for spellings in IN_FILE_NAMES.values():
-        there = [p for p in (text.replace("{chr}", name) for name in spellings) if Path(f"{p}.bed").exists()]
+    for spellings in _candidates(text):
+        there = [p for p in spellings if Path(f"{p}.bed").exists()]
         if len(there) > 1:
             raise InputError(f"{there[0]}.bed, {there[1]}.bed: are of the same chromosome; leave one of them there")
         found += there
@@ -228,8 +216,19 @@ def find_sets(prefix: str | Path) -> list[str]:
     return found
 
 
-def _tell_absent(prefix: str | Path, prefixes: list[str]) -> None:
-    text = str(prefix).removesuffix(".bed")
+def _prefix(pattern: str | Path) -> str:
+    return str(pattern).removesuffix(".bed")
+
+
+def _candidates(text: str) -> list[list[str]]:
+    """The prefixes that a set may have, a list for each chromosome, as X is also 23."""
+    if "{chr}" not in text:
+        return [[text]]
+    return [[text.replace("{chr}", name) for name in spellings] for spellings in IN_FILE_NAMES.values()]
+
+
+def _tell_absent(pattern: str | Path, prefixes: list[str]) -> None:
+    text = _prefix(pattern)
     absent = [c for c in AUTOSOMES if "{chr}" in text and text.replace("{chr}", str(c)) not in prefixes]
     if absent:
         log.warning("%s.bed: no file for chr = %s; the other %d are used", text, some(absent, 22), len(prefixes))
@@ -240,7 +239,7 @@ def _end_to_end(tables: list[pd.DataFrame]) -> pd.DataFrame:
         return tables[0]
     chrom = union_categoricals([table.pop("chrom") for table in tables])
     whole = pd.concat(tables, ignore_index=True)
-    whole.insert(0, "chrom", chrom)
+    whole.insert(0, "chrom", pd.Series(chrom))
     return whole
 
 
@@ -252,14 +251,6 @@ def read_fam(prefix: str) -> pd.DataFrame:
         ids = some(f"{fid} {iid}" for fid, iid in zip(twice.FID, twice.IID, strict=True))
         raise InputError(f"{prefix}.fam: {len(twice)} people stand there twice ({ids}); FID IID must be unique")
     return table
-
-
-def count_from_size(prefix: str | Path) -> tuple[int, int]:
-    """People and variants of a set, from the .fam and the size of the .bed only. Raises InputError."""
-    prefixes = find_sets(prefix)
-    n = len(read_fam(prefixes[0]))
-    row = max((n + 3) // 4, 1)
-    return n, sum((Path(f"{p}.bed").stat().st_size - len(_MAGIC)) // row for p in prefixes)
 
 
 def _require_files(prefix: str) -> None:

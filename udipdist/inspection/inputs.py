@@ -80,8 +80,8 @@ def folder(path: Path, contents: bool) -> Finding | None:
 def _genotypes(text: str) -> Finding:
     found = Finding(Path(text), "genotypes (.bed, .bim, .fam)", READABLE)
     try:
-        sets = plink1.find_sets(text)
-        people, variants = plink1.count_from_size(text)
+        sets = plink1.find_prefixes(text)
+        people, variants = plink1.PLINK1.count(text)
     except InputError as error:
         found.worsen(DAMAGED, [str(error)])
         return found

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from hpc.errors import InputError, some
 from hpc.files import size_of
-from udipdist.genotypes.plink1 import count_from_size
+from udipdist.genotypes.plink1 import PLINK1
 from udipdist.inspection import records, stores, training
 from udipdist.inspection.finding import DAMAGED, UNFINISHED, Finding
 from udipdist.volumes import convert
@@ -244,7 +244,7 @@ CHECKS: dict[str, Check] = {
 def genotype_problems(prefix: str) -> list[str]:
     """What is wrong with .bed/.bim/.fam, from the first bytes and the size of the .bed and the lines of the others."""
     try:
-        people, variants = count_from_size(prefix)
+        people, variants = PLINK1.count(prefix)
     except InputError as error:
         return [str(error)]
     with Path(f"{prefix}.bed").open("rb") as file:

@@ -16,7 +16,7 @@ from hpc.errors import InputError, some
 from udipdist.config import PanelConfig
 from udipdist.genome import assemblies
 from udipdist.genotypes.bim import read_bim
-from udipdist.genotypes.plink1 import find_sets
+from udipdist.genotypes.plink1 import find_prefixes
 from udipdist.loci import big40, builds, catalog, intervals
 from udipdist.sumstats.store import Sumstats
 
@@ -155,7 +155,7 @@ def places_of(variants: Path, wanted: Iterable[str]) -> pd.DataFrame:
 def _prefixes(prefix: str) -> list[str]:
     """Prefixes of .bim files: one, of which nothing else need be there, or a set with {chr}."""
     if "{chr}" in prefix:
-        return find_sets(prefix)
+        return find_prefixes(prefix)
     if not Path(f"{prefix}.bim").is_file():
         raise InputError(f"variants={prefix}: no {prefix}.bim; give the prefix of a .bim, or the folder of gwas")
     return [prefix]

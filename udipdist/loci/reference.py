@@ -1,4 +1,4 @@
-"""The reference: SNPs of a .bed near significant ones, and the LD among them, computed once for all analyses."""
+"""The reference: SNPs of a panel near significant ones, and the LD among them, computed once for all analyses."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from udipdist.genome import assemblies
 from udipdist.genotypes.ld import LinkageReader
-from udipdist.genotypes.plink1 import Bed
+from udipdist.genotypes.source import GenotypeSource
 
 PLACES = 10**10  # base pairs that fit between two chromosomes in one number
 
@@ -52,18 +52,18 @@ class Index:
 
 
 class Reference:
-    """A .bed as the reference panel."""
+    """Genotypes as the reference panel."""
 
-    def __init__(self, bed: Bed, without: tuple[int, int, int] | None, window_bp: int, r2_floor: float):
-        self.bed, self.window_bp, self.r2_floor = bed, window_bp, r2_floor
-        position_M = bed.variants["position"].to_numpy(np.int64)
-        self.chrom_M, self.position_M = assemblies.codes(bed.variants["chrom"]), position_M
+    def __init__(self, source: GenotypeSource, without: tuple[int, int, int] | None, window_bp: int, r2_floor: float):
+        self.source, self.window_bp, self.r2_floor = source, window_bp, r2_floor
+        position_M = source.variants["position"].to_numpy(np.int64)
+        self.chrom_M, self.position_M = assemblies.codes(source.variants["chrom"]), position_M
         self.index = Index.of(self.chrom_M, position_M, without)
 
     def near(self, chrom: int, positions: np.ndarray) -> Stretch:
         """The SNPs of a chromosome within the window of one of `positions` (sorted)."""
         rows = self.index.near(chrom, positions, self.window_bp)
-        here = self.bed.variants.iloc[rows]
+        here = self.source.variants.iloc[rows]
         ids = assemblies.unique_ids(chrom, self.position_M[rows], here["a1"], here["a2"])
         _, first = np.unique(ids, return_index=True)  # of repeats the first of the file
         first = first[np.lexsort((ids[first].astype(str), self.position_M[rows[first]]))]
@@ -71,7 +71,7 @@ class Reference:
 
 
 class Stretch:
-    """S reference SNPs of one chromosome by position and id: `row_S` in the .bed, `id_S`, `snp_S`, `position_S`.
+    """S reference SNPs of one chromosome by position and id: `row_S` (in the source), `id_S`, `snp_S`, `position_S`.
 
     LD that was asked for once is kept, for the next analysis that finds the same SNP.
     """
@@ -80,7 +80,7 @@ class Stretch:
         self.row_S, self.id_S, self.snp_S = row_S, id_S, snp_S
         self.position_S = reference.position_M[row_S]
         self._window_bp = reference.window_bp
-        self._floor, self._reader = reference.r2_floor, LinkageReader(reference.bed, row_S)
+        self._floor, self._reader = reference.r2_floor, LinkageReader(reference.source, row_S)
         self._linked: dict[int, tuple[np.ndarray, np.ndarray]] = {}
 
     def r2(self, i: int, start: int, stop: int) -> np.ndarray:

@@ -19,7 +19,7 @@ from hpc.errors import InputError, some
 from hpc.progress import Progress
 from udipdist.config import LociConfig
 from udipdist.genome import assemblies
-from udipdist.genotypes.plink1 import Bed
+from udipdist.genotypes.source import open_hard_calls
 from udipdist.loci import fuma
 from udipdist.loci.reference import Index, Reference, Stretch
 from udipdist.loci.rules import Independent, Rules, Snps, independent_snps, lead_snps, merge
@@ -84,7 +84,8 @@ def divisor(config: LociConfig, statistics: Statistics, analysis: str) -> int:
 
 def reference_of(config: LociConfig) -> Reference:
     """The reference of a configuration. Raises InputError."""
-    reference = Reference(Bed.open(config.genotypes), left_out(config), config.window_bp, config.r2_floor)
+    source = open_hard_calls(config.genotypes)
+    reference = Reference(source, left_out(config), config.window_bp, config.r2_floor)
     assemblies.check_build(reference.chrom_M, reference.position_M, config.assembly, f"{config.genotypes}.bim")
     return reference
 

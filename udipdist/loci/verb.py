@@ -13,7 +13,7 @@ from hpc.errors import InputError, some
 from hpc.files import publish, safe_names
 from hpc.stage import stage
 from udipdist.config import LociConfig
-from udipdist.genotypes.plink1 import count_from_size, find_sets
+from udipdist.genotypes.source import count, find_sets
 from udipdist.loci import across_runs, fuma
 from udipdist.loci.search import Analysis, Run, divisor, merge_all, reference_of, search
 from udipdist.sumstats.analyses import MINP
@@ -50,7 +50,7 @@ def loci(config: LociConfig) -> None:
 
 def preview(config: LociConfig) -> list[str]:
     """What `loci` would read and which threshold it would use."""
-    people, variants = count_from_size(config.genotypes)
+    people, variants = count(config.genotypes)
     lines, largest = [], 0
     for path in config.sumstats:
         if path.is_file():
@@ -58,14 +58,14 @@ def preview(config: LociConfig) -> list[str]:
             largest = max(largest, path.stat().st_size // 60)
             continue
         statistics = open_statistics(path)
-        count = len(statistics.chrom_M)
+        n_tested = len(statistics.chrom_M)
         names = statistics.analyses(config.trait)
         limit = config.p / divisor(config, statistics, names[0])
         lines.append(
-            f"{count:,} variants, {len(statistics.traits)} traits in {path}; of {some(names)} the SNPs with p < "
+            f"{n_tested:,} variants, {len(statistics.traits)} traits in {path}; of {some(names)} the SNPs with p < "
             f"{limit:.3g} are significant"
         )
-        largest = max(largest, count)
+        largest = max(largest, n_tested)
     return [
         *lines,
         f"LD from {people:,} people, {variants:,} variants, within {config.window_bp:,} bp of significant SNPs",
@@ -150,5 +150,4 @@ def _tell(run: Run, one: Analysis, config: LociConfig, several: bool) -> None:
 
 def _genotype_files(prefix: Path) -> dict[str, Path]:
     """The files behind a prefix, as inputs of the stage."""
-    sets = find_sets(prefix)
-    return {f"genotypes: {Path(one).name}{suffix}": Path(one + suffix) for one in sets for suffix in (".bed", ".bim")}
+    return {f"genotypes: {path.name}": path for one in find_sets(prefix) for path in one.calls.values()}

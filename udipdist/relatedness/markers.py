@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from hpc.errors import InputError
-from udipdist.genotypes.plink1 import Bed
+from udipdist.genotypes.source import GenotypeSource
 
 log = logging.getLogger(__name__)
 
@@ -22,16 +22,16 @@ ROUNDS = 16  # a bin without a usable variant among AT_ONCE * ROUNDS is left emp
 _CODES = np.stack([((np.arange(256)[:, None] >> [0, 2, 4, 6]) & 3 == code).sum(axis=1) for code in range(4)], axis=1)
 
 
-def choose(bed: Bed, most: int, min_maf: float, max_missing: float) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of at most `most` variants of a .bed in the order of the genome, [m], and the frequency of A1 of each [m].
+def choose(source: GenotypeSource, most: int, min_maf: float, max_missing: float) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of at most `most` variants of a source in the order of the genome, [m], and the frequency of A1 of each [m].
 
     Raises InputError where there is no autosomal variant, or none that is common and called well enough.
     """
-    place = _autosomal(bed.variants)
+    place = _autosomal(source.variants)
     if len(place) == 0:
         raise InputError(
-            f"{bed.rows.paths[0]}: no variant lies on the chromosomes 1..22 (the .bim says "
-            f"{bed.variants.chrom.iloc[0]!r} first); relatedness is estimated from autosomes"
+            f"{source.rows.where}: no variant lies on the chromosomes 1..22 (the .bim says "
+            f"{source.variants.chrom.iloc[0]!r} first); relatedness is estimated from autosomes"
         )
     bin_M = _bins(place.chrom.to_numpy(), place.position.to_numpy(), most)
     rows_M = place.index.to_numpy()
@@ -45,11 +45,11 @@ def choose(bed: Bed, most: int, min_maf: float, max_missing: float) -> tuple[np.
         trial = [order[start_B[b] + turn * AT_ONCE : min(start_B[b] + (turn + 1) * AT_ONCE, stop_B[b])] for b in open_B]
         if trial:
             of_bin = np.repeat(open_B, [len(some) for some in trial])
-            _fill(bed, rows_M[np.concatenate(trial)], of_bin, min_maf, max_missing, chosen_B, frequency_B)
+            _fill(source, rows_M[np.concatenate(trial)], of_bin, min_maf, max_missing, chosen_B, frequency_B)
     filled_B = chosen_B >= 0
     if not filled_B.any():
         raise InputError(
-            f"{bed.rows.paths[0]}: none of the variants looked at has a minor allele frequency of at least "
+            f"{source.rows.where}: none of the variants looked at has a minor allele frequency of at least "
             f"min_maf={min_maf:g} and at most max_missing={max_missing:g} missing calls; change these, or give array "
             "genotypes"
         )
@@ -92,7 +92,7 @@ def _bins(chrom_M: np.ndarray, position_M: np.ndarray, most: int) -> np.ndarray:
 
 
 def _fill(
-    bed: Bed,
+    source: GenotypeSource,
     rows: np.ndarray,
     bin_of: np.ndarray,
     min_maf: float,
@@ -101,11 +101,11 @@ def _fill(
     frequency_B: np.ndarray,
 ) -> None:
     """Give each bin the most heterozygous of its variants that pass."""
-    count_4 = np.array([count_codes(bed, row) for row in rows])
-    called = bed.n_samples - count_4[:, 1]
+    count_4 = np.array([count_codes(source, row) for row in rows])
+    called = source.n_people - count_4[:, 1]
     frequency = (2 * count_4[:, 0] + count_4[:, 2]) / np.maximum(2 * called, 1)
     maf = np.minimum(frequency, 1 - frequency)
-    passes = (maf >= min_maf) & (maf > 0) & (count_4[:, 1] <= max_missing * bed.n_samples)
+    passes = (maf >= min_maf) & (maf > 0) & (count_4[:, 1] <= max_missing * source.n_people)
     worth = np.where(passes, maf * called, -1.0)
     best = np.lexsort((-worth, bin_of))
     best = best[np.flatnonzero(np.diff(bin_of[best], prepend=-1))]
@@ -114,9 +114,9 @@ def _fill(
     frequency_B[bin_of[best]] = frequency[best]
 
 
-def count_codes(bed: Bed, row: int) -> np.ndarray:
+def count_codes(source: GenotypeSource, row: int) -> np.ndarray:
     """People with the codes 00 (two copies of A1), 01 (missing), 10 (one copy) and 11 (none) at a variant."""
-    packed = bed.packed(row, row + 1)[0]
+    packed = source.packed(row, row + 1)[0]
     count_4 = np.bincount(packed, minlength=256) @ _CODES
-    count_4[0] -= 4 * len(packed) - bed.n_samples  # the last byte is filled up with 00
+    count_4[0] -= 4 * len(packed) - source.n_people  # the last byte is filled up with 00
     return count_4

@@ -26,7 +26,7 @@ from hpc import int8
 from hpc.errors import InputError
 from hpc.files import publish, publish_json, require_space
 from hpc.int8 import fastest
-from udipdist.genotypes.plink1 import Bed
+from udipdist.genotypes.source import GenotypeSource
 from udipdist.relatedness import kernels, markers
 
 log = logging.getLogger(__name__)
@@ -59,28 +59,28 @@ class People:
         return np.divide(total_N, both_N, out=np.ones(len(person)), where=both_N > 0)
 
 
-def prepare(place: Path, bed: Bed, most: int, min_maf: float, max_missing: float) -> dict[str, Any]:
+def prepare(place: Path, source: GenotypeSource, most: int, min_maf: float, max_missing: float) -> dict[str, Any]:
     """Choose variants and write their genotypes person by person to PLACE/words.npy. Returns facts for people."""
-    row_m, frequency_m = markers.choose(bed, most, min_maf, max_missing)
+    row_m, frequency_m = markers.choose(source, most, min_maf, max_missing)
     n_words = -(-len(row_m) // kernels.PER_WORD)
-    require_space(place, bed.n_samples * n_words * 8)
+    require_space(place, source.n_people * n_words * 8)
     with publish(place / "words.npy") as partial:
-        shape = (bed.n_samples, n_words)
+        shape = (source.n_people, n_words)
         words_NW = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint64, shape=shape)
         for start in range(0, len(row_m), _VARIANTS_AT_ONCE):
-            packed_BQ = np.concatenate([bed.packed(r, r + 1) for r in row_m[start : start + _VARIANTS_AT_ONCE]])
+            packed_BQ = np.concatenate([source.packed(r, r + 1) for r in row_m[start : start + _VARIANTS_AT_ONCE]])
             first = start // kernels.PER_WORD
-            some_Nw = np.empty((bed.n_samples, -(-len(packed_BQ) // kernels.PER_WORD)), np.uint64)
-            kernels.transpose(packed_BQ, bed.n_samples, some_Nw)
+            some_Nw = np.empty((source.n_people, -(-len(packed_BQ) // kernels.PER_WORD)), np.uint64)
+            kernels.transpose(packed_BQ, source.n_people, some_Nw)
             words_NW[:, first : first + some_Nw.shape[1]] = some_Nw
         words_NW.flush()
-    calls_N2 = np.empty((bed.n_samples, 2), np.int64)
+    calls_N2 = np.empty((source.n_people, 2), np.int64)
     kernels.count_people(words_NW, calls_N2)
     missing_N = len(row_m) - calls_N2.sum(axis=1)
     with publish(place / "people.npz") as partial, partial.open("wb") as file:
         np.savez(file, row=row_m, frequency=frequency_m, hom=calls_N2[:, 0], het=calls_N2[:, 1], missing=missing_N)
     facts = {
-        "n_people": bed.n_samples,
+        "n_people": source.n_people,
         "n_variants": len(row_m),
         "n_without_heterozygotes": int((calls_N2[:, 1] == 0).sum()),
         "n_badly_called": int((missing_N > 0.1 * len(row_m)).sum()),

@@ -22,7 +22,7 @@ from hpc.errors import InputError, OutputExists
 from hpc.files import publish, publish_json, remove
 from hpc.stage import fingerprint, make_way, stage
 from udipdist.config import GrmConfig
-from udipdist.genotypes import plink1
+from udipdist.genotypes import source
 from udipdist.relatedness import grm as sparse_grm
 from udipdist.relatedness import pairs as kinship
 from udipdist.relatedness import tables as kinship_tables
@@ -41,7 +41,7 @@ def grm(config: GrmConfig) -> None:
     _refuse_place(config)
     sp = Path(f"{config.out}.grm.sp")
     with stage("grm", sp, config, inputs=input_files(config), overwrite=config.overwrite) as running:
-        samples = plink1.read_fam(plink1.find_sets(config.genotypes)[0])
+        samples = source.read_people(config.genotypes)
         if config.kinship is not None:
             pairs = kinship_tables.read(_tables(config), samples, config.match, config.cutoff)
             matrix = sparse_grm.symmetric(pairs.low_L, pairs.high_L, pairs.value_L, np.ones(len(samples)))
@@ -56,7 +56,7 @@ def grm(config: GrmConfig) -> None:
 
 def preview(config: GrmConfig) -> list[str]:
     """What a run would do, from headers and file sizes only."""
-    n, m = plink1.count_from_size(config.genotypes)
+    n, m = source.count(config.genotypes)
     if config.kinship is not None:
         size = sum(path.stat().st_size for path in _tables(config) if path.exists())
         return [f"{n:,} people in the .fam, kinships of {len(_tables(config))} table(s), {size / 1e6:,.1f} MB"]
@@ -72,18 +72,14 @@ def preview(config: GrmConfig) -> list[str]:
 
 def input_files(config: GrmConfig) -> dict[str, Path]:
     """Every file that is read. Raises InputError where genotypes are missing."""
-    sets = plink1.find_sets(config.genotypes)
+    sets = source.find_sets(config.genotypes)
     if config.kinship is not None:
         tables = {f"kinship{i or ''}": path for i, path in enumerate(_tables(config))}
         for path in tables.values():
             if not path.is_file():
                 raise InputError(f"{path}: no such file; kinship= is a table of KING, plink2 or UK Biobank")
-        return {"genotypes.fam": Path(f"{sets[0]}.fam")} | tables
-    return {
-        f"genotypes{i or ''}.{suffix}": Path(f"{prefix}.{suffix}")
-        for i, prefix in enumerate(sets)
-        for suffix in ("bed", "bim", "fam")
-    }
+        return {f"genotypes.{label}": path for label, path in sets[0].with_people.items()} | tables
+    return {f"genotypes{i or ''}.{label}": path for i, one in enumerate(sets) for label, path in one.files.items()}
 
 
 def work_folder(config: GrmConfig) -> Path:
@@ -132,8 +128,8 @@ def plan(config: GrmConfig) -> tuple[kinship.Pairs, dict[str, Any]]:
     parts.fix_plan(place, settings | {"tile": config.tile, "inputs": inputs})
     facts = kinship.planned(place)
     if facts is None:
-        bed = plink1.Bed.open(config.genotypes)
-        facts = kinship.prepare(place, bed, config.max_variants, config.min_maf, config.max_missing)
+        genotypes = source.open_hard_calls(config.genotypes)
+        facts = kinship.prepare(place, genotypes, config.max_variants, config.min_maf, config.max_missing)
     place = place.absolute()
     job = kinship.Pairs(place, kinship.stamp_of(place), facts["n_people"], config.method, config.cutoff, config.tile)
     facts["scatter"] = kinship.scatter(kinship.load(job.place, job.stamp), config.method)

@@ -13,7 +13,7 @@ import pandas as pd
 from hpc.errors import InputError
 from udipdist.genome import assemblies
 from udipdist.genotypes.ld import LinkageReader
-from udipdist.genotypes.plink1 import Bed
+from udipdist.genotypes.source import open_hard_calls
 from udipdist.loci.reference import Index
 from udipdist.report import naming
 from udipdist.report.figures.heatmap import Strengths
@@ -126,25 +126,25 @@ class Analysis:
 
 
 class Linkage:
-    """r2 from the genotypes of a .bed."""
+    """r2 from genotypes."""
 
     def __init__(self, prefix: Path | str):
-        self.bed = Bed.open(prefix)
-        self.position_M = self.bed.variants["position"].to_numpy(np.int64)
-        self.index = Index.of(assemblies.codes(self.bed.variants["chrom"]), self.position_M, None)
+        self.source = open_hard_calls(prefix)
+        self.position_M = self.source.variants["position"].to_numpy(np.int64)
+        self.index = Index.of(assemblies.codes(self.source.variants["chrom"]), self.position_M, None)
 
     def r2(self, code: int, start: int, end: int, variants: pd.DataFrame, lead: int) -> np.ndarray:
-        """r2 to the variant `lead` (its index) of `variants` (position, a1, a2), float64; NaN where one is not in the
-        .bed. They are matched by position and unordered alleles."""
+        """r2 to the variant `lead` (its index) of `variants` (position, a1, a2), float64; NaN where one is not among
+        them. They are matched by position and unordered alleles."""
         rows = self.index.within(code, start, end)
-        here = self.bed.variants.iloc[rows]
+        here = self.source.variants.iloc[rows]
         known = assemblies.unique_ids(code, self.position_M[rows], here["a1"], here["a2"])
         wanted = assemblies.unique_ids(code, variants["position"].to_numpy(), variants["a1"], variants["a2"])
         row_of = {name: i for i, name in reversed(list(enumerate(known.tolist())))}  # of repeats the first
         chosen = row_of.get(wanted[variants.index.get_loc(lead)])
         if chosen is None:
             return np.full(len(variants), np.nan)
-        r2 = LinkageReader(self.bed, rows).r2(chosen, 0, len(rows))
+        r2 = LinkageReader(self.source, rows).r2(chosen, 0, len(rows))
         r2[chosen] = 1.0
         places = np.array([row_of.get(name, -1) for name in wanted], np.int64)
         return np.where(places >= 0, r2[places], np.nan)

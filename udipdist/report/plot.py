@@ -16,7 +16,7 @@ from hpc.stage import read_manifest, stage
 from udipdist.config import PlotConfig
 from udipdist.figures.style import Chart, save
 from udipdist.genome import assemblies
-from udipdist.genotypes.plink1 import find_sets
+from udipdist.genotypes.source import find_sets
 from udipdist.loci import genes
 from udipdist.report import page
 from udipdist.report.analysis import Analysis, Linkage
@@ -205,7 +205,7 @@ def _inputs(config: PlotConfig) -> dict[str, Path]:
         inputs["genes"] = Path(config.genes)
     if config.genotypes is not None:
         sets = find_sets(config.genotypes)
-        inputs |= {f"genotypes: {Path(one).name}{end}": Path(one + end) for one in sets for end in (".bed", ".bim")}
+        inputs |= {f"genotypes: {path.name}": path for one in sets for path in one.calls.values()}
     for key, path in inputs.items():
         if not path.exists():
             raise InputError(f"{key}={path}: does not exist; give the path of a file or folder that is there")

@@ -69,7 +69,7 @@ _PER_VARIANT = {
 def create(path: str | Path, variants: Variants, traits: list[str], rows_per_shard: int, attrs: dict[str, Any]) -> None:
     """Make an empty store (atomically; the place must be free) with its variant columns and traits.
 
-    `variants` has the columns chrom, position, snp, a1, a2 (what `Bed.variants` gives), M rows. `attrs` are the
+    `variants` has the columns chrom, position, snp, a1, a2 (those of a `GenotypeSource`), M rows. `attrs` are the
     group's: test, adjust, n_samples, n_covariates, df (null where the statistic is chi2_1; the residual degrees of
     freedom where it is t: one number, or one a trait), genotypes, groups (of traits that share their people).
     """

@@ -25,7 +25,7 @@ from hpc.files import publish, publish_json, publish_text, remove
 from hpc.stage import read_manifest, stage
 from udipdist.config import GwasConfig, SweepConfig
 from udipdist.genotypes import filters
-from udipdist.genotypes.plink1 import Bed
+from udipdist.genotypes.source import open_genotypes
 from udipdist.gwas import outputs
 from udipdist.gwas.scan import verb as scan
 from udipdist.loci import fuma
@@ -236,9 +236,9 @@ def _prepare(request: Request, folder: Path) -> _Table:
 def thinned(config: GwasConfig, wanted: int) -> list[str]:
     """The ids of about `wanted` of the variants that a gwas would test, at equal steps along the .bim: blind to LD,
     effects and p. Variants without an id of their own are passed over. Raises InputError where there is none."""
-    bed = Bed.open(config.genotypes)
-    rows = filters.choose(bed.variants, config).rows
-    snp = bed.variants["snp"] if rows is None else bed.variants["snp"].iloc[rows]
+    variants = open_genotypes(config.genotypes).variants
+    rows = filters.choose(variants, config).rows
+    snp = variants["snp"] if rows is None else variants["snp"].iloc[rows]
     own = snp[~snp.duplicated(keep=False) & (snp != ".")]
     if not len(own):
         raise InputError(

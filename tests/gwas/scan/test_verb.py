@@ -11,7 +11,7 @@ from scipy import stats
 
 from hpc.errors import ConfigError, InputError, OutputExists
 from hpc.stage import read_manifest
-from udipdist.genotypes.plink1 import Bed
+from udipdist.genotypes.source import open_genotypes
 from udipdist.gwas.scan import plan
 from udipdist.gwas.scan import verb as scan
 from udipdist.gwas.scan.verb import gwas, preview
@@ -99,7 +99,7 @@ def test_a_trait_gets_the_same_alone(make_cohort, tmp_path):
         row = pd.read_csv(config.out / "null.tsv", sep="\t").iloc[0]
         np.testing.assert_allclose(row.h2, null.h2[trait], atol=1e-8)
         assert row.n == null.n[trait] == cohort.traits[trait].notna().sum()
-    every = Bed.open(cohort.folder / "c").counts(0, 20)
+    every = open_genotypes(cohort.folder / "c").counts(0, 20)
     np.testing.assert_array_equal(found["n"], (every >= 0).sum(axis=1))
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from hpc.files import publish, publish_json, remove, require_space
 from hpc.stage import fingerprint
 from udipdist.config import GwasConfig
 from udipdist.genome import chromosomes
-from udipdist.genotypes import bim, filters, plink1, sex
+from udipdist.genotypes import bim, filters, sex, source
 from udipdist.genotypes.counts import Quality
 from udipdist.gwas import samples
 from udipdist.gwas.engine.joint import JointTest
@@ -35,11 +36,11 @@ log = logging.getLogger(__name__)
 
 def make(config: GwasConfig) -> None:
     """Check everything, fit the null models and make the empty output. Raises InputError, NoSpace."""
-    bed = plink1.Bed.open(config.genotypes)
+    bed = source.open_hard_calls(config.genotypes)
     chosen = filters.choose(bed.variants, config)
     about = {"left_out": chosen.left_out, "unusual": bim.look_over(bed.variants, config.genotypes)}
     bed = bed if chosen.rows is None else bed.select(chosen.rows)
-    sample = samples.assemble(config, bed.samples)
+    sample = samples.assemble(config, bed.people)
     for table in sample.tables:
         if table.stop - table.start > sumstats.MOST_TRAITS:
             raise InputError(
@@ -68,7 +69,7 @@ def make(config: GwasConfig) -> None:
 
 def _save(
     config: GwasConfig,
-    bed: plink1.Bed,
+    bed: source.GenotypeSource,
     sample: samples.Sample,
     models: list[Model],
     frame: pd.DataFrame,
@@ -99,20 +100,14 @@ def _save(
         )
         facts |= {"tables": [table.name for table in sample.tables]}
     x_runs = sex.x_runs(chromosomes.codes(bed.variants.chrom))
-    n_x, code_N = sum(stop - start for start, stop in x_runs), sex.sex_codes(bed.samples)
+    n_x, code_N = sum(stop - start for start, stop in x_runs), sex.sex_codes(bed.people)
     sex.tell_unknown(code_N[sample.fam_N], n_x, str(config.genotypes))
     about = about | {"male_calls_on_x": int((code_N == sex.MALE).sum()) * n_x}
     for each in (facts, *(entry["facts"] for entry in entries)):
         each |= about
     contents = {
         "n_variants": bed.n_variants,
-        "rows": {
-            "paths": [str(Path(path).absolute()) for path in bed.rows.paths],
-            "counts": bed.rows.counts,
-            "n_samples": bed.n_samples,
-            "stamps": bed.rows.stamps,
-            "selection": _save_selection(config, bed),
-        },
+        "rows": asdict(_with_selection_in_a_file(config, bed.rows).record()),
         "x_runs": x_runs,
         "sex": code_N.tolist() if x_runs else [],
         "groups": len(models),
@@ -124,14 +119,14 @@ def _save(
     publish_json(planned_path(config.out), contents)
 
 
-def _save_selection(config: GwasConfig, bed: plink1.Bed) -> str | None:
-    """Which rows of the files are tested, where not all are: the file that says it."""
-    if bed.rows.selection is None:
-        return None
+def _with_selection_in_a_file(config: GwasConfig, rows: source.GenotypeRows) -> source.GenotypeRows:
+    """The same rows; where not all of the files are tested, a file beside the models says which."""
+    if rows.selection is None:
+        return rows
     path = model_dir(config.out).absolute() / "selection.npy"
     with publish(path) as partial, partial.open("wb") as file:
-        np.save(file, bed.rows.selection)
-    return str(path)
+        np.save(file, rows.selection)
+    return rows.select(path)
 
 
 def _folder(config: GwasConfig, table: samples.Table) -> Path:
@@ -140,7 +135,7 @@ def _folder(config: GwasConfig, table: samples.Table) -> Path:
 
 
 def _lay_out(
-    config: GwasConfig, bed: plink1.Bed, sample: samples.Sample, table: samples.Table, models: list, frame
+    config: GwasConfig, bed: source.GenotypeSource, sample: samples.Sample, table: samples.Table, models: list, frame
 ) -> dict[str, Any]:
     """Make the folder of a table: null.tsv, samples.tsv, dropped.tsv and the empty store; the facts of its manifest.
 
@@ -178,7 +173,7 @@ def _lay_out(
 
 
 def _facts(
-    bed: plink1.Bed, n: int, n_dropped: int, models: list[Model], frame: pd.DataFrame, n_covariates: int
+    bed: source.GenotypeSource, n: int, n_dropped: int, models: list[Model], frame: pd.DataFrame, n_covariates: int
 ) -> dict[str, Any]:
     """What a manifest says of `n` people, the models of their groups of traits, and the rows of null.tsv."""
     return {
@@ -219,11 +214,11 @@ def plan_of(config: GwasConfig) -> dict[str, Any]:
 
 def input_files(config: GwasConfig) -> dict[str, Path | None]:
     """Every file that is read. Raises InputError where genotypes are missing."""
-    sets = plink1.find_sets(config.genotypes)
+    sets = source.find_sets(config.genotypes)
     files: dict[str, Path | None] = {}
-    for i, prefix in enumerate(sets):
+    for i, one in enumerate(sets):
         label = "genotypes" if len(sets) == 1 else f"genotypes{i}"
-        files |= {f"{label}.{suffix}": Path(f"{prefix}.{suffix}") for suffix in ("bed", "bim", "fam")}
+        files |= {f"{label}.{ending}": path for ending, path in one.files.items()}
     files |= filters.input_files(config)
     files |= phenotype_files(config) | {"covariates": config.covariates, "variance": config.null.variance}
     if config.test == "mixed":
@@ -263,7 +258,7 @@ class Plan:
 
     def __init__(self, place: Path):
         planned = json.loads(planned_path(place).read_text(encoding="utf-8"))
-        self.rows = plink1.PackedRows(**planned["rows"])
+        self.rows = source.open_record(source.SourceRecord(**planned["rows"]))
         self.tables = planned["tables"]
         self.models = [Model.load(model_dir(place) / f"group-{i:05d}") for i in range(planned["groups"])]
         self.people: list[np.ndarray] = []

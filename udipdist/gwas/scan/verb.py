@@ -15,7 +15,7 @@ from hpc.errors import Incomplete
 from hpc.files import remove
 from hpc.stage import Stage, stage
 from udipdist.config import GwasConfig
-from udipdist.genotypes import filters, plink1, sex
+from udipdist.genotypes import filters, sex, source
 from udipdist.gwas import outputs
 from udipdist.gwas.engine import limits
 from udipdist.gwas.scan import plan as plans
@@ -78,7 +78,7 @@ def _finish_tables(config: GwasConfig, tallies: list[dict[str, int]], masked: in
 
 def check(config: GwasConfig) -> None:
     """Look at all input but the phenotypes, which a pipeline makes only after hours. Raises InputError."""
-    filters.choose(plink1.Bed.open(config.genotypes).variants, config)
+    filters.choose(source.open_hard_calls(config.genotypes).variants, config)
     if config.covariates is not None:
         table = tables.read_covariates(config.covariates, config.match)
         designs.Formula.parse(config.formula, list(table.columns[2:]))
@@ -88,7 +88,7 @@ def check(config: GwasConfig) -> None:
 
 def preview(config: GwasConfig) -> list[str]:
     """What a run would do, from headers and file sizes only."""
-    n, m = plink1.count_from_size(config.genotypes)
+    n, m = source.count(config.genotypes)
     names = outputs.names(config.phenotypes)
     traits = [len(tables.column_names(path)) for path in config.phenotypes]
     p = sum(traits)
