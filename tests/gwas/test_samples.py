@@ -21,7 +21,7 @@ def cohort(make_cohort, tmp_path):
 
 def sample_of(cohort, **keys):
     config = cohort.config(**keys)
-    return assemble(config, read_fam(str(cohort.folder / "c")))
+    return assemble(read_fam(str(cohort.folder / "c")), f"{config.genotypes}.fam", config.phenotypes, config)
 
 
 def rewrite(cohort, name: str, change) -> None:
@@ -83,7 +83,7 @@ def test_duplicate_people_are_refused(cohort):
     with pytest.raises(
         InputError, match=r"c.fam: 1 people stand there more than once \(I0\).*match=iid ignores the FID"
     ):
-        assemble(cohort.config(match="iid"), fam)
+        assemble(fam, "c.fam", [cohort.folder / "c.pheno"], cohort.config(match="iid"))
 
 
 @pytest.mark.parametrize(

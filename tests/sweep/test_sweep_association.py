@@ -15,7 +15,7 @@ import pytest
 from hpc.errors import ConfigError, InputError
 from hpc.stage import read_manifest
 from hpc.testing import call
-from udipdist.config import GwasConfig, LociConfig, PanelConfig
+from udipdist.config import GwasConfig, LociConfig, PanelConfig, VariantFilter
 from udipdist.gwas.scan import verb as scan
 from udipdist.loci import panel as panels
 from udipdist.loci.verb import loci
@@ -78,12 +78,23 @@ def test_what_is_found_is_what_the_verbs_find_in_the_table_alone(tested, tmp_pat
             loci(LociConfig.parse(keys))
             expected = pd.read_parquet(alone / name / "loci.parquet")
             pd.testing.assert_frame_equal(pd.read_parquet(Path(one.out) / name / "loci.parquet"), expected, rtol=1e-5)
-            facts = read_manifest(Path(one.out) / name)["facts"]
-            assert facts["threshold_log10p"] == read_manifest(alone / name)["facts"]["threshold_log10p"]
+            facts, own = (read_manifest(place / name)["facts"] for place in (Path(one.out), alone))
+            assert list(facts) == list(own) and facts["threshold_log10p"] == own["threshold_log10p"]
+            in_both(Path(one.out) / name, alone / name)
         keys = config.stages["panel"] | {"loci": str(alone / "loci"), "out": str(alone / "panel")}
         panels.panel(PanelConfig.parse(keys))
         found = json.loads((Path(one.out) / "panel" / "panel.json").read_text())
         assert found == json.loads((alone / "panel" / "panel.json").read_text())
+
+
+def in_both(found: Path, expected: Path) -> None:
+    """The folder of a look has every file that the verb writes, with the same values."""
+    assert {path.name for path in found.iterdir()} == {path.name for path in expected.iterdir()}
+    traits, own = (pd.read_parquet(folder / "locus_traits.parquet") for folder in (found, expected))
+    pd.testing.assert_frame_equal(traits, own, rtol=1e-5)
+    lambdas, own = (pd.read_csv(folder / "lambda_gc.tsv", sep="\t") for folder in (found, expected))
+    pd.testing.assert_frame_equal(lambdas, own, rtol=1e-4)
+    assert {f"z{j:03d}" for j in range(small_study.LATENTS)} <= set(lambdas.trait)
 
 
 def test_what_has_its_scores_is_not_tested_again(tested, monkeypatch):
@@ -152,18 +163,18 @@ def test_screening_and_the_full_pass(study, tmp_path):
 
 
 def test_thinning_keeps_to_the_filters_and_to_ids_that_are_unique(study, tmp_path):
-    keys = {"genotypes": study / "c", "phenotypes": "x", "test": "linear", "out": tmp_path}
+    keys = {"genotypes": study / "c"}
     (tmp_path / "no").write_text("rs0\nrs39\n")
-    assert thinned(GwasConfig.parse(keys | {"exclude": tmp_path / "no"}), 2) == ["rs1", "rs38"]
-    assert len(thinned(GwasConfig.parse(keys), 1000)) == 40
+    assert thinned(VariantFilter.parse(keys | {"exclude": tmp_path / "no"}), 2) == ["rs1", "rs38"]
+    assert len(thinned(VariantFilter.parse(keys), 1000)) == 40
     for suffix in ("bed", "fam"):
         (tmp_path / f"d.{suffix}").write_bytes((study / f"c.{suffix}").read_bytes())
     lines = (study / "c.bim").read_text().replace("rs1\t", "rs0\t")
     (tmp_path / "d.bim").write_text(lines)
-    assert thinned(GwasConfig.parse(keys | {"genotypes": tmp_path / "d"}), 2) == ["rs2", "rs39"]
+    assert thinned(VariantFilter.parse(keys | {"genotypes": tmp_path / "d"}), 2) == ["rs2", "rs39"]
     (tmp_path / "d.bim").write_text("".join(f"1\t.\t0\t{i + 1}\tA\tC\n" for i in range(40)))
     with pytest.raises(InputError, match="no variant has an id of its own"):
-        thinned(GwasConfig.parse(keys | {"genotypes": tmp_path / "d"}), 2)
+        thinned(VariantFilter.parse(keys | {"genotypes": tmp_path / "d"}), 2)
 
 
 def test_worth():
@@ -187,6 +198,9 @@ def test_worth():
         ({"train": {"epohcs": 3}}, "train.epohcs: unknown key; did you mean epochs"),
         ({"stages": {"gwass": {}}}, "stages.gwass: unknown stage; the stages are embed, gwas, loci, panel"),
         ({"stages": {"loci": {"r3": 1}}}, "stages.loci.r3: unknown key"),
+        ({"stages": {"gwas": {"min_mfa": 0.1}}}, "stages.gwas.min_mfa: unknown key; did you mean min_maf"),
+        ({"stages": {"gwas": {"phenotypes": "x"}}}, "stages.gwas.phenotypes: unknown key"),
+        ({"stages": {"gwas": {"test": "mixed"}}}, "stages.gwas.sparse_grm: is required by test=mixed"),
         ({"seeds": [1, 1]}, "names no seed, or one twice"),
         ({"objective": {"score": "lots"}}, "objective.score"),
         ({"objective": {"score": {"loci": 0}}}, "needs weights other than 0"),

@@ -3,6 +3,7 @@
 Lengths are in millimetres, positions in base pairs, times in seconds, unless a key says otherwise.
 """
 
+from udipdist.config.association import NullConfig, NullOptions, Relatedness, SampleOptions, ScanOptions, VariantFilter
 from udipdist.config.base import VerbConfig
 from udipdist.config.cohort import BrainConfig, GenomeConfig, SimulateConfig, TraitConfig
 from udipdist.config.compare import CompareConfig
@@ -14,7 +15,7 @@ from udipdist.config.genetics import (
     GwasPartConfig,
     GwasPlanConfig,
     LociConfig,
-    NullConfig,
+    LociOptions,
     PanelConfig,
 )
 from udipdist.config.imaging import (
@@ -53,22 +54,28 @@ __all__ = [
     "InspectConfig",
     "LaunchConfig",
     "LociConfig",
+    "LociOptions",
     "ModelConfig",
     "NullConfig",
+    "NullOptions",
     "OptimConfig",
     "PanelConfig",
     "PerturbConfig",
     "PlotConfig",
+    "Relatedness",
     "ReportConfig",
     "Resident",
     "RunConfig",
     "SaliencyConfig",
+    "SampleOptions",
+    "ScanOptions",
     "ScheduleConfig",
     "SimulateConfig",
     "SweepConfig",
     "SweepDemoConfig",
     "TrainConfig",
     "TraitConfig",
+    "VariantFilter",
     "VerbConfig",
     "VolumesConfig",
 ]

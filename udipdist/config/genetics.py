@@ -8,8 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from hpc.cluster import ClusterConfig
-from hpc.config import Config
+from udipdist.config.association import ScanOptions, ScanPlaces
 from udipdist.config.base import NonNegative, Positive, Probability, Share, VerbConfig
 
 
@@ -48,98 +47,14 @@ class GrmConfig(VerbConfig):
         return self
 
 
-class NullConfig(Config):
-    """The null models (variance components without a variant)."""
-
-    total_variance: Literal["free", "sample"] = Field(
-        "free", description="free: two-parameter REML; sample: GCTA's constraint Vg + Ve = sample variance"
-    )
-    variance: Path | None = Field(None, description="table with trait, Vg, Ve to use instead of REML")
-
-
-class GwasConfig(VerbConfig):
+class GwasConfig(ScanOptions, ScanPlaces):
     """Test every variant against every trait in one pass over the genotypes."""
-
-    genotypes: Path = Field(description="prefix of PLINK .bed/.bim/.fam; {chr} in it stands for 1..22, X, XY")
-    phenotypes: tuple[Path, ...] = Field(
-        description="Parquet or text table with FID IID and one column a trait; several, as [a.parquet, b.parquet], "
-        "are tested in one pass, each with a folder of its own below out"
-    )
-    covariates: Path | None = Field(None, description="text or Parquet table with FID IID and covariates")
-    formula: str | None = Field(
-        None, description="covariates to use, as 'age + I(age**2) + sex + sex:age + C(site)'; default all columns"
-    )
-    missing_covariates: Literal["refuse", "drop"] = Field(
-        "refuse", description="people with a missing covariate: an error, or left out"
-    )
-    sparse_grm: Path | None = Field(None, description="prefix of GCTA .grm.sp/.grm.id; needed by test=mixed")
-    test: Literal["mixed", "linear"] = Field("mixed", description="exact mixed model, or linear regression")
-    adjust: Literal["gls", "project", "phenotype"] = Field(
-        "gls",
-        description="covariates by GLS with the variants; projected (OLS) out of both; or out of the phenotype only",
-    )
-    out: Path = Field(description="folder to write: sumstats.zarr, null.tsv, samples.tsv")
-    match: Literal["fid_iid", "iid"] = Field("fid_iid", description="ids that must agree between the tables")
-    normalise: Literal["none", "rank"] = Field("none", description="rank: traits to normal scores before anything else")
-    min_maf: Share = Field(1e-4, description="variants below this minor allele frequency are not tested (NaN)")
-    max_missing: Share = Field(0.1, description="variants with more missing calls are not tested (NaN)")
-    min_hwe: Share = Field(
-        0.0,
-        description="variants with a smaller p of Hardy-Weinberg equilibrium (exact; X: females) are not tested (NaN)",
-    )
-    region: tuple[str, ...] = Field(
-        (), description="only variants there: chr6:25000000-35000000, a chromosome, a BED file, or a list [..., ...]"
-    )
-    extract: Path | None = Field(None, description="only variants whose ids this file lists, one a line")
-    exclude: Path | None = Field(None, description="no variants whose ids this file lists")
-    info: str | None = Field(
-        None, description="list of INFO: ukb_mfi_chr{chr}_v3.txt, a table with ID and INFO or R2, or two columns"
-    )
-    min_info: Share | None = Field(None, description="variants below this INFO, or not in the list, are left out")
-    max_family: Positive = Field(8000, description="largest group of relatives that is decomposed")
-    weight_tolerance: float = Field(1e-9, gt=0, description="largest relative error of the weights' factorisation")
-    block: Positive = Field(2048, description="variants decoded at once at most; does not change the result")
-    variants_per_part: Positive = Field(8192, description="variants of one part, one shard of the output")
-    workers: NonNegative = Field(0, description="Dask worker processes on this machine; 0 works in this one")
-    cluster: ClusterConfig = ClusterConfig()
-    null: NullConfig = NullConfig()
-    operational: ClassVar[frozenset[str]] = VerbConfig.operational | {"block", "variants_per_part", "cluster"}
-
-    @field_validator("phenotypes", mode="before")
-    @classmethod
-    def _one_or_several(cls, value: Any) -> Any:
-        if value in ([], ()):
-            raise ValueError("the list is empty; give phenotypes=TABLE or phenotypes=[TABLE, TABLE]")
-        return (value,) if isinstance(value, str | Path) else value
-
-    @field_validator("region", mode="before")
-    @classmethod
-    def _regions(cls, value: Any) -> Any:
-        entries = value if isinstance(value, list | tuple) else [] if value is None else [value]
-        return tuple(str(entry) if isinstance(entry, int | Path) else entry for entry in entries)
-
-    @model_validator(mode="after")
-    def _list_and_limit(self) -> Self:
-        if self.min_info is not None and self.info is None:
-            raise ValueError("min_info: needs the list that says what each variant's INFO is; give info=FILE")
-        if self.min_info is None and self.info is not None:
-            raise ValueError("info: is of no use without a limit; give min_info=0.3, or another between 0 and 1")
-        return self
 
     @model_validator(mode="after")
     def _components_of_one_table(self) -> Self:
         if self.null.variance is not None and len(self.phenotypes) > 1:
             raise ValueError(
                 "null.variance: names traits of one table, but phenotypes has several; test these tables one by one"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _has_grm(self) -> Self:
-        if self.test == "mixed" and self.sparse_grm is None:
-            raise ValueError(
-                "sparse_grm: is required by test=mixed; give sparse_grm=PREFIX (of .grm.sp and .grm.id), "
-                "or test=linear for people known to be unrelated"
             )
         return self
 
@@ -192,18 +107,10 @@ class ExportConfig(VerbConfig):
     )
 
 
-class LociConfig(VerbConfig):
-    """Summary statistics -> genomic risk loci, by the rules of FUMA SNP2GENE."""
+class LociOptions(VerbConfig):
+    """How genomic risk loci are found, whatever the summary statistics."""
 
-    sumstats: tuple[Path, ...] = Field(
-        description="folder that gwas wrote, or a table (.gz or not) of fastGWA, GWAS-SSF, FUMA's input, plink2 --glm "
-        "or regenie; several runs, as [a, b, ...], are also held against each other"
-    )
     genotypes: Path = Field(description="prefix of .bed/.bim/.fam for LD; {chr} in it stands for 1..22, X, XY")
-    out: Path = Field(
-        description="folder to write: GenomicRiskLoci.txt, leadSNPs.txt, IndSigSNPs.txt, ld.txt, loci.parquet; of "
-        "several runs or traits their merged loci, with a folder below it for each"
-    )
     trait: str | tuple[str, ...] = Field(
         "minp", description="minp, multivariate, a trait, a list of these, or all; of a table minp, which is its p"
     )
@@ -227,13 +134,6 @@ class LociConfig(VerbConfig):
         200_000, description="variants, of shards spread evenly, from which lambda_GC of each trait is taken"
     )
 
-    @field_validator("sumstats", mode="before")
-    @classmethod
-    def _one_or_several(cls, value: Any) -> Any:
-        if value in ([], ()):
-            raise ValueError("the list is empty; give sumstats=FOLDER or sumstats=[FOLDER, FOLDER]")
-        return (value,) if isinstance(value, str | Path) else value
-
     @field_validator("trait")
     @classmethod
     def _names_something(cls, value: Any) -> Any:
@@ -252,6 +152,30 @@ class LociConfig(VerbConfig):
         if self.mhc is not None and not self.exclude_mhc:
             raise ValueError("mhc: is of no use without exclude_mhc=true; give both, or leave it out")
         return self
+
+
+class LociPlaces(VerbConfig):
+    """The summary statistics of a search for loci, and where its tables go."""
+
+    sumstats: tuple[Path, ...] = Field(
+        description="folder that gwas wrote, or a table (.gz or not) of fastGWA, GWAS-SSF, FUMA's input, plink2 --glm "
+        "or regenie; several runs, as [a, b, ...], are also held against each other"
+    )
+    out: Path = Field(
+        description="folder to write: GenomicRiskLoci.txt, leadSNPs.txt, IndSigSNPs.txt, ld.txt, loci.parquet; of "
+        "several runs or traits their merged loci, with a folder below it for each"
+    )
+
+    @field_validator("sumstats", mode="before")
+    @classmethod
+    def _one_or_several(cls, value: Any) -> Any:
+        if value in ([], ()):
+            raise ValueError("the list is empty; give sumstats=FOLDER or sumstats=[FOLDER, FOLDER]")
+        return (value,) if isinstance(value, str | Path) else value
+
+
+class LociConfig(LociOptions, LociPlaces):
+    """Summary statistics -> genomic risk loci, by the rules of FUMA SNP2GENE."""
 
 
 class PanelConfig(VerbConfig):

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from hpc.errors import InputError, some
-from udipdist.config import GwasConfig
+from udipdist.config import VariantFilter
 from udipdist.genome import chromosomes
 from udipdist.genotypes import info
 from udipdist.genotypes.bim import find, hashes
@@ -38,7 +38,7 @@ class Chosen:
     left_out: dict[str, int]
 
 
-def choose(variants: pd.DataFrame, config: GwasConfig) -> Chosen:
+def choose(variants: pd.DataFrame, config: VariantFilter) -> Chosen:
     """Apply region, extract, exclude and info to variants (chrom snp position a1 a2); Y and MT are left out as well.
 
     Raises InputError for lists that cannot be read or know none of the variants, and where nothing is left.
@@ -88,7 +88,7 @@ _STATIC = {
 }
 
 
-def input_files(config: GwasConfig) -> dict[str, Path]:
+def input_files(config: VariantFilter) -> dict[str, Path]:
     """The files that the static filters read. Raises InputError where info={chr} has none."""
     files = {"extract": config.extract, "exclude": config.exclude}
     files |= {f"region{i}": Path(text) for i, text in enumerate(config.region) if _is_bed(text)}

@@ -1,13 +1,7 @@
 """Where the results of a scan go: one folder for each table of phenotypes, each as if it had been tested alone.
 
 One pass over the genotypes tests the traits of all tables. With one table its folder is OUT itself, with several they
-are OUT/NAME. The plan (planned.json) lists them under `tables`, in the order of phenotypes=[...]:
-
-    name     of the table, unique among them
-    folder   relative to OUT ("." for a single table)
-    columns  [start, stop]: its traits among the global columns 0..P-1; the tables' ranges follow each other
-    people   index into the plan's `people`, a list of lists: rows of the .fam with a value for any of its traits
-    facts    what its manifest says
+are OUT/NAME. The plan (gwas.scan.planned) has a `TablePlan` of each, in the order of phenotypes=[...].
 
 What does the work of a part fills a `Block`: all P columns, and for each of the T tables what a run of that table alone
 would find: smallest p among its own traits, joint test of its own traits (so the whitening is made a table, from the
@@ -21,7 +15,7 @@ Shapes: M variants, P traits of all tables, T tables.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Self
@@ -35,6 +29,23 @@ from udipdist.sumstats import store as sumstats
 
 COMPRESSED = (".gz", ".bz2", ".zst")
 OWN = ("parts", "model")  # folders that a scan makes in OUT
+
+
+@dataclass(frozen=True)
+class TablePlan:
+    """What the plan of a scan says of one table.
+
+    `name` is unique among the tables, `folder` relative to OUT ("." for a single table). Its traits are start..stop - 1
+    among those of all tables; the tables' ranges follow each other. `people` is the number, in the plan's list, of the
+    people with a value for any of its traits. `facts` are those of its manifest.
+    """
+
+    name: str
+    folder: str
+    start: int
+    stop: int
+    people: int
+    facts: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -67,25 +78,24 @@ class Block:
             hwe_log10p_MT=np.full((m, t), np.nan, np.float32),
         )
 
-    def of_table(self, t: int, columns: Sequence[int]) -> sumstats.SumstatsBlock:
-        """The results of one table, whose traits are the `columns` start, stop."""
-        start, stop = columns
+    def of_table(self, t: int, table: TablePlan) -> sumstats.SumstatsBlock:
+        """The results of one table, the `t`-th."""
         arrays = {}
         for field in fields(sumstats.SumstatsBlock):
             if field.name.endswith("_MP"):
-                arrays[field.name] = getattr(self, field.name)[:, start:stop]
+                arrays[field.name] = getattr(self, field.name)[:, table.start : table.stop]
             else:
                 arrays[field.name] = getattr(self, f"{field.name}T")[:, t]
         return sumstats.SumstatsBlock(**arrays)
 
 
-def write(place: Path, tables: Sequence[Mapping[str, Any]], start: int, block: Block) -> dict[str, Any]:
+def write(place: Path, tables: Sequence[TablePlan], start: int, block: Block) -> dict[str, Any]:
     """Write the variants `start`, `start` + 1, ... to the store of every table (whole shards, as `sumstats.write`).
 
     `tables` is the list of the plan. Returns facts of the part: how many variants are tested for any trait (`tested`).
     """
     for t, table in enumerate(tables):
-        sumstats.write(place / table["folder"] / sumstats.STORE, start, block.of_table(t, table["columns"]))
+        sumstats.write(place / table.folder / sumstats.STORE, start, block.of_table(t, table))
     tested_MT = block.minp_trait_MT >= 0
     return {"tested": int(tested_MT.any(axis=1).sum())}
 

@@ -7,6 +7,7 @@ gets never depends on the traits beside it.
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import pandas as pd
 from scipy import special
 
 from hpc.errors import InputError, some
-from udipdist.config import GwasConfig
+from udipdist.config import SampleOptions
 from udipdist.gwas import outputs
 from udipdist.people import design as designs
 from udipdist.people import tables
@@ -92,21 +93,21 @@ class Sample:
         return [Group(np.flatnonzero(seen_NP[:, group[0]]), np.array(group)) for group in by_pattern.values()]
 
 
-def assemble(config: GwasConfig, fam: pd.DataFrame) -> Sample:
-    """Read phenotypes and covariates, and match them to the people of the .fam. Raises InputError.
+def assemble(fam: pd.DataFrame, where: str, phenotypes: Sequence[Path], config: SampleOptions) -> Sample:
+    """Read phenotypes and covariates, and match them to the people of the .fam, which is at `where`. Raises InputError.
 
     People who lack genotypes, phenotypes or covariates are left out and listed; nobody left is an error. Each table is
     matched as if it were alone; the sample is the union of their people, with NaN where a table lacks a person.
     """
-    tables.refuse_duplicates(fam, config.match, f"{config.genotypes}.fam")
-    names = outputs.names(config.phenotypes)
-    source = Covariates.read(config, fam)
-    matched = [_match(config, fam, path, source) for path in config.phenotypes]
+    tables.refuse_duplicates(fam, config.match, where)
+    names = outputs.names(phenotypes)
+    source = Covariates.read(config, fam, where)
+    matched = [_match(config, path, source) for path in phenotypes]
     traits = [trait for one in matched for trait in one.traits]
     fam_N = np.unique(np.concatenate([one.fam_N for one in matched]))
     y_NP = np.full((len(fam_N), len(traits)), np.nan)
     own: list[Table] = []
-    for name, path, one in zip(names, config.phenotypes, matched, strict=True):
+    for name, path, one in zip(names, phenotypes, matched, strict=True):
         start = own[-1].stop if own else 0
         own.append(Table(path, name, start, start + len(one.traits), np.searchsorted(fam_N, one.fam_N), one.dropped))
         y_NP[own[-1].row_N, start : own[-1].stop] = one.y_NP
@@ -136,13 +137,14 @@ class _Matched:
     dropped: pd.DataFrame
 
 
-def _match(config: GwasConfig, fam: pd.DataFrame, path: Path, source: Covariates) -> _Matched:
+def _match(config: SampleOptions, path: Path, source: Covariates) -> _Matched:
+    fam = source.fam
     people, traits, values = tables.read_phenotypes(path, config.match)
     dropped: list[pd.DataFrame] = []
     fam_key, row_of = keys(fam, config.match), _rows(people, config.match)
     chosen = fam_key.isin(row_of.index).to_numpy()
     if not chosen.any():
-        raise InputError(_no_overlap(path, people, f"{config.genotypes}.fam", fam, config.match))
+        raise InputError(_no_overlap(path, people, source.where, fam, config.match))
     _drop(dropped, fam[~chosen], f"no row in {path.name}")
     _drop(dropped, people[~keys(people, config.match).isin(fam_key)], "no genotypes")
     fam_N = source.select(np.flatnonzero(chosen), dropped)
@@ -190,26 +192,27 @@ def normal_scores(y_NP: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Covariates:
-    """The covariate table, its rows in the order of the .fam (-1: none), and the formula."""
+    """The covariate table, its rows in the order of the .fam (-1: none), and the formula. The .fam is at `where`."""
 
-    config: GwasConfig
+    config: SampleOptions
     fam: pd.DataFrame
+    where: str
     table: pd.DataFrame
     row_F: np.ndarray
     formula: designs.Formula
 
     @classmethod
-    def read(cls, config: GwasConfig, fam: pd.DataFrame) -> Covariates:
+    def read(cls, config: SampleOptions, fam: pd.DataFrame, where: str) -> Covariates:
         """Raises InputError."""
         if config.covariates is None:
             if config.formula is not None:
                 raise InputError(f"formula={config.formula!r}: needs covariates=FILE")
             nothing = designs.Formula.parse(None, [])
-            return cls(config, fam, fam[["FID", "IID"]], np.arange(len(fam)), nothing)
+            return cls(config, fam, where, fam[["FID", "IID"]], np.arange(len(fam)), nothing)
         table = tables.read_covariates(config.covariates, config.match)
         formula = designs.Formula.parse(config.formula, list(table.columns[2:]))
         row_F = _rows(table, config.match).reindex(keys(fam, config.match)).fillna(-1).to_numpy(np.int64)
-        return cls(config, fam, table, row_F, formula)
+        return cls(config, fam, where, table, row_F, formula)
 
     def select(self, fam_N: np.ndarray, dropped: list[pd.DataFrame]) -> np.ndarray:
         """Those of the people at `fam_N` who have all covariates; the others are put on the list. Raises InputError."""
@@ -218,7 +221,7 @@ class Covariates:
             return fam_N
         has = self.row_F[fam_N] >= 0
         if not has.any():
-            raise InputError(_no_overlap(path, self.table, f"{config.genotypes}.fam", fam.iloc[fam_N], config.match))
+            raise InputError(_no_overlap(path, self.table, self.where, fam.iloc[fam_N], config.match))
         _drop(dropped, fam.iloc[fam_N[~has]], f"no row in {path.name}")
         fam_N = fam_N[has]
         table = self.table.iloc[self.row_F[fam_N]]

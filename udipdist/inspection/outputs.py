@@ -13,9 +13,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from hpc.errors import InputError, some
+from hpc.errors import Error, InputError, some
 from hpc.files import size_of
 from udipdist.genotypes.plink1 import PLINK1
+from udipdist.gwas.scan.planned import ScanPlan
 from udipdist.inspection import records, stores, training
 from udipdist.inspection.finding import DAMAGED, UNFINISHED, Finding
 from udipdist.volumes import convert
@@ -318,9 +319,8 @@ def _total(path: Path, stage: str | None, plan: Mapping[str, Any]) -> int | None
         if stage == "ingest":
             return sum(-(-shape[0] // plan["subjects_per_shard"]) for shape in plan["shape"].values())
         if stage == "gwas":
-            variants = records.read_json(path / "model" / "planned.json")["n_variants"]
-            return -(-variants // plan["variants_per_part"])
-    except (records.Unreadable, KeyError, IndexError, TypeError, ValueError, AttributeError, ZeroDivisionError):
+            return -(-ScanPlan.load(path).n_variants // plan["variants_per_part"])
+    except (Error, records.Unreadable, KeyError, IndexError, TypeError, ValueError, AttributeError, ZeroDivisionError):
         return None
     return None
 

@@ -17,7 +17,7 @@ import pandas as pd
 
 from hpc.errors import InputError, some
 from hpc.progress import Progress
-from udipdist.config import LociConfig
+from udipdist.config import LociOptions
 from udipdist.genome import assemblies
 from udipdist.genotypes.source import open_hard_calls
 from udipdist.loci import fuma
@@ -64,7 +64,7 @@ class Run:
         return self.analyses[0].loci if len(self.analyses) == 1 else merge_all(self.analyses)
 
 
-def rules_of(config: LociConfig, statistics: Statistics, analysis: str) -> Rules:
+def rules_of(config: LociOptions, statistics: Statistics, analysis: str) -> Rules:
     """The thresholds for one analysis; p divided by the number of tests a variant."""
     return Rules(
         log10p=-np.log10(config.p / divisor(config, statistics, analysis)),
@@ -77,12 +77,12 @@ def rules_of(config: LociConfig, statistics: Statistics, analysis: str) -> Rules
     )
 
 
-def divisor(config: LociConfig, statistics: Statistics, analysis: str) -> int:
+def divisor(config: LociOptions, statistics: Statistics, analysis: str) -> int:
     """What p is divided by: the key `traits`, or the number of tests a variant."""
     return statistics.n_tests(analysis) if config.traits is None else config.traits
 
 
-def reference_of(config: LociConfig) -> Reference:
+def reference_of(config: LociOptions) -> Reference:
     """The reference of a configuration. Raises InputError."""
     source = open_hard_calls(config.genotypes)
     reference = Reference(source, left_out(config), config.window_bp, config.r2_floor)
@@ -90,12 +90,12 @@ def reference_of(config: LociConfig) -> Reference:
     return reference
 
 
-def left_out(config: LociConfig) -> tuple[int, int, int] | None:
+def left_out(config: LociOptions) -> tuple[int, int, int] | None:
     """The MHC as (chromosome, first, last), where it is to be left out."""
     return (assemblies.MHC[0], *(config.mhc or assemblies.MHC_OF[config.assembly])) if config.exclude_mhc else None
 
 
-def search(name: str, statistics: Statistics, reference: Reference, config: LociConfig) -> Run:
+def search(name: str, statistics: Statistics, reference: Reference, config: LociOptions) -> Run:
     """Loci of every analysis that `config.trait` names. Raises InputError where the inputs do not fit each other."""
     assemblies.check_build(statistics.chrom_M, statistics.position_M, config.assembly, statistics.path)
     index = Index.of(statistics.chrom_M, statistics.position_M, left_out(config))
@@ -137,7 +137,7 @@ def _numbered(leads: dict[int, list[fuma.RiskLead]], merge_bp: int) -> list[fuma
 
 
 def _search_chromosome(
-    chrom: int, run: Run, reference: Reference, places: np.ndarray, config: LociConfig
+    chrom: int, run: Run, reference: Reference, places: np.ndarray, config: LociOptions
 ) -> dict[str, str]:
     """Fill in the leads of each analysis on a chromosome whose significant SNPs lie at `places` (sorted). Returns the
     significant ones that the reference lacks: their uniqID and id."""

@@ -1,7 +1,6 @@
 """The verb `loci`: summary statistics and genotypes -> genomic risk loci, as FUMA SNP2GENE computes them.
 
-One run and one trait give one folder of tables. Several traits give such a folder each and their merged loci above
-them; several runs give what each would give alone, their merged loci, and how far they agree.
+What the folders of one run, of several, and of several traits hold: loci.output.
 """
 
 from __future__ import annotations
@@ -10,20 +9,15 @@ import logging
 from pathlib import Path
 
 from hpc.errors import InputError, some
-from hpc.files import publish, safe_names
+from hpc.files import safe_names
 from hpc.stage import stage
 from udipdist.config import LociConfig
 from udipdist.genotypes.source import count, find_sets
-from udipdist.loci import across_runs, fuma
-from udipdist.loci.search import Analysis, Run, divisor, merge_all, reference_of, search
-from udipdist.sumstats.analyses import MINP
+from udipdist.loci.output import RESERVED, write_loci
+from udipdist.loci.search import Analysis, Run, divisor, reference_of, search
 from udipdist.sumstats.opening import open_statistics
 
 log = logging.getLogger(__name__)
-
-TRAITS_AT, LAMBDA, ALL_LOCI = "locus_traits.parquet", "lambda_gc.tsv", "all_loci.parquet"
-UNIONS, OVERLAP = "loci_by_run.tsv", "overlap.tsv"
-_RESERVED = (*fuma.FILES, TRAITS_AT, LAMBDA, ALL_LOCI, UNIONS, OVERLAP, "manifest.json")
 
 
 def loci(config: LociConfig) -> None:
@@ -38,11 +32,7 @@ def loci(config: LociConfig) -> None:
             search(name, open_statistics(path), reference, config)
             for name, path in zip(names, config.sumstats, strict=True)
         ]
-        merged = runs[0].merged if len(runs) == 1 else merge_all(one for run in runs for one in run.analyses)
-        with publish(config.out) as partial:
-            partial.mkdir()
-            _write(partial, runs, merged, config)
-        current.note(**_facts(runs, merged, config))
+        current.note(**write_loci(config.out, runs, config))
         for run in runs:
             for one in run.analyses:
                 _tell(run, one, config, len(runs) > 1)
@@ -85,55 +75,7 @@ def run_names(paths: tuple[Path, ...]) -> list[str]:
     length = 1
     while len({part[-length:] for part in parts}) < len(parts):
         length += 1
-    return safe_names([*_RESERVED, *("-".join(part[-length:]) for part in parts)])[len(_RESERVED) :]
-
-
-# --------------------------------------------------------------------------------------------------------- write
-
-
-def _write(folder: Path, runs: list[Run], merged: list[fuma.RiskLocus], config: LociConfig) -> None:
-    """The folder of all runs, and below it one of each where there are several."""
-    fuma.write_all(folder, merged)
-    if len(runs) == 1:
-        _write_run(folder, runs[0], merged, config)
-    else:
-        for run in runs:
-            place, own = folder / run.name, run.merged
-            place.mkdir()
-            fuma.write_all(place, own)
-            _write_run(place, run, own, config)
-        table, overlap = across_runs.by_run(runs)
-        table.to_csv(folder / UNIONS, sep="\t", index=False)
-        overlap.to_csv(folder / OVERLAP, sep="\t", index=False, float_format="%.6g")
-    if len(runs) > 1 or len(runs[0].analyses) > 1:
-        across_runs.all_loci(runs).to_parquet(folder / ALL_LOCI, index=False)
-
-
-def _write_run(folder: Path, run: Run, merged: list[fuma.RiskLocus], config: LociConfig) -> None:
-    """Which traits are significant at its loci, lambda_GC, and a folder of each analysis where there are several."""
-    names = [one.name for one in run.analyses]
-    across_runs.traits_at(merged, run, _limits(run)).to_parquet(folder / TRAITS_AT, index=False)
-    lambdas = run.statistics.lambdas(names, config.lambda_variants)
-    lambdas.to_csv(folder / LAMBDA, sep="\t", index=False, float_format="%.6g")
-    if len(names) > 1:
-        for one, name in zip(run.analyses, safe_names([*_RESERVED, *names])[len(_RESERVED) :], strict=True):
-            (folder / name).mkdir()
-            fuma.write_all(folder / name, one.loci)
-
-
-def _limits(run: Run) -> dict[str, float]:
-    """What -log10 p of a trait must exceed: its own limit where it is an analysis, else the strictest of them."""
-    own = {one.name: one.rules.log10p for one in run.analyses}
-    strictest = max(own.values())
-    return {trait: own.get(trait, own.get(MINP, strictest)) for trait in run.statistics.traits}
-
-
-def _facts(runs: list[Run], merged: list[fuma.RiskLocus], config: LociConfig) -> dict:
-    """For the manifest; of a single analysis its own facts at the top."""
-    facts = {"n_loci": len(merged), "trait": config.trait, "assembly": config.assembly}
-    if len(runs) == 1 and len(runs[0].analyses) == 1:
-        return runs[0].analyses[0].facts | facts
-    return facts | {"runs": {run.name: {one.name: one.facts for one in run.analyses} for run in runs}}
+    return safe_names([*RESERVED, *("-".join(part[-length:]) for part in parts)])[len(RESERVED) :]
 
 
 def _tell(run: Run, one: Analysis, config: LociConfig, several: bool) -> None:

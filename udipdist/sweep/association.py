@@ -23,13 +23,13 @@ from threadpoolctl import threadpool_limits
 from hpc.errors import Error, InputError, some
 from hpc.files import publish, publish_json, publish_text, remove
 from hpc.stage import read_manifest, stage
-from udipdist.config import GwasConfig, SweepConfig
+from udipdist.config import SweepConfig, VariantFilter
 from udipdist.genotypes import filters
 from udipdist.genotypes.source import open_genotypes
 from udipdist.gwas import outputs
 from udipdist.gwas.scan import verb as scan
-from udipdist.loci import fuma
 from udipdist.loci import search as finding
+from udipdist.loci.output import write_loci
 from udipdist.loci.panel import panel
 from udipdist.loci.reference import Reference
 from udipdist.sumstats.opening import open_statistics
@@ -131,7 +131,7 @@ class Association:
             with threadpool_limits(self.cpus):
                 places = self._gwas(folder, [table for table in tables if table.path is not None])
         seconds = {"gwas": time.monotonic() - started}
-        reference = finding.reference_of(configs.loci_config(self.config, folder, "minp", folder)) if left else None
+        reference = finding.reference_of(configs.loci_options(self.config)) if left else None
         for table in tables:
             if table.request.scores is None:
                 self._score(table, places.get(table.request.name), reference)
@@ -164,8 +164,7 @@ class Association:
             return None
         path = self.place / "screened_variants.txt"
         if not path.exists():
-            any_table = self.place / "latents.parquet"
-            ids = thinned(configs.gwas_config(self.config, (any_table,), self.place), wanted)
+            ids = thinned(configs.scan_options(self.config), wanted)
             publish_text(path, "\n".join(ids) + "\n")
         return path
 
@@ -193,12 +192,9 @@ class Association:
         for trait, name in FOLDERS.items():
             own = config.of_test(trait).model_copy(update={"trait": trait, "out": out / name})
             with stage("loci", own.out, own, {"sumstats": sumstats}, overwrite=True) as running:
-                (analysis,) = finding.search(table.request.name, statistics, reference, own).analyses
-                with publish(own.out) as partial:
-                    partial.mkdir()
-                    fuma.write_all(partial, analysis.loci)
-                running.note(**analysis.facts, trait=trait, assembly=own.assembly)
-            counts.append(len(analysis.loci))
+                facts = write_loci(own.out, [finding.search(table.request.name, statistics, reference, own)], own)
+                running.note(**facts)
+            counts.append(facts["n_loci"])
         return counts
 
 
@@ -233,7 +229,7 @@ def _prepare(request: Request, folder: Path) -> _Table:
     return _Table(request, path, int((~constant_P).sum()), names[constant_P].tolist())
 
 
-def thinned(config: GwasConfig, wanted: int) -> list[str]:
+def thinned(config: VariantFilter, wanted: int) -> list[str]:
     """The ids of about `wanted` of the variants that a gwas would test, at equal steps along the .bim: blind to LD,
     effects and p. Variants without an id of their own are passed over. Raises InputError where there is none."""
     variants = open_genotypes(config.genotypes).variants

@@ -10,7 +10,16 @@ from hpc.config import Config, merge
 from hpc.errors import ConfigError
 from hpc.sweep import Space, Trial, parse_space
 from hpc.sweep.space import leaves
-from udipdist.config import EmbedConfig, GwasConfig, LociConfig, PanelConfig, SweepConfig, TrainConfig
+from udipdist.config import (
+    EmbedConfig,
+    GwasConfig,
+    LociConfig,
+    LociOptions,
+    PanelConfig,
+    ScanOptions,
+    SweepConfig,
+    TrainConfig,
+)
 from udipdist.sweep.objective import Objective
 
 OWN = {  # keys of train that a sweep sets itself
@@ -56,18 +65,31 @@ def embed_config(config: SweepConfig, run_dir: Path, step: int, out: Path) -> Em
     return _stage(EmbedConfig, config, "embed", keys)
 
 
+def scan_options(config: SweepConfig) -> ScanOptions:
+    """How latents are tested, whatever the latents."""
+    return _stage(ScanOptions, config, "gwas", _gwas_keys(config))
+
+
 def gwas_config(
     config: SweepConfig, phenotypes: tuple[Path, ...], out: Path, extract: Path | None = None
 ) -> GwasConfig:
     """How tables of latents are tested; `extract` lists the variants of a screening."""
-    given = config.stages.get("gwas", {})
-    keys = {
-        "genotypes": config.genotypes, "phenotypes": [str(path) for path in phenotypes],
-        "covariates": config.covariates, "sparse_grm": config.sparse_grm, "out": out,
-        "test": "mixed" if given.get("sparse_grm", config.sparse_grm) else "linear",
-    }  # fmt: skip
+    keys = _gwas_keys(config) | {"phenotypes": [str(path) for path in phenotypes], "out": out}
     found = _stage(GwasConfig, config, "gwas", keys)
     return found if extract is None else found.model_copy(update={"extract": extract})
+
+
+def _gwas_keys(config: SweepConfig) -> dict[str, Any]:
+    given = config.stages.get("gwas", {})
+    return {
+        "genotypes": config.genotypes, "covariates": config.covariates, "sparse_grm": config.sparse_grm,
+        "test": "mixed" if given.get("sparse_grm", config.sparse_grm) else "linear",
+    }  # fmt: skip
+
+
+def loci_options(config: SweepConfig) -> LociOptions:
+    """How loci are found, whatever the summary statistics."""
+    return _stage(LociOptions, config, "loci", {"genotypes": config.genotypes})
 
 
 def loci_config(config: SweepConfig, sumstats: Path, trait: str | tuple[str, ...], out: Path) -> LociConfig:
@@ -97,10 +119,9 @@ def check(config: SweepConfig) -> Space:
         raise ConfigError(f"objective.score={objective.name}: needs held-out subjects; give train a validation above 0")
     somewhere = config.out / "checked"
     embed_config(config, somewhere, 0, somewhere / "latents.parquet")
-    for trait in ("minp", "multivariate"):
-        loci_config(config, somewhere, trait, somewhere)
+    loci_options(config)
     panel_config(config, somewhere, somewhere)
-    check_gwas(gwas_config(config, (somewhere / "latents.parquet",), somewhere))
+    check_gwas(scan_options(config))
     for store in (config.store, config.test_store or config.store):
         VolumeStore.open(store, config.modality)
     return space

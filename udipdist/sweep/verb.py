@@ -135,6 +135,5 @@ def _ask(association: Association, requests: list[Request]) -> None:
 
 def _inputs(config: SweepConfig) -> dict[str, Path | None]:
     """The files that the sweep reads itself, or has read, by key."""
-    files = input_files(configs.gwas_config(config, (config.store,), config.out))  # the latents are yet to come
-    stores = {"store": config.store, "test_store": config.test_store}
-    return {key: path for key, path in files.items() if key != "phenotypes"} | stores
+    files = input_files(configs.scan_options(config), ())  # the latents are yet to come
+    return files | {"store": config.store, "test_store": config.test_store}

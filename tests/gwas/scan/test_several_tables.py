@@ -16,6 +16,7 @@ from udipdist.config import ExportConfig, GwasConfig, GwasFinishConfig, GwasPart
 from udipdist.gwas import outputs
 from udipdist.gwas.scan import fitting, job, plan
 from udipdist.gwas.scan.phases import gwas_finish, gwas_part, gwas_plan
+from udipdist.gwas.scan.planned import ScanPlan
 from udipdist.gwas.scan.verb import gwas, preview
 from udipdist.sumstats.export import export
 from udipdist.sumstats.store import Sumstats
@@ -173,9 +174,7 @@ def test_the_phases_of_a_job_array(cohort):
 
 
 def test_a_mended_list_leaves_no_folder_of_the_old_one(cohort, monkeypatch):
-    monkeypatch.setattr(
-        plan, "publish_json", lambda path, value: 1 / 0
-    )  # killed with the stores made, the plan not yet
+    monkeypatch.setattr(ScanPlan, "save", lambda self, out: 1 / 0)  # killed with the stores made, the plan not yet
     with pytest.raises(ZeroDivisionError):
         gwas(cohort.config("mended", phenotypes=paths(cohort)[:2]))
     assert (cohort.folder / "mended" / NAMES[0] / "sumstats.zarr").exists()

@@ -9,7 +9,7 @@ import pandas as pd
 from scipy import sparse
 
 from hpc.errors import ConfigError, InputError
-from udipdist.config import GwasConfig, NullConfig
+from udipdist.config import NullOptions, Relatedness
 from udipdist.gwas import samples
 from udipdist.gwas.engine.prepared import Model, TraitInDesign, prepare, residualise
 from udipdist.gwas.null import reml
@@ -22,22 +22,20 @@ SINGULAR = 1e-6  # the smallest eigenvalue of a covariance, of Vg + Ve, that can
 FEWEST_LEFT = 2  # residual degrees of freedom that every trait must have
 
 
-def relatedness(config: GwasConfig, sample: samples.Sample) -> sparse.csr_array | None:
+def relatedness(config: Relatedness, sample: samples.Sample) -> sparse.csr_array | None:
     """G of the analysed people [N, N], or None for the linear test. Raises InputError."""
     if config.test == "linear":
         if config.sparse_grm is not None:
             log.info("test=linear takes no account of relatives: sparse_grm is not used")
-        if config.null != NullConfig():
-            log.warning("test=linear has no variance components: null.variance and null.total_variance are not used")
         return None
     prefix = str(config.sparse_grm)
     people, matrix = grm.read(prefix)
-    row_N = grm.rows_of(prefix, people, sample.people, config.match)
+    row_N = grm.rows_of(prefix, people, sample.people, sample.match)
     return matrix[row_N][:, row_N].tocsr()
 
 
 def fit_group(
-    config: GwasConfig, sample: samples.Sample, group: samples.Group, matrix: sparse.csr_array | None
+    config: NullOptions, sample: samples.Sample, group: samples.Group, matrix: sparse.csr_array | None
 ) -> tuple[Model, pd.DataFrame]:
     """Null models and test of the traits that share their people, and their rows of null.tsv.
 
@@ -90,7 +88,7 @@ def fit_group(
 
 
 def _null_models(
-    config: GwasConfig,
+    config: NullOptions,
     families: grm.Families,
     y_NP: np.ndarray,
     scale_P: np.ndarray,

@@ -25,7 +25,7 @@ from udipdist.gwas import outputs
 from udipdist.gwas.engine import cpu
 from udipdist.gwas.engine.limits import COVARIATES, TESTED, Limits, tally
 from udipdist.gwas.engine.prepared import Model
-from udipdist.gwas.scan.plan import Plan, load
+from udipdist.gwas.scan.plan import LoadedPlan, load
 from udipdist.sumstats import pvalues
 from udipdist.sumstats.store import COLUMNS, STORE
 
@@ -110,7 +110,7 @@ def _results(store: Path, stamp: str) -> list[tuple[str, int]]:
 class _Tests:
     """All tests of a plan, for one thread."""
 
-    def __init__(self, plan: Plan, limits: Limits):
+    def __init__(self, plan: LoadedPlan, limits: Limits):
         self._plan, self._limits = plan, limits
         buffers: dict[str, np.ndarray] = {}
         self._testers = [cpu.Tester(model, int8.fastest(), buffers) for model in plan.models]
@@ -137,7 +137,7 @@ class _Tests:
                 log10p_B, column_B = _smallest_p(tester.model, result.z_BP[:, column_P])
                 better_B = log10p_B > best_BT[:, t]
                 best_BT[better_B, t] = log10p_B[better_B]
-                trait_BT[better_B, t] = tester.model.trait_P[column_P[column_B[better_B]]] - table["columns"][0]
+                trait_BT[better_B, t] = tester.model.trait_P[column_P[column_B[better_B]]] - table.start
                 if (g, t) in plan.joint:
                     out.multivariate_log10p_MT[where, t] = plan.joint[g, t].log10p(result.z_BP)
         out.minp_log10p_MT[where] = np.where(trait_BT >= 0, best_BT, np.nan)

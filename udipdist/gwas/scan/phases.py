@@ -15,6 +15,7 @@ from hpc.stage import make_way, stage
 from udipdist.config import GwasConfig, GwasPartConfig
 from udipdist.gwas.scan import plan
 from udipdist.gwas.scan import verb as scan
+from udipdist.gwas.scan.planned import planned_path
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +39,7 @@ def gwas_part(config: GwasPartConfig) -> None:
 
 def gwas_finish(config: GwasConfig) -> None:
     """Check that all parts are done and their files whole, and write the manifest. Raises Incomplete."""
-    with stage("gwas", config.out, config, inputs=plan.input_files(config)) as running:
+    with stage("gwas", config.out, config, inputs=plan.input_files(config, config.phenotypes)) as running:
         job = scan.planned(config)
         scan.finish(config, job, parts.finish(job), running)
 
@@ -46,7 +47,7 @@ def gwas_finish(config: GwasConfig) -> None:
 def preview(config: GwasConfig) -> list[str]:
     """What the whole scan would do, and how much of it is done."""
     lines = scan.preview(config)
-    if not plan.planned_path(config.out).exists():
+    if not planned_path(config.out).exists():
         return [*lines, f"{config.out}: has no plan yet"]
     job = scan.planned(config)
     todo = parts.pending(job)

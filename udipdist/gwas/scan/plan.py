@@ -1,13 +1,13 @@
 """The plan of a scan: who is analysed, which variants, the null models; made once, kept in OUT/model, read by parts.
 
-`make` checks all input, fits the models and makes the empty output of every table (gwas.outputs); planned.json, written
-last, says that it is whole. `load` is what a part needs of it.
+`make` checks all input, fits the models, makes the empty output of every table (gwas.outputs) and writes the ScanPlan
+(gwas.scan.planned) last. `load` is what a part needs of it.
 """
 
 from __future__ import annotations
 
-import json
 import logging
+from collections.abc import Sequence
 from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
@@ -18,16 +18,18 @@ import pandas as pd
 from threadpoolctl import threadpool_limits
 
 from hpc.errors import InputError
-from hpc.files import publish, publish_json, remove, require_space
+from hpc.files import publish, remove, require_space
 from hpc.stage import fingerprint
-from udipdist.config import GwasConfig
+from udipdist.config import GwasConfig, NullConfig, ScanOptions
 from udipdist.genome import chromosomes
 from udipdist.genotypes import bim, filters, sex, source
 from udipdist.genotypes.counts import Quality
 from udipdist.gwas import samples
 from udipdist.gwas.engine.joint import JointTest
 from udipdist.gwas.engine.prepared import Model
+from udipdist.gwas.outputs import TablePlan
 from udipdist.gwas.scan.fitting import fit_group, relatedness
+from udipdist.gwas.scan.planned import ScanPlan, model_dir
 from udipdist.people import design as designs
 from udipdist.sumstats import store as sumstats
 
@@ -40,7 +42,7 @@ def make(config: GwasConfig) -> None:
     chosen = filters.choose(bed.variants, config)
     about = {"left_out": chosen.left_out, "unusual": bim.look_over(bed.variants, config.genotypes)}
     bed = bed if chosen.rows is None else bed.select(chosen.rows)
-    sample = samples.assemble(config, bed.people)
+    sample = samples.assemble(bed.people, f"{config.genotypes}.fam", config.phenotypes, config)
     for table in sample.tables:
         if table.stop - table.start > sumstats.MOST_TRAITS:
             raise InputError(
@@ -48,6 +50,8 @@ def make(config: GwasConfig) -> None:
                 f"{sumstats.MOST_TRAITS:,}; split the table"
             )
     matrix = relatedness(config, sample)
+    if config.test == "linear" and config.null != NullConfig():
+        log.warning("test=linear has no variance components: null.variance and null.total_variance are not used")
     require_space(config.out, output_bytes(bed.n_variants, len(sample.traits)))
     models, frames = [], []
     remove(model_dir(config.out))
@@ -75,7 +79,7 @@ def _save(
     frame: pd.DataFrame,
     about: dict,
 ) -> None:
-    """Write for each table its folder with null.tsv, samples.tsv, dropped.tsv and the empty store; the plan's marker
+    """Write for each table its folder with null.tsv, samples.tsv, dropped.tsv and the empty store; the ScanPlan
     last. `frame` has a row a trait, in order; `about` are facts of the variants."""
     people: dict[bytes, int] = {}
     entries = []
@@ -83,40 +87,31 @@ def _save(
         own = [model for model in models if ((table.start <= model.trait_P) & (model.trait_P < table.stop)).any()]
         number = people.setdefault(sample.fam_N[table.row_N].tobytes(), len(people))
         facts = _lay_out(config, bed, sample, table, own, frame.iloc[table.start : table.stop])
-        entries.append(
-            {
-                "name": table.name,
-                "folder": str(_folder(config, table).relative_to(config.out)),
-                "columns": [table.start, table.stop],
-                "people": number,
-                "facts": facts,
-            }
-        )
-    facts = entries[0]["facts"]
+        folder = str(_folder(config, table).relative_to(config.out))
+        entries.append(TablePlan(table.name, folder, table.start, table.stop, number, facts))
+    facts = entries[0].facts
     if len(entries) > 1:
         log.info("%d tables, %d groups of traits with the same people", len(entries), len(models))
         facts = _facts(
-            bed, sample.n, sample.n_dropped, models, frame, max(entry["facts"]["n_covariates"] for entry in entries)
+            bed, sample.n, sample.n_dropped, models, frame, max(entry.facts["n_covariates"] for entry in entries)
         )
         facts |= {"tables": [table.name for table in sample.tables]}
     x_runs = sex.x_runs(chromosomes.codes(bed.variants.chrom))
     n_x, code_N = sum(stop - start for start, stop in x_runs), sex.sex_codes(bed.people)
     sex.tell_unknown(code_N[sample.fam_N], n_x, str(config.genotypes))
     about = about | {"male_calls_on_x": int((code_N == sex.MALE).sum()) * n_x}
-    for each in (facts, *(entry["facts"] for entry in entries)):
+    for each in (facts, *(entry.facts for entry in entries)):
         each |= about
-    contents = {
-        "n_variants": bed.n_variants,
-        "rows": asdict(_with_selection_in_a_file(config, bed.rows).record()),
-        "x_runs": x_runs,
-        "sex": code_N.tolist() if x_runs else [],
-        "groups": len(models),
-        "fam": sample.fam_N.tolist(),
-        "people": [np.frombuffer(key, sample.fam_N.dtype).tolist() for key in people],
-        "tables": entries,
-        "facts": facts,
-    }
-    publish_json(planned_path(config.out), contents)
+    ScanPlan(
+        n_variants=bed.n_variants,
+        rows=asdict(_with_selection_in_a_file(config, bed.rows).record()),
+        x_runs=x_runs,
+        sex=code_N.tolist() if x_runs else [],
+        groups=len(models),
+        people=[np.frombuffer(key, sample.fam_N.dtype).tolist() for key in people],
+        tables=entries,
+        facts=facts,
+    ).save(config.out)
 
 
 def _with_selection_in_a_file(config: GwasConfig, rows: source.GenotypeRows) -> source.GenotypeRows:
@@ -208,19 +203,21 @@ def plan_of(config: GwasConfig) -> dict[str, Any]:
     return {
         "config": config.semantics(),
         "variants_per_part": config.variants_per_part,
-        "inputs": {name: fingerprint(path) for name, path in input_files(config).items() if path is not None},
+        "inputs": {
+            name: fingerprint(path) for name, path in input_files(config, config.phenotypes).items() if path is not None
+        },
     }
 
 
-def input_files(config: GwasConfig) -> dict[str, Path | None]:
-    """Every file that is read. Raises InputError where genotypes are missing."""
+def input_files(config: ScanOptions, phenotypes: Sequence[Path]) -> dict[str, Path | None]:
+    """Every file that a scan of these phenotypes reads. Raises InputError where one is missing."""
     sets = source.find_sets(config.genotypes)
     files: dict[str, Path | None] = {}
     for i, one in enumerate(sets):
         label = "genotypes" if len(sets) == 1 else f"genotypes{i}"
         files |= {f"{label}.{ending}": path for ending, path in one.files.items()}
     files |= filters.input_files(config)
-    files |= phenotype_files(config) | {"covariates": config.covariates, "variance": config.null.variance}
+    files |= phenotype_files(phenotypes) | {"covariates": config.covariates, "variance": config.null.variance}
     if config.test == "mixed":
         files |= {f"sparse_grm.{suffix}": Path(f"{config.sparse_grm}.grm.{suffix}") for suffix in ("id", "sp")}
     for name, path in files.items():
@@ -229,47 +226,33 @@ def input_files(config: GwasConfig) -> dict[str, Path | None]:
     return files
 
 
-def phenotype_files(config: GwasConfig) -> dict[str, Path | None]:
-    one = len(config.phenotypes) == 1
-    return {"phenotypes" if one else f"phenotypes{i}": path for i, path in enumerate(config.phenotypes)}
+def phenotype_files(phenotypes: Sequence[Path]) -> dict[str, Path | None]:
+    """The tables of phenotypes by their names among the inputs."""
+    one = len(phenotypes) == 1
+    return {"phenotypes" if one else f"phenotypes{i}": path for i, path in enumerate(phenotypes)}
 
 
 def output_bytes(n_variants: int, n_traits: int) -> int:
     return n_variants * (8 * n_traits + 64)
 
 
-def model_dir(out: Path) -> Path:
-    """Where the plan keeps its models."""
-    return out / "model"
-
-
-def planned_path(out: Path) -> Path:
-    """The plan's marker, written last."""
-    return model_dir(out) / "planned.json"
-
-
-def stamp_of(path: Path) -> str:
-    """Changes when the plan is made anew, so that no worker keeps models of an older one."""
-    return str(path.stat().st_mtime_ns)
-
-
-class Plan:
+class LoadedPlan:
     """What the plan left for its parts; threads share it."""
 
     def __init__(self, place: Path):
-        planned = json.loads(planned_path(place).read_text(encoding="utf-8"))
-        self.rows = source.open_record(source.SourceRecord(**planned["rows"]))
-        self.tables = planned["tables"]
-        self.models = [Model.load(model_dir(place) / f"group-{i:05d}") for i in range(planned["groups"])]
+        planned = ScanPlan.load(place)
+        self.rows = source.open_record(source.SourceRecord(**planned.rows))
+        self.tables = planned.tables
+        self.models = [Model.load(model_dir(place) / f"group-{i:05d}") for i in range(planned.groups)]
         self.people: list[np.ndarray] = []
         self.of_group = [self._number(model.fam_N) for model in self.models]
-        of_table = [np.array(fam_N, np.int64) for fam_N in planned["people"]]
-        self.of_table = [self._number(of_table[table["people"]]) for table in self.tables]
-        self.quality = Quality(self.people, planned["sex"], planned["x_runs"])
+        of_table = [np.array(fam_N, np.int64) for fam_N in planned.people]
+        self.of_table = [self._number(of_table[table.people]) for table in self.tables]
+        self.quality = Quality(self.people, planned.sex, planned.x_runs)
         self.columns: dict[tuple[int, int], np.ndarray] = {}  # (group, table) -> columns of the group in the table
         self.joint: dict[tuple[int, int], JointTest] = {}
         for t, table in enumerate(self.tables):
-            low, high = table["columns"]
+            low, high = table.start, table.stop
             for g, model in enumerate(self.models):
                 column_P = np.flatnonzero((model.trait_P >= low) & (model.trait_P < high))
                 if len(column_P):
@@ -279,7 +262,8 @@ class Plan:
 
     @property
     def n_traits(self) -> int:
-        return self.tables[-1]["columns"][1]
+        """Traits of all tables."""
+        return self.tables[-1].stop
 
     def _number(self, fam_N: np.ndarray) -> int:
         """The number of these people among those whose genotypes are counted."""
@@ -296,7 +280,7 @@ def forget() -> None:
 
 
 @lru_cache(maxsize=1)
-def load(place: Path, stamp: str) -> Plan:
+def load(place: Path, stamp: str) -> LoadedPlan:
     """The plan with this stamp. On one thread, so that a decomposition has the same bits in every process."""
     with threadpool_limits(1, user_api="blas"):
-        return Plan(place)
+        return LoadedPlan(place)

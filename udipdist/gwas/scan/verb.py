@@ -6,21 +6,20 @@ and the tasks of a job array do the same work and write the same bytes.
 
 from __future__ import annotations
 
-import json
 import logging
 from typing import Any
 
 from hpc import cluster, parts
-from hpc.errors import Incomplete
 from hpc.files import remove
 from hpc.stage import Stage, stage
-from udipdist.config import GwasConfig
+from udipdist.config import GwasConfig, ScanOptions
 from udipdist.genotypes import filters, sex, source
 from udipdist.gwas import outputs
 from udipdist.gwas.engine import limits
 from udipdist.gwas.scan import plan as plans
 from udipdist.gwas.scan.job import BLOCK_BYTES, Scan
 from udipdist.gwas.scan.plan import input_files, output_bytes, phenotype_files, plan_of
+from udipdist.gwas.scan.planned import ScanPlan, model_dir, planned_path, stamp_of
 from udipdist.people import design as designs
 from udipdist.people import tables
 from udipdist.relatedness import grm
@@ -33,7 +32,8 @@ def gwas(config: GwasConfig) -> None:
 
     Raises InputError for unusable input, OutputExists, Incomplete. Its phases as verbs of their own: gwas.scan.phases.
     """
-    with stage("gwas", config.out, config, inputs=input_files(config), overwrite=config.overwrite) as running:
+    inputs = input_files(config, config.phenotypes)
+    with stage("gwas", config.out, config, inputs=inputs, overwrite=config.overwrite) as running:
         job = plan(config)
         done = parts.run(job, "gwas", cluster.runner(config.workers, config.cluster))
         finish(config, job, done, running)
@@ -42,7 +42,8 @@ def gwas(config: GwasConfig) -> None:
 def finish(config: GwasConfig, job: Scan, done: list[dict[str, Any]], running: Stage) -> None:
     """End a scan of which all parts are done; `done` are the facts of the parts (`parts.finish(job)`).
 
-    Called inside `stage("gwas", config.out, config, inputs=input_files(config))`, which writes the manifest.
+    Called inside `stage("gwas", config.out, config, input_files(config, config.phenotypes))`, which writes the
+    manifest.
     """
     tallies = [limits.total(tally) for tally in zip(*(part["tally_by_table"] for part in done), strict=True)]
     tested = sum(part["tested"] for part in done)
@@ -59,24 +60,24 @@ def finish(config: GwasConfig, job: Scan, done: list[dict[str, Any]], running: S
     if len(config.phenotypes) > 1:
         _finish_tables(config, tallies, masked, running)
     plans.forget()
-    remove(plans.model_dir(config.out))
+    remove(model_dir(config.out))
 
 
 def _finish_tables(config: GwasConfig, tallies: list[dict[str, int]], masked: int, running: Stage) -> None:
     """Write the manifest of each table's folder: the one that a run of this table alone would have."""
-    entries = json.loads(plans.planned_path(config.out).read_text(encoding="utf-8"))["tables"]
-    common = {key: seen for key, seen in running.inputs.items() if key not in phenotype_files(config)}
-    labels = phenotype_files(config)
-    for entry, label, path, tally in zip(entries, labels, config.phenotypes, tallies, strict=True):
-        folder = config.out / entry["folder"]
+    tables = ScanPlan.load(config.out).tables
+    labels = phenotype_files(config.phenotypes)
+    common = {key: seen for key, seen in running.inputs.items() if key not in labels}
+    for table, label, path, tally in zip(tables, labels, config.phenotypes, tallies, strict=True):
+        folder = config.out / table.folder
         alone = config.model_copy(update={"phenotypes": (path,), "out": folder})
         inputs = common | {"phenotypes": running.inputs[label]}
-        facts = entry["facts"] | {"male_heterozygotes_on_x": masked, "n_tested": tally["tested"], "variants": tally}
+        facts = table.facts | {"male_heterozygotes_on_x": masked, "n_tested": tally["tested"], "variants": tally}
         running.complete(folder, alone, inputs, facts)
-        log.info("%s -> %s", entry["name"], folder)
+        log.info("%s -> %s", table.name, folder)
 
 
-def check(config: GwasConfig) -> None:
+def check(config: ScanOptions) -> None:
     """Look at all input but the phenotypes, which a pipeline makes only after hours. Raises InputError."""
     filters.choose(source.open_hard_calls(config.genotypes).variants, config)
     if config.covariates is not None:
@@ -111,7 +112,7 @@ def preview(config: GwasConfig) -> list[str]:
 
 def plan(config: GwasConfig) -> Scan:
     """Check everything, fit the null models and make the empty output; what is already planned is kept."""
-    unplanned = not plans.planned_path(config.out).exists()
+    unplanned = not planned_path(config.out).exists()
     if unplanned and parts.drop_plan(config.out):  # a start that refused its input, or was killed before its first part
         outputs.discard(config.out)
     parts.fix_plan(config.out, plan_of(config))
@@ -124,20 +125,17 @@ def plan(config: GwasConfig) -> Scan:
 
 def planned(config: GwasConfig) -> Scan:
     """The scan that `plan` prepared. Raises Incomplete, and OutputExists where the plan there is another one."""
-    path = plans.planned_path(config.out)
-    if not path.exists():
-        raise Incomplete(f"{config.out}: has no plan yet; run gwas-plan with the same words first")
+    contents = ScanPlan.load(config.out)
     parts.fix_plan(config.out, plan_of(config))
-    contents = json.loads(path.read_text(encoding="utf-8"))
     return Scan(
         place=config.out.absolute(),
-        n_variants=contents["n_variants"],
-        variants_per_part=min(config.variants_per_part, contents["n_variants"]),
+        n_variants=contents.n_variants,
+        variants_per_part=min(config.variants_per_part, contents.n_variants),
         block=config.block,
         threads=_threads(config),
         limits=limits.Limits(config.min_maf, config.max_missing, config.min_hwe),
-        facts=contents["facts"],
-        planned=plans.stamp_of(path),
+        facts=contents.facts,
+        planned=stamp_of(planned_path(config.out)),
     )
 
 

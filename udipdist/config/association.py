@@ -1,0 +1,128 @@
+"""The parts of the configuration of a gwas, each what some function of it needs; `GwasConfig` is made of them.
+
+Keys stand where they stood without parts: `min_info=` is a key of gwas. A part is a configuration of its own too.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from hpc.cluster import ClusterConfig
+from hpc.config import Config
+from udipdist.config.base import NonNegative, Positive, Share, VerbConfig
+
+
+class VariantFilter(Config):
+    """Which variants of which genotypes are tested, as far as that is known without reading calls."""
+
+    genotypes: Path = Field(description="prefix of PLINK .bed/.bim/.fam; {chr} in it stands for 1..22, X, XY")
+    region: tuple[str, ...] = Field(
+        (), description="only variants there: chr6:25000000-35000000, a chromosome, a BED file, or a list [..., ...]"
+    )
+    extract: Path | None = Field(None, description="only variants whose ids this file lists, one a line")
+    exclude: Path | None = Field(None, description="no variants whose ids this file lists")
+    info: str | None = Field(
+        None, description="list of INFO: ukb_mfi_chr{chr}_v3.txt, a table with ID and INFO or R2, or two columns"
+    )
+    min_info: Share | None = Field(None, description="variants below this INFO, or not in the list, are left out")
+
+    @field_validator("region", mode="before")
+    @classmethod
+    def _regions(cls, value: Any) -> Any:
+        entries = value if isinstance(value, list | tuple) else [] if value is None else [value]
+        return tuple(str(entry) if isinstance(entry, int | Path) else entry for entry in entries)
+
+    @model_validator(mode="after")
+    def _list_and_limit(self) -> Self:
+        if self.min_info is not None and self.info is None:
+            raise ValueError("min_info: needs the list that says what each variant's INFO is; give info=FILE")
+        if self.min_info is None and self.info is not None:
+            raise ValueError("info: is of no use without a limit; give min_info=0.3, or another between 0 and 1")
+        return self
+
+
+class SampleOptions(Config):
+    """How people of several tables are matched, and their covariates."""
+
+    covariates: Path | None = Field(None, description="text or Parquet table with FID IID and covariates")
+    formula: str | None = Field(
+        None, description="covariates to use, as 'age + I(age**2) + sex + sex:age + C(site)'; default all columns"
+    )
+    missing_covariates: Literal["refuse", "drop"] = Field(
+        "refuse", description="people with a missing covariate: an error, or left out"
+    )
+    match: Literal["fid_iid", "iid"] = Field("fid_iid", description="ids that must agree between the tables")
+    normalise: Literal["none", "rank"] = Field("none", description="rank: traits to normal scores before anything else")
+
+
+class Relatedness(Config):
+    """How relatives are taken account of."""
+
+    sparse_grm: Path | None = Field(None, description="prefix of GCTA .grm.sp/.grm.id; needed by test=mixed")
+    test: Literal["mixed", "linear"] = Field("mixed", description="exact mixed model, or linear regression")
+    max_family: Positive = Field(8000, description="largest group of relatives that is decomposed")
+
+    @model_validator(mode="after")
+    def _has_grm(self) -> Self:
+        if self.test == "mixed" and self.sparse_grm is None:
+            raise ValueError(
+                "sparse_grm: is required by test=mixed; give sparse_grm=PREFIX (of .grm.sp and .grm.id), "
+                "or test=linear for people known to be unrelated"
+            )
+        return self
+
+
+class NullConfig(Config):
+    """The null models (variance components without a variant)."""
+
+    total_variance: Literal["free", "sample"] = Field(
+        "free", description="free: two-parameter REML; sample: GCTA's constraint Vg + Ve = sample variance"
+    )
+    variance: Path | None = Field(None, description="table with trait, Vg, Ve to use instead of REML")
+
+
+class NullOptions(Relatedness):
+    """How the models without a variant are fitted, and how covariates enter the test."""
+
+    adjust: Literal["gls", "project", "phenotype"] = Field(
+        "gls",
+        description="covariates by GLS with the variants; projected (OLS) out of both; or out of the phenotype only",
+    )
+    weight_tolerance: float = Field(1e-9, gt=0, description="largest relative error of the weights' factorisation")
+    null: NullConfig = NullConfig()
+
+
+class ScanOptions(NullOptions, SampleOptions, VariantFilter, VerbConfig):
+    """How a genome is scanned, whatever the phenotypes."""
+
+    min_maf: Share = Field(1e-4, description="variants below this minor allele frequency are not tested (NaN)")
+    max_missing: Share = Field(0.1, description="variants with more missing calls are not tested (NaN)")
+    min_hwe: Share = Field(
+        0.0,
+        description="variants with a smaller p of Hardy-Weinberg equilibrium (exact; X: females) are not tested (NaN)",
+    )
+    block: Positive = Field(2048, description="variants decoded at once at most; does not change the result")
+    variants_per_part: Positive = Field(8192, description="variants of one part, one shard of the output")
+    workers: NonNegative = Field(0, description="Dask worker processes on this machine; 0 works in this one")
+    cluster: ClusterConfig = ClusterConfig()
+    operational: ClassVar[frozenset[str]] = VerbConfig.operational | {"block", "variants_per_part", "cluster"}
+
+
+class ScanPlaces(VerbConfig):
+    """The phenotypes of a scan, and where its results go."""
+
+    phenotypes: tuple[Path, ...] = Field(
+        description="Parquet or text table with FID IID and one column a trait; several, as [a.parquet, b.parquet], "
+        "are tested in one pass, each with a folder of its own below out"
+    )
+    out: Path = Field(description="folder to write: sumstats.zarr, null.tsv, samples.tsv")
+
+    @field_validator("phenotypes", mode="before")
+    @classmethod
+    def _one_or_several(cls, value: Any) -> Any:
+        if value in ([], ()):
+            raise ValueError("the list is empty; give phenotypes=TABLE or phenotypes=[TABLE, TABLE]")
+        return (value,) if isinstance(value, str | Path) else value
