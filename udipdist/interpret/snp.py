@@ -66,7 +66,7 @@ def of_snps(folder: Path, wanted: list[Wanted], people: Population) -> list[Dire
     rows = _rows(sumstats, wanted)
     directions = []
     for one, row in zip(wanted, rows, strict=True):
-        effect_L = sumstats.group["beta"][row : row + 1][0][columns].astype(np.float64) * scale_L
+        effect_L = sumstats.values("beta", row, row + 1)[0, columns].astype(np.float64) * scale_L
         if not np.isfinite(effect_L).all():
             raise InputError(f"{folder}: {one} has latents for which it was not tested; choose another snp=")
         facts = _facts(sumstats, row)

@@ -224,7 +224,7 @@ class _Pass:
                     i, future = pending.popleft()
                     writers[i].write(self._count(self.targets[i], future.result()))
 
-            for start, stop in _blocks(self.sumstats):
+            for start, stop in self.sumstats.spans(ROWS_AT_ONCE):
                 pieces = self._variants(start, stop)
                 for i, values in self._results(start, stop):
                     for rows, variants in pieces:
@@ -241,15 +241,14 @@ class _Pass:
 
     def _variants(self, start: int, stop: int) -> list[tuple[slice, Variants]]:
         """The variants of a block, in pieces for the threads."""
-        columns = {name: self.sumstats.group[name][start:stop] for name in (*COLUMNS, "n", "af1")}
+        columns = {name: self.sumstats.values(name, start, stop) for name in (*COLUMNS, "n", "af1")}
         pieces = [slice(low, low + ROWS_AT_ONCE) for low in range(0, stop - start, ROWS_AT_ONCE)]
         return [(rows, Variants({name: values[rows] for name, values in columns.items()})) for rows in pieces]
 
     def _results(self, start: int, stop: int) -> Iterator[tuple[int, list[np.ndarray]]]:
         """(target, [beta, se]) of a block, with the column of each value for minp; [log10p] for multivariate. Each
         chunk of the store is read once."""
-        group, p = self.sumstats.group, len(self.sumstats.traits)
-        width = group["beta"].chunks[1]
+        p, width = len(self.sumstats.traits), self.sumstats.traits_per_chunk
         minp = [i for i, target in enumerate(self.targets) if target.column < 0 and target.name == MINP]
         if minp:
             best_M = self.sumstats.minp_trait(start, stop).astype(np.int64)
@@ -260,7 +259,7 @@ class _Pass:
             if not wanted and not minp:
                 continue
             first, last = (low, high - 1) if minp else (min(wanted.values()), max(wanted.values()))
-            beta_MP, se_MP = (group[name][start:stop, first : last + 1] for name in ("beta", "se"))
+            beta_MP, se_MP = self.sumstats.effects(start, stop, slice(first, last + 1))
             for i, column in wanted.items():
                 yield i, [np.ascontiguousarray(values[:, column - first]) for values in (beta_MP, se_MP)]
             if minp:
@@ -303,13 +302,6 @@ class _Pass:
         target.untested += untested
         target.unfit += unfit
         return block
-
-
-def _blocks(sumstats: Sumstats) -> Iterator[tuple[int, int]]:
-    """(start, stop) of runs of whole shards: many small ones at once, because each read has its price."""
-    rows = sumstats.rows_per_shard * max(1, ROWS_AT_ONCE // sumstats.rows_per_shard)
-    for start in range(0, sumstats.n_variants, rows):
-        yield start, min(start + rows, sumstats.n_variants)
 
 
 # ---------------------------------------------------------------------------------------------------------- tell
