@@ -78,16 +78,14 @@ class Quality:
 
 @dataclass(frozen=True)
 class _Set:
-    """A set of people as `kernels.count_codes` wants it."""
+    """A set of people as `codes.count_codes` wants it."""
 
     keep_Q: np.ndarray
     n: int
 
     @classmethod
     def of(cls, fam_N: np.ndarray) -> _Set:
-        flag_N = np.zeros(int(fam_N.max(initial=-1)) + 1, bool)
-        flag_N[fam_N] = True
-        return cls(codes.two_bits(flag_N), len(fam_N))
+        return cls(codes.keep_bytes(fam_N), len(fam_N))
 
     def count(self, packed_BQ: np.ndarray) -> np.ndarray:
         out_B4 = np.empty((len(packed_BQ), 4), np.int64)

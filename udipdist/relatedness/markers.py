@@ -13,13 +13,13 @@ import numpy as np
 import pandas as pd
 
 from hpc.errors import InputError
+from udipdist.genotypes import codes
 from udipdist.genotypes.plink1 import Bed
 
 log = logging.getLogger(__name__)
 
 AT_ONCE = 4  # variants of a bin read in one round
 ROUNDS = 16  # a bin without a usable variant among AT_ONCE * ROUNDS is left empty
-_CODES = np.stack([((np.arange(256)[:, None] >> [0, 2, 4, 6]) & 3 == code).sum(axis=1) for code in range(4)], axis=1)
 
 
 def choose(bed: Bed, most: int, min_maf: float, max_missing: float) -> tuple[np.ndarray, np.ndarray]:
@@ -101,22 +101,16 @@ def _fill(
     frequency_B: np.ndarray,
 ) -> None:
     """Give each bin the most heterozygous of its variants that pass."""
-    count_4 = np.array([count_codes(bed, row) for row in rows])
-    called = bed.n_samples - count_4[:, 1]
-    frequency = (2 * count_4[:, 0] + count_4[:, 2]) / np.maximum(2 * called, 1)
+    everybody_Q, count_b4 = codes.two_bits(np.ones(bed.n_samples, bool)), np.empty((len(rows), 4), np.int64)
+    for i, row in enumerate(rows):
+        codes.count_codes(bed.packed(row, row + 1), everybody_Q, bed.n_samples, count_b4[i : i + 1])
+    called = bed.n_samples - count_b4[:, 1]
+    frequency = (2 * count_b4[:, 0] + count_b4[:, 2]) / np.maximum(2 * called, 1)
     maf = np.minimum(frequency, 1 - frequency)
-    passes = (maf >= min_maf) & (maf > 0) & (count_4[:, 1] <= max_missing * bed.n_samples)
+    passes = (maf >= min_maf) & (maf > 0) & (count_b4[:, 1] <= max_missing * bed.n_samples)
     worth = np.where(passes, maf * called, -1.0)
     best = np.lexsort((-worth, bin_of))
     best = best[np.flatnonzero(np.diff(bin_of[best], prepend=-1))]
     best = best[passes[best]]
     chosen_B[bin_of[best]] = rows[best]
     frequency_B[bin_of[best]] = frequency[best]
-
-
-def count_codes(bed: Bed, row: int) -> np.ndarray:
-    """People with the codes 00 (two copies of A1), 01 (missing), 10 (one copy) and 11 (none) at a variant."""
-    packed = bed.packed(row, row + 1)[0]
-    count_4 = np.bincount(packed, minlength=256) @ _CODES
-    count_4[0] -= 4 * len(packed) - bed.n_samples  # the last byte is filled up with 00
-    return count_4
