@@ -13,10 +13,10 @@ from hpc.errors import InputError, some
 from hpc.files import publish, safe_names
 from hpc.stage import stage
 from udipdist.config import LociConfig
+from udipdist.config.analyses import MINP
 from udipdist.genotypes.plink1 import count_from_size, find_sets
 from udipdist.loci import across_runs, fuma
 from udipdist.loci.search import Analysis, Run, divisor, merge_all, reference_of, search
-from udipdist.sumstats.analyses import MINP
 from udipdist.sumstats.opening import open_statistics
 
 log = logging.getLogger(__name__)

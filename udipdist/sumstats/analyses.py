@@ -1,7 +1,6 @@
 """Summary statistics of any origin, as the search for loci needs them; here those of a sumstats.zarr.
 
-An *analysis* is one -log10 p a variant: of a trait, `minp` (the smallest over traits) or `multivariate` (the joint
-test). M variants, P traits, G variants asked for.
+An *analysis* is one -log10 p a variant (config.analyses). M variants, P traits, G variants asked for.
 """
 
 from __future__ import annotations
@@ -16,14 +15,13 @@ import pandas as pd
 from scipy import special  # scipy.stats takes half a second to import
 
 from hpc.errors import InputError
+from udipdist.config.analyses import ALL, MINP, MULTIVARIATE, OVER_TRAITS
 from udipdist.genome import assemblies
 from udipdist.sumstats.calibration import MEDIAN_CHI2, lambda_gc, lambda_of_log10p
 from udipdist.sumstats.store import Sumstats
 
 log = logging.getLogger(__name__)
 
-MINP, MULTIVARIATE, ALL = "minp", "multivariate", "all"
-JOINT = (MINP, MULTIVARIATE)
 ROWS_AT_ONCE = 65_536
 LAMBDA_COLUMNS = ("trait", "lambda_gc", "se", "n_variants")
 
@@ -79,10 +77,10 @@ class StoreStatistics:
         """`all` is minp, multivariate where such a test was made, and each trait."""
         if wanted == ALL:
             joint = [MINP, MULTIVARIATE] if self._joint_test_made() else [MINP]
-            return [*joint, *(trait for trait in self.traits if trait not in JOINT)]
+            return [*joint, *(trait for trait in self.traits if trait not in OVER_TRAITS)]
         names = [wanted] if isinstance(wanted, str) else list(wanted)
         for name in names:
-            if name not in JOINT:
+            if name not in OVER_TRAITS:
                 self.sumstats.trait_index(name)
         if MULTIVARIATE in names and not self._joint_test_made():
             why = "the traits differ in who is missing" if self.sumstats.attrs.get("groups", 1) > 1 else "no value"
@@ -99,7 +97,7 @@ class StoreStatistics:
     def significant(self, limits: dict[str, float]) -> dict[str, np.ndarray]:
         """One pass over the store for all traits; chunks of others are not read."""
         found: dict[str, list[np.ndarray]] = {name: [np.empty(0, np.int64)] for name in limits}
-        columns = {name: self.sumstats.trait_index(name) for name in limits if name not in JOINT}
+        columns = {name: self.sumstats.trait_index(name) for name in limits if name not in OVER_TRAITS}
         z_limits = {name: self._least_z(column, limits[name]) for name, column in columns.items()}
         for start, stop in self.sumstats.spans(ROWS_AT_ONCE):
             for name in limits.keys() - columns.keys():
@@ -119,12 +117,12 @@ class StoreStatistics:
 
     def log10p(self, analyses: Sequence[str], rows: np.ndarray) -> Callable[[str], np.ndarray]:
         """Columns of traits are read together, once."""
-        columns = [self.sumstats.trait_index(name) for name in analyses if name not in JOINT]
+        columns = [self.sumstats.trait_index(name) for name in analyses if name not in OVER_TRAITS]
         first, last = (min(columns), max(columns) + 1) if columns else (0, 0)
         beta, se = self.sumstats.effects_at(rows if columns else rows[:0], slice(first, last))
 
         def of(analysis: str) -> np.ndarray:
-            if analysis in JOINT:
+            if analysis in OVER_TRAITS:
                 return self.sumstats.values_at(f"{analysis}_log10p", rows).astype(np.float64)
             column = self.sumstats.trait_index(analysis)
             return self.sumstats.log10p_from(beta[:, column - first], se[:, column - first], column)
@@ -156,7 +154,7 @@ class StoreStatistics:
         """Median of (beta / se)^2 over that of its distribution, from whole shards spread evenly; the standard error
         from the spread of the shards' own medians (LD among neighbours counts)."""
         joint = [MULTIVARIATE] if MULTIVARIATE in analyses else []
-        wanted = self.traits if set(analyses) & {MINP, MULTIVARIATE} else list(analyses)
+        wanted = self.traits if set(analyses) & set(OVER_TRAITS) else list(analyses)
         spans = list(self.sumstats.blocks())
         number = min(len(spans), -(-n_variants // self.sumstats.rows_per_shard))
         spans = (

@@ -23,6 +23,7 @@ from hpc import parts
 from hpc.errors import InputError, some
 from hpc.files import publish
 from hpc.stage import read_manifest
+from udipdist.config.analyses import OVER_TRAITS
 from udipdist.sumstats.pvalues import log10p_from_t, log10p_from_z
 
 STORE = "sumstats.zarr"
@@ -217,7 +218,7 @@ class Sumstats:
         """The column of a trait. Raises InputError with the nearest name."""
         if name in self.traits:
             return self.traits.index(name)
-        close = difflib.get_close_matches(name, [*self.traits, "minp", "multivariate"], n=1)
+        close = difflib.get_close_matches(name, [*self.traits, *OVER_TRAITS], n=1)
         hint = f"did you mean {close[0]}?" if close else f"the traits are {some(self.traits)}"
         raise InputError(f"{self.path}: has no trait {name!r}; {hint}")
 
@@ -234,7 +235,7 @@ class Sumstats:
 
         float64 [M], finite far beyond 308; NaN where not tested. A trait called minp or multivariate is shadowed.
         """
-        if name in ("minp", "multivariate"):
+        if name in OVER_TRAITS:
             return self.values(f"{name}_log10p", start, stop).astype(np.float64)
         beta, se = self.beta(name, start, stop).astype(np.float64), self.se(name, start, stop)
         return self.log10p_from(beta, se, self.trait_index(name))

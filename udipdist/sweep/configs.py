@@ -11,6 +11,7 @@ from hpc.errors import ConfigError
 from hpc.sweep import Space, Trial, parse_space
 from hpc.sweep.space import leaves
 from udipdist.config import EmbedConfig, GwasConfig, LociConfig, PanelConfig, SweepConfig, TrainConfig
+from udipdist.config.analyses import OVER_TRAITS
 from udipdist.sweep.objective import Objective
 
 OWN = {  # keys of train that a sweep sets itself
@@ -97,7 +98,7 @@ def check(config: SweepConfig) -> Space:
         raise ConfigError(f"objective.score={objective.name}: needs held-out subjects; give train a validation above 0")
     somewhere = config.out / "checked"
     embed_config(config, somewhere, 0, somewhere / "latents.parquet")
-    for trait in ("minp", "multivariate"):
+    for trait in OVER_TRAITS:
         loci_config(config, somewhere, trait, somewhere)
     panel_config(config, somewhere, somewhere)
     check_gwas(gwas_config(config, (somewhere / "latents.parquet",), somewhere))
