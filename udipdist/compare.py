@@ -20,11 +20,11 @@ from hpc.files import publish_json
 from hpc.stage import read_manifest
 from udipdist import pipeline
 from udipdist.config import CompareConfig, EmbedConfig, LociConfig, PanelConfig, RunConfig, TrainConfig
+from udipdist.config.analyses import LOCI_FOLDERS
 from udipdist.pipeline import Step
 
 log = logging.getLogger(__name__)
 FOLDER, SUMMARY = "networks", "networks.json"
-KINDS = {"loci": "minp", "loci_multivariate": "multivariate"}  # folder -> the test that its loci are of
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def overlap_steps(config: CompareConfig) -> list[Step]:
     """The loci of all networks together, of the smallest p and of the joint test."""
     sumstats = [str(network.folder / "gwas") for network in networks_of(config)]
     steps = []
-    for folder, trait in KINDS.items():
+    for trait, folder in LOCI_FOLDERS.items():
         out = config.out / FOLDER / folder
         own = {"sumstats": sumstats, "genotypes": str(config.genotypes), "trait": trait, "out": str(out)}
         loci = LociConfig.parse(config.stages.get("loci", {}) | own, "stages.loci").of_test(trait)
@@ -108,7 +108,7 @@ def summary(config: CompareConfig) -> dict[str, Any]:
     """networks.json: of each network what training and association found, and of each pair their overlap."""
     networks = networks_of(config)
     found: dict[str, Any] = {"networks": [_found(config, network) for network in networks], "overlap": {}}
-    for folder in KINDS:
+    for folder in LOCI_FOLDERS.values():
         table = pd.read_csv(config.out / FOLDER / folder / "overlap.tsv", sep="\t")
         named = dict(zip(_runs(table), (network.name for network in networks), strict=True))
         pairs = json.loads(table.drop(columns="analysis").to_json(orient="records"))
@@ -132,7 +132,7 @@ def _found(config: CompareConfig, network: Network) -> dict[str, Any]:
         **{key: facts[key] for key in ("loss", "ssim") if key in facts},
         "novel": panel["novel"],
     }
-    for folder in KINDS:
+    for folder in LOCI_FOLDERS.values():
         row[folder] = len(pd.read_parquet(network.folder / folder / "loci.parquet"))
         if config.truth is not None:
             row |= {f"{folder}_{key}": value for key, value in _truth(network.folder / folder, config.truth).items()}

@@ -34,6 +34,7 @@ from udipdist.config import (
     SaliencyConfig,
     TrainConfig,
 )
+from udipdist.config.analyses import LOCI_FOLDERS
 
 log = logging.getLogger(__name__)
 _IMPORTS = (  # what takes seconds to import in most stages
@@ -162,7 +163,7 @@ def association_steps(config: RunConfig, phenotypes: Path, out: Path, sumstats: 
         sparse_grm=grm, test=keys.get("test", "mixed" if grm else "linear"), workers=config.workers, out=sumstats,
     )  # fmt: skip
     steps = [Step("gwas", "gwas", gwas, sumstats)]
-    for name, trait in (("loci", "minp"), ("loci_multivariate", "multivariate")):
+    for trait, name in LOCI_FOLDERS.items():
         loci = _stage(
             LociConfig, config, "loci", sumstats=sumstats, genotypes=config.genotypes, trait=trait, out=out / name
         ).of_test(trait)

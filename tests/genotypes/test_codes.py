@@ -69,3 +69,34 @@ def test_lists_and_rows_of_the_minor_allele(packed, flipped):
     dose_bR = np.empty(minor_bR.shape, np.int8)
     codes.decode_doses(packed_BQ, row_b, flipped_b, keep_Q, dose_bR.view(np.uint32))
     np.testing.assert_array_equal(dose_bR, np.where(missing_bR, 0, minor_bR))
+
+
+def test_ones_are_those_of_numpy():
+    word_W = np.random.default_rng(0).integers(0, 2**64, 1001, dtype=np.uint64)
+    word_W[:3] = 0, 2**64 - 1, 2**63
+    for some_W in (word_W, word_W[:1], word_W[:0]):
+        assert codes.count_ones(some_W) == np.bitwise_count(some_W).sum()
+
+
+def test_planes_and_words_of_a_person(packed):
+    """Words person by person have the calls of the rows, and planes tell what each of them is."""
+    packed_BQ, copies_BN, _ = packed
+    n = copies_BN.shape[1]
+    word_N1 = np.empty((n, 1), np.uint64)
+    codes.transpose(packed_BQ, n, word_N1)
+    for person in range(n):
+        wanted = np.full(codes.PER_WORD, -1)
+        wanted[:B] = copies_BN[:, person]
+        planes = [int(plane) for plane in codes.planes(word_N1[person, 0])]
+        hom, het, called, low = (np.array([plane >> 2 * i & 3 for i in range(codes.PER_WORD)]) for plane in planes)
+        np.testing.assert_array_equal(hom == 1, (wanted == 0) | (wanted == 2))
+        np.testing.assert_array_equal(het == 1, wanted == 1)
+        np.testing.assert_array_equal(called == 1, wanted >= 0)
+        np.testing.assert_array_equal(low[hom == 1] == 1, wanted[hom == 1] == 0)
+        assert max(map(np.max, (hom, het, called, low))) == 1
+
+
+def test_a_table_of_bytes_decodes_four_calls_at_once(packed):
+    packed_BQ, copies_BN, _ = packed
+    table = codes.byte_table(np.array([2, -1, 1, 0], np.int8))
+    np.testing.assert_array_equal(table[packed_BQ].view(np.int8)[:, : copies_BN.shape[1]], copies_BN)

@@ -144,7 +144,7 @@ def check(case, config, impute) -> None:
     beta_MP, se_MP, log10p_MP, clear_M = expected(case, config, components, impute)
     assert clear_M.mean() > 0.8
     beta_MP, se_MP, log10p_MP = beta_MP[clear_M], se_MP[clear_M], log10p_MP[clear_M]
-    beta, se = (found.group[name][:].astype(np.float64)[clear_M] for name in ("beta", "se"))
+    beta, se = (found.values(name).astype(np.float64)[clear_M] for name in ("beta", "se"))
     np.testing.assert_array_equal(np.isnan(beta), np.isnan(beta_MP), err_msg="what is tested")
     np.testing.assert_array_equal(np.isnan(se), np.isnan(se_MP), err_msg="what is tested")
     np.testing.assert_allclose(se, se_MP, rtol=5e-7, err_msg="se")

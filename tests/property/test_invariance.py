@@ -32,7 +32,7 @@ def stored(config) -> dict[str, np.ndarray]:
     """Run, and everything that it wrote about variants."""
     gwas(config)
     found = Sumstats.open(config.out)
-    return {name: found.group[name][:] for name in STORED}
+    return {name: found.values(name) for name in STORED}
 
 
 def assert_same_bits(found: dict[str, np.ndarray], expected: dict[str, np.ndarray], names=STORED) -> None:
@@ -85,7 +85,7 @@ def test_any_cut(cases, block, per_part):
     if not (case.folder / "any").exists():
         gwas(case.config("any"))
     found = Sumstats.open(case.folder / "any")
-    expected = {name: found.group[name][:] for name in STORED}
+    expected = {name: found.values(name) for name in STORED}
     config = case.config("any-cut", block=block, variants_per_part=per_part, overwrite=True)
     assert_same_bits(stored(config), expected)
 

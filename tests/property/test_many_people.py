@@ -93,7 +93,7 @@ def test_thousands_of_people(data, test, adjust):
         if test == "linear":
             size_M = size_M * (N - K - 2) / (y_N @ y_N - product_M**2 / size_M)
             product_M = product_M * (size_M / (x_NM**2).sum(axis=0))
-        beta_M, se_M = (found.group[name][:, p].astype(np.float64) for name in ("beta", "se"))
+        beta_M, se_M = (values[:, 0].astype(np.float64) for values in found.effects(traits=slice(p, p + 1)))
         assert np.isfinite(beta_M).all()
         np.testing.assert_allclose(se_M, size_M**-0.5, rtol=5e-7, err_msg=f"se of y{p}")
         chi2_M = product_M**2 / size_M

@@ -188,6 +188,7 @@ def make_sumstats(tmp_path):
     def make(df: object = None) -> tuple[sumstats.Sumstats, np.ndarray]:
         fake_sumstats(tmp_path, np.random.default_rng(3), df)
         opened = sumstats.Sumstats.open(tmp_path / sumstats.STORE)
-        return opened, (opened.group["beta"][:] / opened.group["se"][:]).astype(np.float64)
+        beta, se = opened.effects()
+        return opened, (beta / se).astype(np.float64)
 
     return make

@@ -20,6 +20,7 @@ from hpc.files import publish_json, safe_names, sha256
 from hpc.stage import read_manifest
 from udipdist.config import ExportConfig
 from udipdist.sumstats import export as module
+from udipdist.sumstats import store as stores
 from udipdist.sumstats.export import export, preview
 from udipdist.sumstats.pvalues import log10p_from_t, log10p_from_z
 from udipdist.sumstats.store import Sumstats, SumstatsBlock, create, write
@@ -131,7 +132,7 @@ def test_minp_has_the_effects_and_people_of_its_trait(gwas):
     assert list(table) == ["CHR", "BP", "SNP", "A1", "A2", "P", "N", "BETA", "SE"]
     best = store.minp_trait()[KEPT]
     for name in ("beta", "se"):
-        values = np.take_along_axis(store.group[name][:][KEPT], best[:, None].astype(int), 1)[:, 0]
+        values = np.take_along_axis(store.values(name)[KEPT], best[:, None].astype(int), 1)[:, 0]
         np.testing.assert_array_equal(float32(table[name.upper()]), values)
     np.testing.assert_allclose([log10(p) for p in table.P], store.log10p("minp")[KEPT], rtol=1e-6, atol=3e-6)
     expected = np.where(best == 2, N_OF_Z002, N)
@@ -304,13 +305,13 @@ def test_all_traits_in_one_pass_are_the_files_of_each_alone(gwas, encoding, suff
 def test_each_chunk_of_the_store_is_read_once(gwas, monkeypatch):
     monkeypatch.setattr(module, "ROWS_AT_ONCE", ROWS)
     reads = []
-    getitem = type(Sumstats.open(gwas).group["beta"]).__getitem__
+    getitem = stores._Array.__getitem__
 
     def count(array, index):
         reads.append((array._array.basename, index))
         return getitem(array, index)
 
-    monkeypatch.setattr(type(Sumstats.open(gwas).group["beta"]), "__getitem__", count)
+    monkeypatch.setattr(stores._Array, "__getitem__", count)
     export(ExportConfig(sumstats=gwas, out=gwas.parent / "many", trait=["minp", *TRAITS, "multivariate"]))
     shards, chunks = -(-M // ROWS), -(-P // 16)
     assert sum(name == "beta" for name, _ in reads) == shards * chunks
@@ -360,7 +361,7 @@ def test_p_of_student_t_where_the_store_says_so(gwas):
     for name in ("z007", "minp"):
         table, store = run(gwas, f"{name}.regenie", format="regenie", trait=name), Sumstats.open(gwas)
         column = store.minp_trait()[KEPT].astype(int) if name == "minp" else np.full(KEPT.sum(), 7)
-        z = np.take_along_axis((store.group["beta"][:] / store.group["se"][:].astype(float))[KEPT], column[:, None], 1)
+        z = np.take_along_axis((store.values("beta") / store.values("se").astype(float))[KEPT], column[:, None], 1)
         expected = log10p_from_t(z[:, 0], 30.0 + column)
         np.testing.assert_allclose(table.LOG10P.astype(float), expected, atol=1e-10)
 

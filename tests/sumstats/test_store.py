@@ -1,7 +1,7 @@
 """Summary statistics on disk: what is written comes back, part by part, and p is exact to any depth."""
 
 import warnings
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import mpmath
@@ -68,6 +68,10 @@ def test_everything_written_comes_back(store):
         np.testing.assert_array_equal(read.hwe_log10p(start, stop), expected.hwe_log10p_M.astype(np.float32))
         np.testing.assert_allclose(read.log10p("minp", start, stop), expected.minp_log10p_M, rtol=1e-7)
         np.testing.assert_allclose(read.log10p("multivariate")[start:stop], expected.multivariate_log10p_M, rtol=1e-7)
+        whole = read.block(start, stop)
+        for field in fields(SumstatsBlock):
+            found, wanted = getattr(whole, field.name), getattr(expected, field.name)
+            np.testing.assert_array_equal(found, np.asarray(wanted, found.dtype), err_msg=field.name)
     largest = np.max([read.log10p(trait, 1, 10) for trait in TRAITS], axis=0)
     np.testing.assert_allclose(largest, read.log10p("minp", 1, 10), rtol=1e-6)
     assert read.variants.n.eq(90).all()
@@ -113,7 +117,7 @@ def test_one_of_many_traits_is_a_chunk_of_its_own(tmp_path):
     write(path, 0, block(0, 10, 40))
     read = Sumstats.open(path)
     np.testing.assert_array_equal(read.beta("t39", 0, 10), block(0, 10, 40).beta_MP[:, 39])
-    assert read.group["beta"].chunks == (ROWS, 16)
+    assert (read.rows_per_shard, read.traits_per_chunk) == (ROWS, 16)
     expected = log10p_from_t(read.beta("t39", 1, 10).astype(float) / read.se("t39", 1, 10), 100)
     np.testing.assert_array_equal(read.log10p("t39", 1, 10), expected)
 
@@ -197,13 +201,37 @@ def test_bad_inputs(store, tmp_path):
         read.beta("qqqqqqqq")
 
 
+def test_parts_of_the_arrays_are_those_of_the_whole(store):
+    """Runs of variants, single ones, and runs of traits; without any asked for, none."""
+    read = Sumstats.open(store)
+    beta_MP, se_MP = read.effects()
+    assert beta_MP.shape == se_MP.shape == (M, P) and beta_MP.dtype == np.float32
+    np.testing.assert_array_equal(read.values("se"), se_MP)
+    for rows in (np.array([0, 3, 9, 10, 24]), np.array([12]), np.array([], int)):
+        for traits in (slice(None), slice(1, 3), slice(2, 2)):
+            for found, whole in zip(read.effects_at(rows, traits), (beta_MP, se_MP), strict=True):
+                np.testing.assert_array_equal(found, whole[rows, traits])
+        for name in ("snp", "position", "minp_trait", "hwe_log10p", "beta"):
+            np.testing.assert_array_equal(read.values_at(name, rows), read.values(name)[rows])
+    for found, whole in zip(read.effects(7, 23, slice(0, 2)), (beta_MP, se_MP), strict=True):
+        np.testing.assert_array_equal(found, whole[7:23, :2])
+    assert read.values("snp", 23).tolist() == ["rs23", "rs24"]
+
+
+@pytest.mark.parametrize(("rows", "expected"), [(1, 10), (19, 10), (20, 20), (1000, 25)])
+def test_spans_are_whole_shards(store, rows, expected):
+    spans = list(Sumstats.open(store).spans(rows))
+    assert spans[0] == (0, expected) and spans[-1][1] == M
+    assert all(start == stop for (_, stop), (start, _) in zip(spans, spans[1:], strict=False))
+
+
 def test_damage_is_named(store):
     read = Sumstats.open(store)
     for name, shard in (("beta", store / "beta" / "c" / "0" / "0"), ("position", store / "position" / "c" / "0")):
         data = shard.read_bytes()
         shard.write_bytes(data[: len(data) // 2])
         with pytest.raises(InputError, match=f"the array {name} is damaged .*overwrite=true"):
-            read.group[name][:]
+            read.values(name)
 
 
 def test_a_foreign_zarr_is_named(store):

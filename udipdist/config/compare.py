@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import Field, field_validator
 
+from udipdist.config.analyses import LOCI_FOLDERS
 from udipdist.config.whole import RunConfig
 
 _NAME = r"[A-Za-z0-9][\w.+-]*"
@@ -30,6 +31,6 @@ class CompareConfig(RunConfig):
         if len(value) < 2:
             raise ValueError("needs two networks or more; as {ViT: {}, CNN: {model: {name: cnn_ae}}}")
         for name in value:
-            if not re.fullmatch(_NAME, name) or name.lower() in ("loci", "loci_multivariate"):
+            if not re.fullmatch(_NAME, name) or name.lower() in LOCI_FOLDERS.values():
                 raise ValueError(f"{name!r}: is no name for a folder; use letters, digits, . + - and _")
         return value

@@ -8,6 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from udipdist.config.analyses import MINP, MULTIVARIATE
 from udipdist.config.association import ScanOptions, ScanPlaces
 from udipdist.config.base import NonNegative, Positive, Probability, Share, VerbConfig
 
@@ -91,7 +92,7 @@ class ExportConfig(VerbConfig):
 
     sumstats: Path = Field(description="folder that gwas wrote")
     trait: str | list[str] = Field(
-        "minp",
+        MINP,
         description="a trait, minp or multivariate: one file; a list of them, or all traits: a folder of files",
     )
     format: Literal["fastgwa", "ssf", "fuma", "regenie"] = Field(
@@ -112,7 +113,7 @@ class LociOptions(VerbConfig):
 
     genotypes: Path = Field(description="prefix of .bed/.bim/.fam for LD; {chr} in it stands for 1..22, X, XY")
     trait: str | tuple[str, ...] = Field(
-        "minp", description="minp, multivariate, a trait, a list of these, or all; of a table minp, which is its p"
+        MINP, description="minp, multivariate, a trait, a list of these, or all; of a table minp, which is its p"
     )
     p: Probability = Field(5e-8, description="threshold of lead SNPs, before division by traits")
     traits: Positive | None = Field(None, description="Bonferroni divisor; default the number tested (1 for one trait)")
@@ -143,7 +144,7 @@ class LociOptions(VerbConfig):
 
     def of_test(self, trait: str) -> Self:
         """The same for one test: a divisor `traits` is that of the smallest p; a joint test is one test a variant."""
-        return self.model_copy(update={"traits": None}) if trait == "multivariate" else self
+        return self.model_copy(update={"traits": None}) if trait == MULTIVARIATE else self
 
     @model_validator(mode="after")
     def _stretch(self) -> Self:

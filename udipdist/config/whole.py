@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from hpc.config import Config
+from udipdist.config.analyses import MINP
 from udipdist.config.base import NonNegative, Positive, Probability, VerbConfig, Volumes
 
 
@@ -42,7 +43,7 @@ class PlotConfig(VerbConfig):
     panel: Path | None = Field(None, description="folder that panel wrote for these loci: hits, nearest genes")
     p: Probability = Field(5e-8, description="threshold, divided by the traits of minp; that of the loci comes first")
     below: Path | None = Field(None, description="miami: sumstats drawn downwards; default the same, of below_trait")
-    below_trait: str = Field("minp", description="miami: trait drawn downwards")
+    below_trait: str = Field(MINP, description="miami: trait drawn downwards")
     below_loci: Path | None = Field(None, description="miami: loci of what is drawn downwards")
     names: tuple[str, str] | None = Field(None, description="miami: words for above and below; default the traits")
     locus: Positive | None = Field(None, description="regional: number of a locus of `loci`")
@@ -73,7 +74,7 @@ class PlotConfig(VerbConfig):
             raise ValueError("panel: needs loci=, the folder of the loci that it was made of")
         if self.kind == "regional" and (self.region is None) == (self.locus is None or self.loci is None):
             raise ValueError("kind=regional: needs locus= and loci=, or region=chr:start-end")
-        if self.kind == "miami" and self.below is None and self.below_trait == (self.trait or "minp"):
+        if self.kind == "miami" and self.below is None and self.below_trait == (self.trait or MINP):
             raise ValueError("kind=miami: would draw the same twice; give below= or below_trait=")
         foreign = {
             key: kind for key, kind in _KEYS_OF_KINDS.items() if key in self.model_fields_set and kind != self.kind

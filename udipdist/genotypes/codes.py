@@ -1,5 +1,7 @@
 """Packed rows of genotypes: two bits a call, counted and decoded by loops that numba compiles.
 
+What the two bits mean is said here and nowhere else; `ones` is the one population count.
+
 Shapes: B variants of a block, Q bytes of a packed row, N people of the file, n people analysed, L entries of a list. A
 packed row holds four people a byte, the first in the lowest two bits (PLINK 1 .bed, variant-major): 00 two copies of
 A1, 01 missing, 10 one copy, 11 none.
@@ -14,12 +16,15 @@ from __future__ import annotations
 
 import numba
 import numpy as np
+from numba import types
+from numba.extending import intrinsic
 
+PER_WORD = 32  # calls
 MISSING = -1
 _COPIES_OF_A1 = np.array([2, MISSING, 1, 0], dtype=np.int8)
 
 MOST_PEOPLE = 2**29  # whose place and code fit into 31 bits
-_LOW = np.uint64(0x5555555555555555)  # the lower bit of each person
+LOW = np.uint64(0x5555555555555555)  # the lower bit of each call of a word; as a word itself 32 missing calls
 _ONE, _THREE = np.uint64(1), np.uint64(3)
 _MULTIPLIER = np.uint64(0x03F79D71B4CB0A89)  # a de Bruijn sequence: its top six bits tell the shifts apart
 _BIT = np.zeros(64, np.int64)
@@ -27,20 +32,27 @@ _BIT[[(0x03F79D71B4CB0A89 << i & 2**64 - 1) >> 58 for i in range(64)]] = np.aran
 _CODES = (np.arange(256)[:, None] >> np.array([0, 2, 4, 6])) & 3  # the four codes of a byte
 
 
-def _doses(flipped: bool) -> np.ndarray:
-    """Copies of the minor allele of the four people of a turned byte as one word; missing is 0."""
-    copies = np.array([0, 0, 1, 2] if flipped else [0, 1, 0, 2], np.uint8)
-    return copies[_CODES].copy().view(np.uint32)[:, 0]
+def byte_table(value_4: np.ndarray) -> np.ndarray:
+    """The values of one byte each that the four codes stand for, of the four calls of each byte as one word: uint32
+    [256]."""
+    return np.asarray(value_4)[_CODES].copy().view(np.uint32)[:, 0]
 
 
-_DOSES = np.stack([_doses(False), _doses(True)])
+# Copies of the minor allele of the four people of a turned byte; missing is 0.
+_DOSES = np.stack([byte_table(np.array(copies, np.uint8)) for copies in ([0, 1, 0, 2], [0, 0, 1, 2])])
+
+
+def two_bits(flag_N: np.ndarray) -> np.ndarray:
+    """11 for people with a true flag, 00 for others, four people a byte as in a .bed: uint8 [ceil(N / 4)]."""
+    bits = np.repeat(np.asarray(flag_N, bool), 2)
+    return np.packbits(bits, bitorder="little")
 
 
 def keep_bytes(place_N: np.ndarray) -> np.ndarray:
     """`keep_Q`: bytes with 11 at the places of the people analysed, up to the last of them."""
-    present_R = np.zeros(-(-(int(place_N.max()) + 1) // 4) * 4, np.uint8)
-    present_R[place_N] = 3
-    return (present_R.reshape(-1, 4) << np.array([0, 2, 4, 6], np.uint8)).sum(axis=1).astype(np.uint8)
+    flag_N = np.zeros(int(place_N.max(initial=-1)) + 1, bool)
+    flag_N[place_N] = True
+    return two_bits(flag_N)
 
 
 @numba.njit(nogil=True, cache=True, inline="always")
@@ -55,13 +67,32 @@ def _words(row_Q, word_W):
         word_W[whole] = last
 
 
-@numba.njit(nogil=True, cache=True, inline="always")
-def _ones(x):
-    """Number of bits that are set."""
-    x -= (x >> _ONE) & _LOW
-    x = (x & np.uint64(0x3333333333333333)) + ((x >> np.uint64(2)) & np.uint64(0x3333333333333333))
-    x = (x + (x >> np.uint64(4))) & np.uint64(0x0F0F0F0F0F0F0F0F)
-    return (x * np.uint64(0x0101010101010101)) >> np.uint64(56)
+@intrinsic
+def ones(typing_context, word):
+    """Number of bits that are set in a 64-bit word: the processor's own count, int64. For compiled loops."""
+
+    def generate(context, builder, signature, arguments):
+        return builder.ctpop(arguments[0])
+
+    return types.int64(types.uint64), generate
+
+
+@numba.njit(nogil=True, cache=True)
+def planes(word):
+    """Of each call of a word one low bit: is it homozygous, is it heterozygous, is it called; and the lower bit of its
+    code, which tells homozygotes apart."""
+    low = word & LOW
+    high = (word >> _ONE) & LOW
+    return ~(low ^ high) & LOW, high & ~low, ~low & LOW | high, low
+
+
+@numba.njit(nogil=True, cache=True)
+def count_ones(word_W):
+    """Number of bits that are set in some words."""
+    total = 0
+    for word in word_W:
+        total += ones(word)
+    return total
 
 
 @numba.njit(nogil=True, cache=True)
@@ -94,12 +125,12 @@ def count_codes(packed_BQ, keep_Q, n, out_B4):
     _words(keep_Q, keep_W)
     for row in range(packed_BQ.shape[0]):
         _words(packed_BQ[row, : keep_Q.shape[0]], word_W)
-        missing, het, hom2 = np.uint64(0), np.uint64(0), np.uint64(0)
+        missing, het, hom2 = 0, 0, 0
         for w in range(n_words):
-            low, high, keep = word_W[w], word_W[w] >> _ONE, keep_W[w] & _LOW
-            missing += _ones(low & ~high & keep)
-            het += _ones(high & ~low & keep)
-            hom2 += _ones(high & low & keep)
+            low, high, keep = word_W[w], word_W[w] >> _ONE, keep_W[w] & LOW
+            missing += ones(low & ~high & keep)
+            het += ones(high & ~low & keep)
+            hom2 += ones(high & low & keep)
         out_B4[row, 1] = missing
         out_B4[row, 2] = het
         out_B4[row, 3] = hom2
@@ -123,7 +154,7 @@ def list_people(packed_BQ, row_b, flipped_b, keep_Q, missing_b, only_missing, st
         turn = np.uint64(0) if flipped_b[b] else ~np.uint64(0)
         for w in range(n_words):
             word = (word_W[w] ^ turn) & keep_W[w]
-            left = (word | (word >> _ONE)) & _LOW
+            left = (word | (word >> _ONE)) & LOW
             if only_missing:
                 left &= word_W[w] & ~(word_W[w] >> _ONE)
             while left:
@@ -147,7 +178,30 @@ def decode_doses(packed_BQ, row_b, flipped_b, keep_Q, out_bQ):
             out_bQ[b, q] = _DOSES[flipped, (packed_BQ[row, q] ^ turn) & keep_Q[q]]
 
 
-def two_bits(flag_N: np.ndarray) -> np.ndarray:
-    """11 for people with a true flag, 00 for others, four people a byte as in a .bed: uint8 [ceil(N / 4)]."""
-    bits = np.repeat(np.asarray(flag_N, bool), 2)
-    return np.packbits(bits, bitorder="little")
+@numba.njit(nogil=True, cache=True)
+def mask_hets(packed_BQ, flag_Q, out_BQ, masked_B):
+    """The rows with heterozygous calls (10) missing (01) where `flag_Q` has 11, and how many they were in each row."""
+    for row in range(packed_BQ.shape[0]):
+        masked = 0
+        for q in range(packed_BQ.shape[1]):
+            byte = packed_BQ[row, q]
+            het = (byte >> 1) & ~byte & flag_Q[q] & 0x55  # the low bit of each flagged call with high bit 1, low bit 0
+            out_BQ[row, q] = byte ^ (het | het << 1)
+            masked += (het & 1) + (het >> 2 & 1) + (het >> 4 & 1) + (het >> 6 & 1)
+        masked_B[row] = masked
+
+
+@numba.njit(nogil=True, cache=True)
+def transpose(packed_BQ, n, out_Nw):
+    """Person-major words of B variants (packed rows of n people), 32 variants a word, the first in the lowest two bits;
+    B is at most 32 w, and places beyond the last variant are missing."""
+    for w in range(out_Nw.shape[1]):
+        first = w * PER_WORD
+        count = min(PER_WORD, packed_BQ.shape[0] - first)
+        for person in range(n):
+            shift = 2 * (person & 3)
+            word = LOW
+            for i in range(count):
+                code = np.uint64((packed_BQ[first + i, person >> 2] >> shift) & 3)
+                word ^= (code ^ _ONE) << np.uint64(2 * i)
+            out_Nw[person, w] = word

@@ -85,9 +85,7 @@ class _Set:
 
     @classmethod
     def of(cls, fam_N: np.ndarray) -> _Set:
-        flag_N = np.zeros(int(fam_N.max(initial=-1)) + 1, bool)
-        flag_N[fam_N] = True
-        return cls(codes.two_bits(flag_N), len(fam_N))
+        return cls(codes.keep_bytes(fam_N), len(fam_N))
 
     def count(self, packed_BQ: np.ndarray) -> np.ndarray:
         out_B4 = np.empty((len(packed_BQ), 4), np.int64)

@@ -12,15 +12,14 @@ from collections import OrderedDict
 from collections.abc import Iterator
 
 import numpy as np
-from numba import njit, types
-from numba.extending import intrinsic
+from numba import njit
 
 from udipdist.genome import chromosomes
+from udipdist.genotypes.codes import LOW, count_ones, ones
 from udipdist.genotypes.source import GenotypeSource
 
 ROWS = 512  # rows copied at once
 KEPT_BYTES = 256_000_000  # of rows that were read already
-EVEN = np.uint64(0x5555555555555555)
 
 Planes = tuple[np.ndarray, np.ndarray, np.ndarray]
 
@@ -60,16 +59,18 @@ class LinkageReader:
         """Frequency of the rarer allele of SNP i; 0 where nobody was called."""
         called, two, zero = self._planes(i)
         once = self._male_W if self._haploid_S[i] else np.zeros_like(called)
-        n_called, n_once = _ones(called), _ones(called & once)
+        n_called, n_once = count_ones(called), count_ones(called & once)
         alleles = 2 * n_called - n_once
-        copies = n_called + _ones(two) - _ones(zero)  # a man without A1 has -1 here as if he had 0 of 2, with it 0
+        copies = (
+            n_called + count_ones(two) - count_ones(zero)
+        )  # a man without A1 has -1 here as if he had 0 of 2, with it 0
         frequency = copies / alleles if alleles else 0.0
         return min(frequency, 1 - frequency)
 
     def _planes(self, i: int) -> Planes:
         """Bit planes of one SNP over the people: called, one copy more than the middle, one less."""
         words = self._block(i // ROWS)[i % ROWS]
-        low, high = words & EVEN, (words >> np.uint64(1)) & EVEN
+        low, high = words & LOW, (words >> np.uint64(1)) & LOW
         called, two, zero = (~low | high) & self._people_W, ~(low | high) & self._people_W, low & high & self._people_W
         if self._haploid_S[i]:
             called, two = called & ~(self._male_W & ~low & high), two & ~self._male_W
@@ -97,10 +98,6 @@ class LinkageReader:
         return np.packbits(bits, bitorder="little").view(np.uint64)
 
 
-def _ones(plane: np.ndarray) -> int:
-    return int(np.bitwise_count(plane).sum())
-
-
 def _runs(rows: np.ndarray) -> Iterator[tuple[int, int]]:
     """(start, stop) of stretches of consecutive numbers in `rows`."""
     breaks = np.flatnonzero(np.diff(rows) != 1) + 1
@@ -108,39 +105,28 @@ def _runs(rows: np.ndarray) -> Iterator[tuple[int, int]]:
         yield int(first), int(last)
 
 
-@intrinsic
-def _popcount(typing_context, word):
-    """The processor's population count of a 64-bit word."""
-
-    def generate(context, builder, signature, arguments):
-        return builder.ctpop(arguments[0])
-
-    return types.int64(types.uint64), generate
-
-
 @njit(cache=True, nogil=True)
 def _r2_rows(called_W, two_W, zero_W, words_BW, haploid_B, male_W, result_B):
     """r2 of one SNP (its planes) with B others. Allele counts are shifted by one to -1, 0, 1: r2 does not change."""
-    even = np.uint64(0x5555555555555555)
     one = np.uint64(1)
     for b in range(words_BW.shape[0]):
         n = n_two = n_zero = n_two_x = n_zero_x = same = opposite = 0
         for w in range(words_BW.shape[1]):
-            low = words_BW[b, w] & even
-            high = (words_BW[b, w] >> one) & even
+            low = words_BW[b, w] & LOW
+            high = (words_BW[b, w] >> one) & LOW
             male = male_W[w] if haploid_B[b] else np.uint64(0)
             called = (~low | high) & called_W[w] & ~(male & ~low & high)  # called in both, people only
             two = ~(low | high) & called & ~male
             zero = low & high & called
             two_x = two_W[w] & called
             zero_x = zero_W[w] & called
-            n += _popcount(called)
-            n_two += _popcount(two)
-            n_zero += _popcount(zero)
-            n_two_x += _popcount(two_x)
-            n_zero_x += _popcount(zero_x)
-            same += _popcount((two & two_x) | (zero & zero_x))
-            opposite += _popcount((two & zero_x) | (zero & two_x))
+            n += ones(called)
+            n_two += ones(two)
+            n_zero += ones(zero)
+            n_two_x += ones(two_x)
+            n_zero_x += ones(zero_x)
+            same += ones((two & two_x) | (zero & zero_x))
+            opposite += ones((two & zero_x) | (zero & two_x))
         sum_x, sum_y = n_two_x - n_zero_x, n_two - n_zero
         variance_x = n * (n_two_x + n_zero_x) - sum_x * sum_x
         variance_y = n * (n_two + n_zero) - sum_y * sum_y

@@ -21,11 +21,11 @@ from __future__ import annotations
 
 import logging
 
-import numba
 import numpy as np
 import pandas as pd
 
 from udipdist.genome import chromosomes
+from udipdist.genotypes import codes
 
 log = logging.getLogger(__name__)
 
@@ -85,20 +85,8 @@ def mask_male_hets(packed_BQ: np.ndarray, male_Q: np.ndarray) -> tuple[np.ndarra
     if male_Q.shape != packed_BQ.shape[1:]:
         raise AssertionError(f"{male_Q.shape[0]} bytes of sexes for rows of {packed_BQ.shape[1]}")
     out_BQ, masked_B = np.empty_like(packed_BQ), np.empty(len(packed_BQ), np.int64)
-    _mask(packed_BQ, male_Q, out_BQ, masked_B)
+    codes.mask_hets(packed_BQ, male_Q, out_BQ, masked_B)
     return out_BQ, masked_B
-
-
-@numba.njit(nogil=True, cache=True)
-def _mask(packed_BQ, male_Q, out_BQ, masked_B):
-    for row in range(packed_BQ.shape[0]):
-        masked = 0
-        for q in range(packed_BQ.shape[1]):
-            byte = packed_BQ[row, q]
-            het = (byte >> 1) & ~byte & male_Q[q] & 0x55  # the low bit of each male with high bit 1 and low bit 0
-            out_BQ[row, q] = byte ^ (het | het << 1)
-            masked += (het & 1) + (het >> 2 & 1) + (het >> 4 & 1) + (het >> 6 & 1)
-        masked_B[row] = masked
 
 
 def frequency(count_B4: np.ndarray, male_B4: np.ndarray | None = None) -> np.ndarray:

@@ -21,6 +21,7 @@ import pandas as pd
 
 from hpc.errors import InputError, some
 from hpc.stage import read_manifest
+from udipdist.config.analyses import OVER_TRAITS
 from udipdist.interpret.directions import Direction, Population, of_change
 from udipdist.latents import latent_names
 from udipdist.loci.fuma import TIDY
@@ -66,7 +67,7 @@ def of_snps(folder: Path, wanted: list[Wanted], people: Population) -> list[Dire
     rows = _rows(sumstats, wanted)
     directions = []
     for one, row in zip(wanted, rows, strict=True):
-        effect_L = sumstats.group["beta"][row : row + 1][0][columns].astype(np.float64) * scale_L
+        effect_L = sumstats.values("beta", row, row + 1)[0, columns].astype(np.float64) * scale_L
         if not np.isfinite(effect_L).all():
             raise InputError(f"{folder}: {one} has latents for which it was not tested; choose another snp=")
         facts = _facts(sumstats, row)
@@ -125,7 +126,7 @@ def _rows(sumstats: Sumstats, wanted: list[Wanted]) -> list[int]:
 def _facts(sumstats: Sumstats, row: int) -> dict[str, object]:
     variant = sumstats.variant_rows(row, row + 1).iloc[0]
     facts = {key: str(variant[key]) for key in ("snp", "chrom", "a1", "a2")}
-    joint = [float(sumstats.log10p(name, row, row + 1)[0]) for name in ("minp", "multivariate")]
+    joint = [float(sumstats.log10p(name, row, row + 1)[0]) for name in OVER_TRAITS]
     return facts | {
         "position": int(variant["position"]),
         "af1": float(variant["af1"]),

@@ -13,12 +13,12 @@ import numpy as np
 import pandas as pd
 
 from hpc.errors import InputError, some
+from udipdist.config.analyses import OVER_TRAITS
 
 Match = Literal["fid_iid", "iid"]
 MISSING_WORDS = ("NA", "na", "N/A", "NaN", "nan", "NAN", ".", "")
 PLINK_MISSING = "-9"  # in a text phenotype file, as PLINK and GCTA have it
 _NO_TEXT = (UnicodeDecodeError, EOFError, gzip.BadGzipFile, zlib.error)
-RESERVED = ("minp", "multivariate")  # names of joint results beside the traits
 
 
 def keys(people: pd.DataFrame, match: Match) -> pd.Series:
@@ -55,7 +55,7 @@ def read_phenotypes(path: Path, match: Match) -> tuple[pd.DataFrame, list[str], 
     if not traits:
         raise InputError(f"{path}: has no column beside FID and IID; each trait needs one")
     for name in traits:
-        if name in RESERVED:
+        if name in OVER_TRAITS:
             raise InputError(f"{path}: a trait is called {name!r}, the name of a joint result; rename the column")
     values = np.empty((len(table), len(traits)))
     for p, name in enumerate(traits):

@@ -1,7 +1,7 @@
 """The inner loops over pairs of people, compiled by numba and free of the interpreter lock.
 
-Genotypes of one person are a row of 64-bit words, 32 variants a word, the first in the lowest two bits, with PLINK's
-codes: 00 two copies of A1, 01 missing, 10 one copy, 11 none. Shapes: N people, W words, V = 32 W places of variants,
+Genotypes of one person are a row of 64-bit words, 32 variants a word, the first in the lowest two bits
+(genotypes.codes.transpose). Shapes: N people, W words, V = 32 W places of variants,
 I and J people of two tiles, L pairs. Places beyond the last variant are missing, so they never count.
 """
 
@@ -10,43 +10,7 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-PER_WORD = 32
-MISSING_WORD = np.uint64(0x5555555555555555)
-_LOW = np.uint64(0x5555555555555555)
-_TWO = np.uint64(0x3333333333333333)
-_FOUR = np.uint64(0x0F0F0F0F0F0F0F0F)
-_ONES = np.uint64(0x0101010101010101)
-
-
-@numba.njit(nogil=True, cache=True)
-def transpose(packed_BQ, n, out_Nw):
-    """Person-major words of B variants (packed rows, variant-major, four people a byte); B is at most 32 w."""
-    for w in range(out_Nw.shape[1]):
-        first = w * PER_WORD
-        count = min(PER_WORD, packed_BQ.shape[0] - first)
-        for person in range(n):
-            shift = 2 * (person & 3)
-            word = MISSING_WORD
-            for i in range(count):
-                code = np.uint64((packed_BQ[first + i, person >> 2] >> shift) & 3)
-                word ^= (code ^ np.uint64(1)) << np.uint64(2 * i)
-            out_Nw[person, w] = word
-
-
-@numba.njit(nogil=True, cache=True)
-def ones(word):
-    """How many bits of a word are 1, at most one bit in two being 1 (the low bits of the codes)."""
-    word = (word & _TWO) + ((word >> np.uint64(2)) & _TWO)
-    word = (word + (word >> np.uint64(4))) & _FOUR
-    return np.int64((word * _ONES) >> np.uint64(56))
-
-
-@numba.njit(nogil=True, cache=True)
-def planes(word):
-    """For each code a low bit: is the person homozygous, heterozygous, called, and the bit that tells homozygotes."""
-    low = word & _LOW
-    high = (word >> np.uint64(1)) & _LOW
-    return ~(low ^ high) & _LOW, high & ~low, ~low & _LOW | high, low
+from udipdist.genotypes.codes import PER_WORD, ones, planes
 
 
 @numba.njit(nogil=True, cache=True)

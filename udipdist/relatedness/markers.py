@@ -13,13 +13,13 @@ import numpy as np
 import pandas as pd
 
 from hpc.errors import InputError
+from udipdist.genotypes import codes
 from udipdist.genotypes.source import GenotypeSource
 
 log = logging.getLogger(__name__)
 
 AT_ONCE = 4  # variants of a bin read in one round
 ROUNDS = 16  # a bin without a usable variant among AT_ONCE * ROUNDS is left empty
-_CODES = np.stack([((np.arange(256)[:, None] >> [0, 2, 4, 6]) & 3 == code).sum(axis=1) for code in range(4)], axis=1)
 
 
 def choose(source: GenotypeSource, most: int, min_maf: float, max_missing: float) -> tuple[np.ndarray, np.ndarray]:
@@ -101,22 +101,16 @@ def _fill(
     frequency_B: np.ndarray,
 ) -> None:
     """Give each bin the most heterozygous of its variants that pass."""
-    count_4 = np.array([count_codes(source, row) for row in rows])
-    called = source.n_people - count_4[:, 1]
-    frequency = (2 * count_4[:, 0] + count_4[:, 2]) / np.maximum(2 * called, 1)
+    everybody_Q, count_b4 = codes.two_bits(np.ones(source.n_people, bool)), np.empty((len(rows), 4), np.int64)
+    for i, row in enumerate(rows):
+        codes.count_codes(source.packed(row, row + 1), everybody_Q, source.n_people, count_b4[i : i + 1])
+    called = source.n_people - count_b4[:, 1]
+    frequency = (2 * count_b4[:, 0] + count_b4[:, 2]) / np.maximum(2 * called, 1)
     maf = np.minimum(frequency, 1 - frequency)
-    passes = (maf >= min_maf) & (maf > 0) & (count_4[:, 1] <= max_missing * source.n_people)
+    passes = (maf >= min_maf) & (maf > 0) & (count_b4[:, 1] <= max_missing * source.n_people)
     worth = np.where(passes, maf * called, -1.0)
     best = np.lexsort((-worth, bin_of))
     best = best[np.flatnonzero(np.diff(bin_of[best], prepend=-1))]
     best = best[passes[best]]
     chosen_B[bin_of[best]] = rows[best]
     frequency_B[bin_of[best]] = frequency[best]
-
-
-def count_codes(source: GenotypeSource, row: int) -> np.ndarray:
-    """People with the codes 00 (two copies of A1), 01 (missing), 10 (one copy) and 11 (none) at a variant."""
-    packed = source.packed(row, row + 1)[0]
-    count_4 = np.bincount(packed, minlength=256) @ _CODES
-    count_4[0] -= 4 * len(packed) - source.n_people  # the last byte is filled up with 00
-    return count_4

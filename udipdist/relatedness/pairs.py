@@ -26,6 +26,7 @@ from hpc import int8
 from hpc.errors import InputError
 from hpc.files import publish, publish_json, require_space
 from hpc.int8 import fastest
+from udipdist.genotypes import codes
 from udipdist.genotypes.source import GenotypeSource
 from udipdist.relatedness import kernels, markers
 
@@ -34,8 +35,8 @@ log = logging.getLogger(__name__)
 Method = Literal["king", "gcta"]
 MOST_RELATIVES = 200  # of a person, on average: more are no relatives
 _CANDIDATES = 65_536
-_VARIANTS_AT_ONCE = 1024  # a multiple of kernels.PER_WORD
-_SIGNS = np.array([1, 0, 0, -1], np.int8)[(np.arange(256)[:, None] >> [0, 2, 4, 6]) & 3].copy().view(np.uint32)[:, 0]
+_VARIANTS_AT_ONCE = 1024  # a multiple of codes.PER_WORD
+_SIGNS = codes.byte_table(np.array([1, 0, 0, -1], np.int8))
 PAIR = np.dtype([("i", "i4"), ("j", "i4"), ("value", "f8"), ("both", "i4"), ("het_het", "i4"), ("ibs0", "i4")])
 
 
@@ -62,16 +63,16 @@ class People:
 def prepare(place: Path, source: GenotypeSource, most: int, min_maf: float, max_missing: float) -> dict[str, Any]:
     """Choose variants and write their genotypes person by person to PLACE/words.npy. Returns facts for people."""
     row_m, frequency_m = markers.choose(source, most, min_maf, max_missing)
-    n_words = -(-len(row_m) // kernels.PER_WORD)
+    n_words = -(-len(row_m) // codes.PER_WORD)
     require_space(place, source.n_people * n_words * 8)
     with publish(place / "words.npy") as partial:
         shape = (source.n_people, n_words)
         words_NW = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint64, shape=shape)
         for start in range(0, len(row_m), _VARIANTS_AT_ONCE):
             packed_BQ = np.concatenate([source.packed(r, r + 1) for r in row_m[start : start + _VARIANTS_AT_ONCE]])
-            first = start // kernels.PER_WORD
-            some_Nw = np.empty((source.n_people, -(-len(packed_BQ) // kernels.PER_WORD)), np.uint64)
-            kernels.transpose(packed_BQ, source.n_people, some_Nw)
+            first = start // codes.PER_WORD
+            some_Nw = np.empty((source.n_people, -(-len(packed_BQ) // codes.PER_WORD)), np.uint64)
+            codes.transpose(packed_BQ, source.n_people, some_Nw)
             words_NW[:, first : first + some_Nw.shape[1]] = some_Nw
         words_NW.flush()
     calls_N2 = np.empty((source.n_people, 2), np.int64)
@@ -95,7 +96,7 @@ def load(place: Path, stamp: str) -> People:
     with np.load(place / "people.npz") as held:
         frequency_m, hom_N, het_N, missing_N = (held[key] for key in ("frequency", "hom", "het", "missing"))
     words_NW = np.load(place / "words.npy", mmap_mode="r")
-    z_V4 = np.zeros((words_NW.shape[1] * kernels.PER_WORD, 4))
+    z_V4 = np.zeros((words_NW.shape[1] * codes.PER_WORD, 4))
     spread_m = np.sqrt(2 * frequency_m * (1 - frequency_m))
     for code, copies in ((0, 2), (2, 1), (3, 0)):
         z_V4[: len(frequency_m), code] = (copies - 2 * frequency_m) / spread_m

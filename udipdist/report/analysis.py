@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from hpc.errors import InputError
+from udipdist.config.analyses import MINP
 from udipdist.genome import assemblies
 from udipdist.genotypes.ld import LinkageReader
 from udipdist.genotypes.source import open_hard_calls
@@ -19,7 +20,7 @@ from udipdist.report import naming
 from udipdist.report.figures.heatmap import Strengths
 from udipdist.report.figures.manhattan import Scan
 from udipdist.report.figures.regional import Region
-from udipdist.sumstats.analyses import MINP, Statistics, StoreStatistics
+from udipdist.sumstats.analyses import Statistics, StoreStatistics
 from udipdist.sumstats.opening import open_statistics
 
 FLANK_BP = 500_000

@@ -52,12 +52,12 @@ def calibrate(sumstats: Sumstats, null_M: np.ndarray | None = None) -> Calibrati
     pooled = _Pool()
     null = _Pool() if null_M is not None and null_M.any() else None
     curves = []
-    width = max(1, min(sumstats.group["beta"].chunks[1], _BYTES_AT_ONCE // (12 * max(sumstats.n_variants, 1))))
+    width = max(1, min(sumstats.traits_per_chunk, _BYTES_AT_ONCE // (12 * max(sumstats.n_variants, 1))))
     for first in range(0, p, width):
-        columns = slice(first, min(first + width, p))
-        statistic_Mw = sumstats.group["beta"][:, columns]
+        statistic_Mw, se_Mw = sumstats.effects(traits=slice(first, min(first + width, p)))
         with np.errstate(divide="ignore", invalid="ignore"):
-            statistic_Mw /= sumstats.group["se"][:, columns]
+            statistic_Mw /= se_Mw
+        del se_Mw  # the loop below needs the memory
         for offset in range(statistic_Mw.shape[1]):
             trait = first + offset
             statistic_M = np.abs(statistic_Mw[:, offset])

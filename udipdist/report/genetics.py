@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from udipdist.config.analyses import MINP, MULTIVARIATE
 from udipdist.genome import assemblies
 from udipdist.report import naming, regions
 from udipdist.report.analysis import Analysis
@@ -31,7 +32,7 @@ def calibration(run: RunFolder, album: Album) -> Section:
     result = calibrate(run.sumstats, np.isin(run.statistics.chrom_M, null) if null else None)
     curves = {
         "all traits": result.pooled,
-        "joint test": exact_curve(run.sumstats.log10p("multivariate")),
+        "joint test": exact_curve(run.sumstats.log10p(MULTIVARIATE)),
     }
     lambdas = result.lambda_P[~np.isnan(result.lambda_P)]
     section.lead = (
@@ -109,8 +110,8 @@ def manhattans(run: RunFolder, album: Album) -> Section:
     null = run.null_chromosomes()
     unplaced = 0
     for stage, trait, words in (
-        ("loci", "minp", "the smallest p over all traits"),
-        ("loci multivariate", "multivariate", "the joint test of all traits"),
+        ("loci", MINP, "the smallest p over all traits"),
+        ("loci multivariate", MULTIVARIATE, "the joint test of all traits"),
     ):
         scan = scan_of(run, trait, stage)
         unplaced = int((scan.code_M == assemblies.UNPLACED).sum())
@@ -126,7 +127,7 @@ def manhattans(run: RunFolder, album: Album) -> Section:
             caption += " " + run.stages[stage].why_absent
         elif len(scan.loci) > LABELS:
             caption += f" The {LABELS} strongest of {len(scan.loci)} loci are named."
-        name = "manhattan" if trait == "minp" else "manhattan_joint"
+        name = "manhattan" if trait == MINP else "manhattan_joint"
         section.add(album.add(name, manhattan(scan, null), caption, f"Manhattan plot of {words}"))
     if unplaced:
         section.add(f"{plural(unplaced, 'variant')} on no known chromosome are not drawn.")

@@ -10,6 +10,7 @@ import pandas as pd
 
 from hpc.errors import InputError
 from hpc.stage import read_manifest
+from udipdist.config.analyses import MINP
 from udipdist.report.analysis import Analysis
 from udipdist.report.collect import RunFolder, read_loci
 from udipdist.report.figures.manhattan import Scan, miami
@@ -86,7 +87,7 @@ def _overlap(pairs: list[dict[str, Any]], words: str) -> Table:
 def _scan(folder: Path) -> Scan:
     """With the threshold that `loci` used."""
     manifest = read_manifest(folder / "loci") or {"facts": {}}
-    return Analysis.open(folder / "gwas", "minp").scan(
+    return Analysis.open(folder / "gwas", MINP).scan(
         manifest["facts"].get("threshold_log10p"), read_loci(folder / "loci")
     )
 

@@ -14,6 +14,7 @@ from hpc.errors import ConfigError, InputError, some
 from hpc.files import publish, publish_text, refuse_existing
 from hpc.stage import read_manifest, stage
 from udipdist.config import PlotConfig
+from udipdist.config.analyses import ALL, MINP
 from udipdist.figures.style import Chart, save
 from udipdist.genome import assemblies
 from udipdist.genotypes.source import find_sets
@@ -25,7 +26,7 @@ from udipdist.report.collect import read_hits, read_loci, with_hits
 from udipdist.report.figures import heatmap, qq, regional
 from udipdist.report.figures.manhattan import Scan, manhattan, miami
 from udipdist.report.section import Album, Section, png
-from udipdist.sumstats.analyses import ALL, MINP, StoreStatistics
+from udipdist.sumstats.analyses import StoreStatistics
 from udipdist.sumstats.opening import open_statistics
 from udipdist.sumstats.pvalues import p_text
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from udipdist.config.analyses import MINP
 from udipdist.genome import assemblies
 from udipdist.loci import genes
 from udipdist.report import naming
@@ -44,7 +45,7 @@ def regions(run: RunFolder, album: Album) -> Section:
         "Which traits a locus moves, and how its variants stand along the chromosome. In a sound locus the variants in "
         "strong linkage with the lead SNP (orange, red) rise with it; a lone high point is more likely an artefact."
     )
-    analysis = Analysis(run.statistics, "minp", run.sumstats.log10p("minp"))
+    analysis = Analysis(run.statistics, MINP, run.sumstats.log10p(MINP))
     strengths = analysis.strengths(table, threshold)
     caption = (
         "The smallest p of each trait within each locus, as -log10 p, capped. A column is a locus, along the genome; a "

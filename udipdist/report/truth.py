@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from udipdist.config.analyses import MINP
 from udipdist.report.analysis import Analysis
 from udipdist.report.collect import RunFolder
 from udipdist.report.figures import bars
@@ -66,8 +67,8 @@ def confounding(run: RunFolder, album: Album) -> Section:
         section.missing = "The same association without covariates has not been run; `udipdist demo` runs it."
         return section
     statistics, loci = bare
-    above = scan_of(run, "minp", "loci")
-    below = Analysis.of(statistics, "minp").scan(above.threshold, loci)
+    above = scan_of(run, MINP, "loci")
+    below = Analysis.of(statistics, MINP).scan(above.threshold, loci)
     section.lead = (
         "The same phenotypes, people and variants, upwards with the covariates and downwards without them. Where "
         "ancestry, site or head position move both the picture and the allele frequencies, leaving them out makes "

@@ -1,13 +1,12 @@
 """Summary statistics of any origin, as the search for loci needs them; here those of a sumstats.zarr.
 
-An *analysis* is one -log10 p a variant: of a trait, `minp` (the smallest over traits) or `multivariate` (the joint
-test). M variants, P traits, G variants asked for.
+An *analysis* is one -log10 p a variant (config.analyses). M variants, P traits, G variants asked for.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -16,14 +15,13 @@ import pandas as pd
 from scipy import special  # scipy.stats takes half a second to import
 
 from hpc.errors import InputError
+from udipdist.config.analyses import ALL, MINP, MULTIVARIATE, OVER_TRAITS
 from udipdist.genome import assemblies
 from udipdist.sumstats.calibration import MEDIAN_CHI2, lambda_gc, lambda_of_log10p
 from udipdist.sumstats.store import Sumstats
 
 log = logging.getLogger(__name__)
 
-MINP, MULTIVARIATE, ALL = "minp", "multivariate", "all"
-JOINT = (MINP, MULTIVARIATE)
 ROWS_AT_ONCE = 65_536
 LAMBDA_COLUMNS = ("trait", "lambda_gc", "se", "n_variants")
 
@@ -67,22 +65,22 @@ class StoreStatistics:
     def __init__(self, sumstats: Sumstats):
         self.path, self.sumstats, self.traits = sumstats.path, sumstats, sumstats.traits
         self.chrom_M, pieces = np.empty(sumstats.n_variants, np.int8), []
-        for start, stop in _spans(sumstats):
-            names = sumstats.group["chrom"][start:stop]
+        for start, stop in sumstats.spans(ROWS_AT_ONCE):
+            names = sumstats.values("chrom", start, stop)
             begins = np.flatnonzero(np.r_[True, names[1:] != names[:-1]])
             codes = [assemblies.code(names[i]) for i in begins]
             self.chrom_M[start:stop] = np.repeat(codes, np.diff(np.r_[begins, stop - start]))
-            pieces.append(sumstats.group["position"][start:stop])
+            pieces.append(sumstats.values("position", start, stop))
         self.position_M = np.concatenate([np.empty(0, np.int32), *pieces])
 
     def analyses(self, wanted: str | tuple[str, ...]) -> list[str]:
         """`all` is minp, multivariate where such a test was made, and each trait."""
         if wanted == ALL:
             joint = [MINP, MULTIVARIATE] if self._joint_test_made() else [MINP]
-            return [*joint, *(trait for trait in self.traits if trait not in JOINT)]
+            return [*joint, *(trait for trait in self.traits if trait not in OVER_TRAITS)]
         names = [wanted] if isinstance(wanted, str) else list(wanted)
         for name in names:
-            if name not in JOINT:
+            if name not in OVER_TRAITS:
                 self.sumstats.trait_index(name)
         if MULTIVARIATE in names and not self._joint_test_made():
             why = "the traits differ in who is missing" if self.sumstats.attrs.get("groups", 1) > 1 else "no value"
@@ -99,14 +97,14 @@ class StoreStatistics:
     def significant(self, limits: dict[str, float]) -> dict[str, np.ndarray]:
         """One pass over the store for all traits; chunks of others are not read."""
         found: dict[str, list[np.ndarray]] = {name: [np.empty(0, np.int64)] for name in limits}
-        columns = {name: self.sumstats.trait_index(name) for name in limits if name not in JOINT}
+        columns = {name: self.sumstats.trait_index(name) for name in limits if name not in OVER_TRAITS}
         z_limits = {name: self._least_z(column, limits[name]) for name, column in columns.items()}
-        for start, stop in _spans(self.sumstats):
+        for start, stop in self.sumstats.spans(ROWS_AT_ONCE):
             for name in limits.keys() - columns.keys():
                 rows = np.flatnonzero(self.sumstats.log10p(name, start, stop) > limits[name])
                 found[name].append(start + rows)
             for low, high in self._chunks(list(columns.values())):
-                beta, se = (self.sumstats.group[name][start:stop, low:high] for name in ("beta", "se"))
+                beta, se = self.sumstats.effects(start, stop, slice(low, high))
                 with np.errstate(divide="ignore", invalid="ignore"):
                     z = np.abs(beta)
                     z /= se
@@ -119,15 +117,13 @@ class StoreStatistics:
 
     def log10p(self, analyses: Sequence[str], rows: np.ndarray) -> Callable[[str], np.ndarray]:
         """Columns of traits are read together, once."""
-        columns = [self.sumstats.trait_index(name) for name in analyses if name not in JOINT]
+        columns = [self.sumstats.trait_index(name) for name in analyses if name not in OVER_TRAITS]
         first, last = (min(columns), max(columns) + 1) if columns else (0, 0)
-        beta, se = (
-            (self._gather(name, rows, slice(first, last)) for name in ("beta", "se")) if columns else (None, None)
-        )
+        beta, se = self.sumstats.effects_at(rows if columns else rows[:0], slice(first, last))
 
         def of(analysis: str) -> np.ndarray:
-            if analysis in JOINT:
-                return self._gather(f"{analysis}_log10p", rows).astype(np.float64)
+            if analysis in OVER_TRAITS:
+                return self.sumstats.values_at(f"{analysis}_log10p", rows).astype(np.float64)
             column = self.sumstats.trait_index(analysis)
             return self.sumstats.log10p_from(beta[:, column - first], se[:, column - first], column)
 
@@ -135,17 +131,17 @@ class StoreStatistics:
 
     def names(self, rows: np.ndarray) -> pd.DataFrame:
         """Only the shards that hold them are read."""
-        return pd.DataFrame({name: self._gather(name, rows).astype(object) for name in ("snp", "a1", "a2")})
+        return pd.DataFrame({name: self.sumstats.values_at(name, rows).astype(object) for name in ("snp", "a1", "a2")})
 
     def trait_of(self, analysis: str, rows: np.ndarray) -> list[str]:
         """For minp as the store has it."""
         if analysis != MINP:
             return [analysis] * len(rows)
-        return [self.traits[index] for index in self._gather("minp_trait", rows)]
+        return [self.traits[index] for index in self.sumstats.values_at("minp_trait", rows)]
 
     def best_of_traits(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """By |beta / se|, which has the order of p within a trait."""
-        beta, se = (self._gather(name, rows, slice(None)).astype(np.float64) for name in ("beta", "se"))
+        beta, se = (values.astype(np.float64) for values in self.sumstats.effects_at(rows))
         with np.errstate(divide="ignore", invalid="ignore"):
             z = np.nan_to_num(np.abs(beta / se), nan=-1.0)
         if not len(rows):
@@ -158,7 +154,7 @@ class StoreStatistics:
         """Median of (beta / se)^2 over that of its distribution, from whole shards spread evenly; the standard error
         from the spread of the shards' own medians (LD among neighbours counts)."""
         joint = [MULTIVARIATE] if MULTIVARIATE in analyses else []
-        wanted = self.traits if set(analyses) & {MINP, MULTIVARIATE} else list(analyses)
+        wanted = self.traits if set(analyses) & set(OVER_TRAITS) else list(analyses)
         spans = list(self.sumstats.blocks())
         number = min(len(spans), -(-n_variants // self.sumstats.rows_per_shard))
         spans = (
@@ -169,7 +165,7 @@ class StoreStatistics:
         for low, high in self._chunks(columns):
             pieces = []
             for start, stop in spans:
-                beta, se = (self.sumstats.group[name][start:stop, low:high] for name in ("beta", "se"))
+                beta, se = self.sumstats.effects(start, stop, slice(low, high))
                 with np.errstate(divide="ignore", invalid="ignore"):
                     pieces.append(np.square(beta.astype(np.float64) / se))
             for name, column in zip(wanted, columns, strict=True):
@@ -190,21 +186,22 @@ class StoreStatistics:
         return float(special.fdtri(1, df if np.ndim(df) == 0 else df[column], 0.5))
 
     def _joint_test_made(self) -> bool:
-        made = (~np.isnan(self.sumstats.log10p(MULTIVARIATE, *span)).all() for span in _spans(self.sumstats))
+        made = (
+            ~np.isnan(self.sumstats.log10p(MULTIVARIATE, *span)).all() for span in self.sumstats.spans(ROWS_AT_ONCE)
+        )
         return not self.sumstats.n_variants or any(made)
 
     def _chunks(self, columns: list[int]) -> list[tuple[int, int]]:
         """(low, high): the runs of chunks of the store, by trait, that hold one of `columns`."""
-        width = self.sumstats.group["beta"].chunks[1]
+        width = self.sumstats.traits_per_chunk
         numbers = sorted({column // width for column in columns})
         return [(number * width, min((number + 1) * width, len(self.traits))) for number in numbers]
 
     def _exact(self, rows: np.ndarray, column: int) -> np.ndarray:
         if not len(rows):
             return np.empty(0)
-        wanted = slice(column, column + 1)
-        beta, se = (self._gather(name, rows, wanted)[:, 0] for name in ("beta", "se"))
-        return self.sumstats.log10p_from(beta, se, column)
+        beta, se = self.sumstats.effects_at(rows, slice(column, column + 1))
+        return self.sumstats.log10p_from(beta[:, 0], se[:, 0], column)
 
     def _least_z(self, column: int, log10p: float) -> float:
         """|z| a little below the one with that -log10 p."""
@@ -216,21 +213,3 @@ class StoreStatistics:
             below = self.sumstats.log10p_from(np.array(middle), np.array(1.0), column) < log10p
             low, high = (middle, high) if below else (low, middle)
         return low * (1 - 1e-5)  # the division is in float32
-
-    def _gather(self, name: str, rows: np.ndarray, columns: slice | None = None) -> np.ndarray:
-        """Values of the variants `rows` (ascending); shards without any of them are not read."""
-        array, size = self.sumstats.group[name], self.sumstats.rows_per_shard
-        pieces = []
-        for number in np.unique(rows // size).tolist():
-            start, stop = number * size, min((number + 1) * size, self.sumstats.n_variants)
-            low, high = np.searchsorted(rows, [start, stop])
-            shard = array[start:stop] if columns is None else array[start:stop, columns]
-            pieces.append(shard[rows[low:high] - start])
-        return np.concatenate(pieces) if pieces else array[0:0] if columns is None else array[0:0, columns]
-
-
-def _spans(sumstats: Sumstats) -> Iterator[tuple[int, int]]:
-    """(start, stop) of runs of whole shards: each read has its price."""
-    rows = sumstats.rows_per_shard * max(1, ROWS_AT_ONCE // sumstats.rows_per_shard)
-    for start in range(0, sumstats.n_variants, rows):
-        yield start, min(start + rows, sumstats.n_variants)

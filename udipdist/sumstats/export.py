@@ -25,13 +25,13 @@ from hpc.progress import Progress
 from hpc.stage import read_manifest, stage
 from hpc.world import cores
 from udipdist.config import ExportConfig
+from udipdist.config.analyses import ALL, AnalysisKind
 from udipdist.sumstats.formats import LAYOUTS, LOG10P, Layout, Results, Variants, ssf_meta
 from udipdist.sumstats.store import COLUMNS, Sumstats
 from udipdist.sumstats.tablefiles import BYTES_A_ROW, SUFFIXES, ParquetFile, TextFile, encoding_of, lines, packed
 
 log = logging.getLogger(__name__)
 
-MINP, MULTIVARIATE, ALL = "minp", "multivariate", "all"
 FILES_AT_ONCE = 256  # open in one pass; more traits take more passes, each over its own columns
 ROWS_AT_ONCE = 65_536  # put into text by one thread
 GROUP_ROWS = 1_048_576  # of a Parquet row group, shared out among the files of a pass
@@ -43,6 +43,7 @@ class Target:
     """One file to write: a trait (its column), or minp or multivariate (column -1); and what was written."""
 
     name: str
+    kind: AnalysisKind
     column: int
     file: str
     rows: int = 0
@@ -111,8 +112,8 @@ def _plan(config: ExportConfig) -> Job:
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice and not everything:
         raise ConfigError(f"trait={config.trait}: names {twice[0]} twice; name it once")
-    joint = () if everything else (MINP, MULTIVARIATE)
-    if MULTIVARIATE in names and joint and layout.without_effects == "refuse":
+    kinds = [AnalysisKind.TRAIT if everything else AnalysisKind.of(name) for name in names]
+    if AnalysisKind.MULTIVARIATE in kinds and layout.without_effects == "refuse":
         raise InputError(
             f"trait=multivariate: the joint test has no effect sizes, which format={config.format} demands; "
             "use format=fuma, fastgwa or regenie"
@@ -122,12 +123,14 @@ def _plan(config: ExportConfig) -> Job:
             f"untested=true: format={config.format} cannot hold variants without p; use fastgwa or regenie"
         )
     columns = (
-        range(len(names)) if everything else [-1 if name in joint else sumstats.trait_index(name) for name in names]
+        range(len(names))
+        if everything
+        else [sumstats.trait_index(n) if k is AnalysisKind.TRAIT else -1 for n, k in zip(names, kinds, strict=True)]
     )
     prefix = f"{config.out.name}_" if config.format == "regenie" else ""
     targets = [
-        Target(name, column, f"{prefix}{stem}{layout.suffix}{SUFFIXES[encoding]}")
-        for name, column, stem in zip(names, columns, safe_names(names), strict=True)
+        Target(name, kind, column, f"{prefix}{stem}{layout.suffix}{SUFFIXES[encoding]}")
+        for name, kind, column, stem in zip(names, kinds, columns, safe_names(names), strict=True)
     ]
     return Job(config, sumstats, targets, encoding, _people(sumstats))
 
@@ -206,7 +209,7 @@ class _Pass:
         self.traits = pa.array(job.sumstats.traits, pa.large_string())
 
     def _header(self, target: Target) -> list[str]:
-        header = self.layout.header(effects=target.column >= 0 or target.name == MINP)
+        header = self.layout.header(effects=target.kind is not AnalysisKind.MULTIVARIATE)
         if self.encoding == "parquet" and LOG10P not in self.layout.columns.values():
             header.append(LOG10P)  # a float64 p ends at 5e-324
         return header
@@ -224,7 +227,7 @@ class _Pass:
                     i, future = pending.popleft()
                     writers[i].write(self._count(self.targets[i], future.result()))
 
-            for start, stop in _blocks(self.sumstats):
+            for start, stop in self.sumstats.spans(ROWS_AT_ONCE):
                 pieces = self._variants(start, stop)
                 for i, values in self._results(start, stop):
                     for rows, variants in pieces:
@@ -241,16 +244,15 @@ class _Pass:
 
     def _variants(self, start: int, stop: int) -> list[tuple[slice, Variants]]:
         """The variants of a block, in pieces for the threads."""
-        columns = {name: self.sumstats.group[name][start:stop] for name in (*COLUMNS, "n", "af1")}
+        columns = {name: self.sumstats.values(name, start, stop) for name in (*COLUMNS, "n", "af1")}
         pieces = [slice(low, low + ROWS_AT_ONCE) for low in range(0, stop - start, ROWS_AT_ONCE)]
         return [(rows, Variants({name: values[rows] for name, values in columns.items()})) for rows in pieces]
 
     def _results(self, start: int, stop: int) -> Iterator[tuple[int, list[np.ndarray]]]:
         """(target, [beta, se]) of a block, with the column of each value for minp; [log10p] for multivariate. Each
         chunk of the store is read once."""
-        group, p = self.sumstats.group, len(self.sumstats.traits)
-        width = group["beta"].chunks[1]
-        minp = [i for i, target in enumerate(self.targets) if target.column < 0 and target.name == MINP]
+        p, width = len(self.sumstats.traits), self.sumstats.traits_per_chunk
+        minp = [i for i, target in enumerate(self.targets) if target.kind is AnalysisKind.MINP]
         if minp:
             best_M = self.sumstats.minp_trait(start, stop).astype(np.int64)
             best_beta_M, best_se_M = (np.full(stop - start, np.nan, np.float32) for _ in range(2))
@@ -260,7 +262,7 @@ class _Pass:
             if not wanted and not minp:
                 continue
             first, last = (low, high - 1) if minp else (min(wanted.values()), max(wanted.values()))
-            beta_MP, se_MP = (group[name][start:stop, first : last + 1] for name in ("beta", "se"))
+            beta_MP, se_MP = self.sumstats.effects(start, stop, slice(first, last + 1))
             for i, column in wanted.items():
                 yield i, [np.ascontiguousarray(values[:, column - first]) for values in (beta_MP, se_MP)]
             if minp:
@@ -270,8 +272,8 @@ class _Pass:
         for i, target in enumerate(self.targets):
             if i in minp:
                 yield i, [best_beta_M, best_se_M, best_M]
-            elif target.column < 0:
-                yield i, [self.sumstats.log10p(MULTIVARIATE, start, stop)]
+            elif target.kind is AnalysisKind.MULTIVARIATE:
+                yield i, [self.sumstats.log10p(target.name, start, stop)]
 
     def _render(self, i: int, variants: Variants, values: list[np.ndarray]) -> tuple[Any, int, int, int]:
         """The rows of one target, packed or as a table; and how many, how many untested, how many do not fit."""
@@ -303,13 +305,6 @@ class _Pass:
         target.untested += untested
         target.unfit += unfit
         return block
-
-
-def _blocks(sumstats: Sumstats) -> Iterator[tuple[int, int]]:
-    """(start, stop) of runs of whole shards: many small ones at once, because each read has its price."""
-    rows = sumstats.rows_per_shard * max(1, ROWS_AT_ONCE // sumstats.rows_per_shard)
-    for start in range(0, sumstats.n_variants, rows):
-        yield start, min(start + rows, sumstats.n_variants)
 
 
 # ---------------------------------------------------------------------------------------------------------- tell
@@ -345,10 +340,10 @@ def _meta_path(path: Path) -> Path:
 def _meta(job: Job, target: Target, data: Path) -> str:
     """The metadata of the GWAS-SSF file `data`."""
     sumstats = job.sumstats
-    what = target.name if target.column >= 0 else f"smallest p over {len(sumstats.traits)} traits"
+    what = target.name if target.kind is AnalysisKind.TRAIT else f"smallest p over {len(sumstats.traits)} traits"
     facts: dict[str, Any] = {"trait_description": [what], "genome_assembly": job.config.assembly}
     people = sumstats.attrs.get("n_samples")
-    if target.column >= 0:
+    if target.kind is AnalysisKind.TRAIT:
         people = job.people.get(target.name, people)
     if people is not None:
         facts["samples"] = [{"sample_size": int(people)}]

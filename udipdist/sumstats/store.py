@@ -1,7 +1,8 @@
 """Summary statistics on disk: `sumstats.zarr`, beta and se of every variant and trait, and how to read p from them.
 
-Shapes: M variants, P traits. The store is a Zarr v3 group with dimensions `variant` and `trait`, cut along the
-variants into shards of `rows_per_shard`; a part writes whole shards, so no two writers share a file.
+Shapes: M variants, B of a run of them, G that are asked for one by one, P traits, p of a run of them. The store is a
+Zarr v3 group with dimensions `variant` and `trait`, cut along the variants into shards of `rows_per_shard`; a part
+writes whole shards, so no two writers share a file.
 """
 
 from __future__ import annotations
@@ -22,12 +23,15 @@ from hpc import parts
 from hpc.errors import InputError, some
 from hpc.files import publish
 from hpc.stage import read_manifest
+from udipdist.config.analyses import OVER_TRAITS
 from udipdist.sumstats.pvalues import log10p_from_t, log10p_from_z
 
 STORE = "sumstats.zarr"
 TRAITS_PER_CHUNK = 16  # one trait of many can be read without the others
 MOST_TRAITS = np.iinfo(np.int16).max  # that minp_trait can name
 COLUMNS = ("chrom", "position", "snp", "a1", "a2")
+EFFECTS = ("beta", "se")
+EVERY_TRAIT = slice(None)
 
 Variants = pd.DataFrame  # with COLUMNS, in the order of the .bim
 
@@ -56,7 +60,7 @@ class SumstatsBlock:
 
 # Of effects no compressor makes much less; this one takes a third of the time of zstd for the same size.
 _NUMBERS = zarr.codecs.BloscCodec(cname="lz4", clevel=5, shuffle="bitshuffle")
-_PER_VARIANT = {
+PER_VARIANT = {  # array: its type, and what it holds where nothing was written
     "n": ("int32", 0),
     "af1": ("float32", np.nan),
     "minp_log10p": ("float32", np.nan),
@@ -77,7 +81,7 @@ def create(path: str | Path, variants: Variants, traits: list[str], rows_per_sha
     text = np.dtypes.StringDType()
     with publish(path) as partial:
         group = zarr.create_group(partial, zarr_format=3, attributes=attrs | {"created": _now()})
-        for name in ("beta", "se"):
+        for name in EFFECTS:
             width = min(TRAITS_PER_CHUNK, p)
             group.create_array(
                 name,
@@ -89,7 +93,7 @@ def create(path: str | Path, variants: Variants, traits: list[str], rows_per_sha
                 compressors=_NUMBERS,
                 dimension_names=("variant", "trait"),
             )
-        for name, (dtype, fill) in _PER_VARIANT.items():
+        for name, (dtype, fill) in PER_VARIANT.items():
             _column(group, name, m, rows_per_shard, dtype, fill_value=fill)
         _column(group, "trait", p, max(p, 1), text, dimension="trait")[:] = np.array(traits, text)
         _column(group, "position", m, rows_per_shard, "int32")
@@ -109,20 +113,30 @@ def write(path: str | Path, start: int, block: SumstatsBlock) -> None:
     stop = start + len(block.n_M)
     if start % rows or not (stop % rows == 0 or stop == m) or stop > m:
         raise AssertionError(f"variants {start}..{stop} of {m} are not whole shards of {rows} variants")
-    for name in ("beta", "se", *_PER_VARIANT):
-        values = getattr(block, name + ("_MP" if name in ("beta", "se") else "_M"))
+    for name in (*EFFECTS, *PER_VARIANT):
+        values = getattr(block, _field(name))
         group[name][start:stop] = np.asarray(values, dtype=group[name].dtype)
 
 
+def _field(name: str) -> str:
+    """The field of a SumstatsBlock that holds an array of the store."""
+    return name + ("_MP" if name in EFFECTS else "_M")
+
+
 class Sumstats:
-    """Reader of the folder that `gwas` wrote, or of a sumstats.zarr."""
+    """Reader of the folder that `gwas` wrote, or of a sumstats.zarr.
+
+    Everything is read when asked for. A read of some variants reads the shards that they are in; one of some traits
+    reads the chunks of `traits_per_chunk` traits that they are in. Any read raises InputError where bytes are damaged.
+    """
 
     def __init__(self, path: Path, group: zarr.Group):
-        self.path, self.group = path, _Group(path, group)
+        self.path, self._group = path, _Group(path, group)
         self.attrs: dict[str, Any] = dict(group.attrs)
         self.traits: list[str] = [str(name) for name in group["trait"][:]]
         self.n_variants: int = group["n"].shape[0]
         self.rows_per_shard: int = group["n"].chunks[0]
+        self.traits_per_chunk: int = group["beta"].chunks[1]
 
     @classmethod
     def open(cls, path: str | Path) -> Self:
@@ -147,7 +161,7 @@ class Sumstats:
             group = zarr.open_group(store=str(store), mode="r")
         except (OSError, ValueError, KeyError) as error:
             raise InputError(f"{store}: is not a Zarr group ({error}); run gwas again") from None
-        lacks = [name for name in ("beta", "se", "trait", *COLUMNS, *_PER_VARIANT) if name not in group]
+        lacks = [name for name in (*EFFECTS, "trait", *COLUMNS, *PER_VARIANT) if name not in group]
         if lacks:
             raise InputError(f"{store}: lacks the arrays {some(lacks)}; give the folder that `udipdist gwas` wrote")
         return cls(path, group)
@@ -159,7 +173,7 @@ class Sumstats:
 
     def variant_rows(self, start: int, stop: int, names: tuple[str, ...] = (*COLUMNS, "n", "af1")) -> Variants:
         """Rows start..stop of `variants`, or of the columns `names` of it, read without the rest."""
-        columns = {name: self.group[name][start:stop] for name in names}
+        columns = {name: self.values(name, start, stop) for name in names}
         text = {name: pd.array(values, dtype="str") for name, values in columns.items() if values.dtype.kind == "T"}
         return pd.DataFrame(columns | text)
 
@@ -168,29 +182,61 @@ class Sumstats:
         for start in range(0, self.n_variants, self.rows_per_shard):
             yield start, min(start + self.rows_per_shard, self.n_variants)
 
+    def spans(self, rows: int) -> Iterator[tuple[int, int]]:
+        """(start, stop) of runs of whole shards of about `rows` variants, in order: each read has its price."""
+        rows = self.rows_per_shard * max(1, rows // self.rows_per_shard)
+        for start in range(0, self.n_variants, rows):
+            yield start, min(start + rows, self.n_variants)
+
+    def values(self, name: str, start: int = 0, stop: int | None = None) -> np.ndarray:
+        """An array as it is stored, of the variants `start`..`stop` - 1: one of COLUMNS or PER_VARIANT [B], or of
+        EFFECTS float32 [B, P]."""
+        return self._group[name][start:stop]
+
+    def values_at(self, name: str, rows_G: np.ndarray) -> np.ndarray:
+        """The same of the variants `rows_G` (ascending) [G] or [G, P]; shards without any of them are not read."""
+        return self._gather(name, rows_G)
+
+    def effects(
+        self, start: int = 0, stop: int | None = None, traits: slice = EVERY_TRAIT
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Effects of A1 and their standard errors, float32 [B, p] each, of a run of variants and the traits with the
+        indices `traits`; NaN where not tested."""
+        beta_Bp, se_Bp = (self._group[name][start:stop, traits] for name in EFFECTS)
+        return beta_Bp, se_Bp
+
+    def effects_at(self, rows_G: np.ndarray, traits: slice = EVERY_TRAIT) -> tuple[np.ndarray, np.ndarray]:
+        """The same of the variants `rows_G` (ascending), [G, p] each; shards without any of them are not read."""
+        beta_Gp, se_Gp = (self._gather(name, rows_G, traits) for name in EFFECTS)
+        return beta_Gp, se_Gp
+
+    def block(self, start: int = 0, stop: int | None = None) -> SumstatsBlock:
+        """All results of the variants `start`..`stop` - 1, as `write` takes them."""
+        return SumstatsBlock(**{_field(name): self.values(name, start, stop) for name in (*EFFECTS, *PER_VARIANT)})
+
     def trait_index(self, name: str) -> int:
         """The column of a trait. Raises InputError with the nearest name."""
         if name in self.traits:
             return self.traits.index(name)
-        close = difflib.get_close_matches(name, [*self.traits, "minp", "multivariate"], n=1)
+        close = difflib.get_close_matches(name, [*self.traits, *OVER_TRAITS], n=1)
         hint = f"did you mean {close[0]}?" if close else f"the traits are {some(self.traits)}"
         raise InputError(f"{self.path}: has no trait {name!r}; {hint}")
 
     def beta(self, trait: str, start: int = 0, stop: int | None = None) -> np.ndarray:
         """Effects of A1 on a trait, float32 [M]; NaN where not tested."""
-        return self.group["beta"][start:stop, self.trait_index(trait)]
+        return self._group["beta"][start:stop, self.trait_index(trait)]
 
     def se(self, trait: str, start: int = 0, stop: int | None = None) -> np.ndarray:
         """Standard errors of `beta`, float32 [M]."""
-        return self.group["se"][start:stop, self.trait_index(trait)]
+        return self._group["se"][start:stop, self.trait_index(trait)]
 
     def log10p(self, name: str, start: int = 0, stop: int | None = None) -> np.ndarray:
         """-log10 p of a trait, of the smallest p over traits (`minp`) or of the joint test (`multivariate`).
 
         float64 [M], finite far beyond 308; NaN where not tested. A trait called minp or multivariate is shadowed.
         """
-        if name in ("minp", "multivariate"):
-            return self.group[f"{name}_log10p"][start:stop].astype(np.float64)
+        if name in OVER_TRAITS:
+            return self.values(f"{name}_log10p", start, stop).astype(np.float64)
         beta, se = self.beta(name, start, stop).astype(np.float64), self.se(name, start, stop)
         return self.log10p_from(beta, se, self.trait_index(name))
 
@@ -205,11 +251,22 @@ class Sumstats:
 
     def minp_trait(self, start: int = 0, stop: int | None = None) -> np.ndarray:
         """Index of the trait with the smallest p, int16 [M]; -1 where none was tested."""
-        return self.group["minp_trait"][start:stop]
+        return self.values("minp_trait", start, stop)
 
     def hwe_log10p(self, start: int = 0, stop: int | None = None) -> np.ndarray:
         """-log10 p of Hardy-Weinberg equilibrium, float32 [M] (X: of females); NaN where nobody is called."""
-        return self.group["hwe_log10p"][start:stop]
+        return self.values("hwe_log10p", start, stop)
+
+    def _gather(self, name: str, rows_G: np.ndarray, traits: slice | None = None) -> np.ndarray:
+        """Values of the variants `rows_G` (ascending); shards without any of them are not read."""
+        array, size = self._group[name], self.rows_per_shard
+        pieces = []
+        for number in np.unique(rows_G // size).tolist():
+            start, stop = number * size, min((number + 1) * size, self.n_variants)
+            low, high = np.searchsorted(rows_G, [start, stop])
+            shard = array[start:stop] if traits is None else array[start:stop, traits]
+            pieces.append(shard[rows_G[low:high] - start])
+        return np.concatenate(pieces) if pieces else array[0:0] if traits is None else array[0:0, traits]
 
 
 class _Group:

@@ -15,8 +15,9 @@ import pyarrow.compute as pc
 from pyarrow import csv
 
 from hpc.errors import InputError, some
+from udipdist.config.analyses import ALL, MINP
 from udipdist.genome import assemblies
-from udipdist.sumstats.analyses import ALL, LAMBDA_COLUMNS, MINP
+from udipdist.sumstats.analyses import LAMBDA_COLUMNS
 from udipdist.sumstats.calibration import lambda_of_log10p
 from udipdist.sumstats.headers import TextLayout, layout_of, open_text
 from udipdist.sumstats.pvalues import log10p_from_z

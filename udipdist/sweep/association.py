@@ -24,6 +24,7 @@ from hpc.errors import Error, InputError, some
 from hpc.files import publish, publish_json, publish_text, remove
 from hpc.stage import read_manifest, stage
 from udipdist.config import SweepConfig, VariantFilter
+from udipdist.config.analyses import LOCI_FOLDERS, MINP, OVER_TRAITS
 from udipdist.genotypes import filters
 from udipdist.genotypes.source import open_genotypes
 from udipdist.gwas import outputs
@@ -37,7 +38,6 @@ from udipdist.sweep import configs
 
 log = logging.getLogger(__name__)
 
-FOLDERS = {"minp": "loci", "multivariate": "loci_multivariate"}
 _REQUESTS, _DONE, _TABLES, _GWAS = "requests.json", "done.json", "tables", "gwas"
 
 
@@ -175,7 +175,7 @@ class Association:
         tested = 0
         if sumstats is not None and reference is not None:
             found["loci"], found["multivariate_loci"] = self._loci(table, sumstats, reference, out)
-            config = configs.panel_config(self.config, out / FOLDERS["minp"], out / "panel")
+            config = configs.panel_config(self.config, out / LOCI_FOLDERS[MINP], out / "panel")
             panel(config.model_copy(update={"overwrite": True}))
             found["panel_hits"] = json.loads((out / "panel" / "panel.json").read_text(encoding="utf-8"))["n_hits"]
             tested = read_manifest(sumstats)["facts"]["n_tested"]
@@ -185,11 +185,11 @@ class Association:
 
     def _loci(self, table: _Table, sumstats: Path, reference: Reference, out: Path) -> list[int]:
         """The loci of the smallest p and of the joint test, each in its folder; how many there are."""
-        config = configs.loci_config(self.config, sumstats, tuple(FOLDERS), out)
+        config = configs.loci_config(self.config, sumstats, OVER_TRAITS, out)
         if config.traits is None:  # latents that say nothing were tests all the same
             config = config.model_copy(update={"traits": table.used + len(table.collapsed)})
         statistics, counts = open_statistics(sumstats), []
-        for trait, name in FOLDERS.items():
+        for trait, name in LOCI_FOLDERS.items():
             own = config.of_test(trait).model_copy(update={"trait": trait, "out": out / name})
             with stage("loci", own.out, own, {"sumstats": sumstats}, overwrite=True) as running:
                 facts = write_loci(own.out, [finding.search(table.request.name, statistics, reference, own)], own)

@@ -13,6 +13,7 @@ from hpc.config import Config
 from hpc.files import publish_text
 from udipdist.analysis.similarity import IDS
 from udipdist.config import SweepConfig
+from udipdist.config.analyses import MINP, MULTIVARIATE
 from udipdist.sweep import configs
 from udipdist.sweep.folder import Look, SweepFolder
 
@@ -75,7 +76,7 @@ def _steps(config: SweepConfig, best: Look) -> dict[str, tuple[str, Config, str]
     there = Path("reproduced")
     listed = config.out / "association" / "screened_variants.txt" if best.screening else None
     latents, gwas = there / "latents.parquet", there / "gwas"
-    loci = configs.loci_config(config, gwas, "minp", there / "loci")
+    loci = configs.loci_config(config, gwas, MINP, there / "loci")
     if best.collapsed and loci.traits is None:  # which count as tests
         loci = loci.model_copy(update={"traits": len(parquet.read_schema(best.latents)) - len(IDS)})
     return {
@@ -92,7 +93,7 @@ def _steps(config: SweepConfig, best: Look) -> dict[str, tuple[str, Config, str]
             "loci", loci, 'sumstats="$out/gwas" out="$out/loci"',
         ),
         "loci_multivariate": (
-            "loci", configs.loci_config(config, gwas, "multivariate", there / "loci_multivariate"),
+            "loci", configs.loci_config(config, gwas, MULTIVARIATE, there / "loci_multivariate"),
             'sumstats="$out/gwas" out="$out/loci_multivariate"',
         ),
         "panel": ("panel", configs.panel_config(config, there / "loci", there / "panel"),

@@ -76,7 +76,7 @@ def dense(cohort, config, components) -> tuple[np.ndarray, np.ndarray]:
 
 def all_of(found: Sumstats) -> tuple[np.ndarray, np.ndarray]:
     """beta and se as float64 [M, P]."""
-    return tuple(found.group[name][:].astype(np.float64) for name in ("beta", "se"))
+    return tuple(found.values(name).astype(np.float64) for name in ("beta", "se"))
 
 
 def check(cohort, config) -> Sumstats:

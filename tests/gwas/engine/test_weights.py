@@ -33,7 +33,7 @@ def run(cohort, tolerance: float, **keys) -> tuple[np.ndarray, np.ndarray, dict]
     config = cohort.config(name, weight_tolerance=tolerance, min_maf=0.01, **(given | keys))
     gwas(config)
     found = Sumstats.open(config.out)
-    beta, se = (found.group[part][:].astype(np.float64) for part in ("beta", "se"))
+    beta, se = (found.values(part).astype(np.float64) for part in ("beta", "se"))
     return beta / se, se, read_manifest(config.out)["facts"]
 
 
@@ -71,7 +71,7 @@ def test_the_default_reaches_the_promise(cohort, exact):
     gwas(config)
     facts = read_manifest(config.out)["facts"]
     assert facts["weight_error"] <= config.weight_tolerance <= 1e-8
-    se = Sumstats.open(config.out).group["se"][:].astype(np.float64)
+    se = Sumstats.open(config.out).values("se").astype(np.float64)
     np.testing.assert_allclose(se**-2, np.where(np.isnan(se), np.nan, exact), rtol=5e-7)
 
 

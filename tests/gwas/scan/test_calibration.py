@@ -129,7 +129,7 @@ def chi2_of(keys: dict[str, object], name: str, **more) -> tuple[np.ndarray, pd.
     config = GwasConfig.parse(keys | {"out": keys["out"] / name} | more)
     gwas(config)
     found = Sumstats.open(config.out)
-    beta, se = (found.group[part][:].astype(np.float64) for part in ("beta", "se"))
+    beta, se = (found.values(part).astype(np.float64) for part in ("beta", "se"))
     return (beta / se) ** 2, pd.read_csv(config.out / "null.tsv", sep="\t")
 
 

@@ -34,8 +34,8 @@ def reference(cohort):
 
 
 def arrays(config) -> dict[str, np.ndarray]:
-    group = Sumstats.open(config.out).group
-    return {name: group[name][:] for name in ARRAYS}
+    found = Sumstats.open(config.out)
+    return {name: found.values(name) for name in ARRAYS}
 
 
 def same(found: dict[str, np.ndarray], expected: dict[str, np.ndarray], exact: bool = True) -> None:

@@ -54,9 +54,11 @@ class Tester:
 
     def __init__(self, model: Model, kind: Kind, buffers: dict[str, np.ndarray]):
         self.model = model
-        self._product = Product(model.right, kind)
-        self._weighted = Product(model.weighted, kind)
-        self._forms = Product(model.form, kind)
+        self._people, self._products, self._families = model.people, model.products, model.families
+        self._weights, self._traits = model.weights, model.traits
+        self._right = Product(model.products.right, kind)
+        self._weighted = Product(model.products.weighted, kind)
+        self._forms = Product(model.families.form, kind)
         self._kept = buffers
 
     def test(self, packed_BQ: np.ndarray, count_B4: np.ndarray, wanted_B: np.ndarray) -> Result:
@@ -64,7 +66,7 @@ class Tester:
 
         `count_B4`: of the people of the model, those with two copies of A1, missing, one copy, none.
         """
-        b, p = len(packed_BQ), len(self.model.trait_P)
+        b, p = len(packed_BQ), len(self._traits.trait_P)
         beta_BP, se_BP = np.full((b, p), np.nan, np.float32), np.full((b, p), np.nan, np.float32)
         z_BP = np.full((b, p), np.nan)
         packed_BQ = self._rows(packed_BQ)
@@ -76,18 +78,18 @@ class Tester:
 
     def _rows(self, packed_BQ: np.ndarray) -> np.ndarray:
         """Rows of the places of the model, from those of the file."""
-        if not len(self.model.gather_N):
+        if not len(self._people.gather_N):
             return packed_BQ
-        out_BQ = np.empty((len(packed_BQ), len(self.model.keep_Q)), np.uint8)
-        codes.gather_rows(packed_BQ, self.model.gather_N, out_BQ)
+        out_BQ = np.empty((len(packed_BQ), len(self._people.keep_Q)), np.uint8)
+        codes.gather_rows(packed_BQ, self._people.gather_N, out_BQ)
         return out_BQ
 
     def _runs(self, rows: np.ndarray, count_B4: np.ndarray) -> Iterator[tuple[np.ndarray, Callable]]:
         """Rows to be done together, and the method that does it."""
-        carriers = self.model.n - np.maximum(count_B4[rows, HOM1], count_B4[rows, HOM2])
-        many = carriers > DENSE_SHARE * self.model.n
+        carriers = self._people.n - np.maximum(count_B4[rows, HOM1], count_B4[rows, HOM2])
+        many = carriers > DENSE_SHARE * self._people.n
         dense = rows[many]
-        row_bytes = len(self.model.other_R) + 2 * len(self.model.place_O) + len(self.model.first_T)
+        row_bytes = len(self._people.other_R) + 2 * len(self._people.place_O) + len(self._families.first_T)
         at_once = max(1, DENSE_BYTES // row_bytes)
         for low in range(0, len(dense), at_once):
             yield dense[low : low + at_once], self._dense
@@ -97,40 +99,40 @@ class Tester:
 
     def _sparse(self, packed_BQ: np.ndarray, minor: _Minor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """x'right [b, C], x'weighted [b, r K] and x'G_j x [b, r] from the lists of carriers."""
-        model, b = self.model, len(minor.row_b)
+        families, b = self._families, len(minor.row_b)
         start_b, entry_L = self._list(packed_BQ, minor, only_missing=False)
-        out_bC = np.zeros((b, model.right_RC.shape[1]))
-        _add_rows(start_b, entry_L, minor.value_b4, model.right_RC, out_bC)
+        out_bC = np.zeros((b, self._products.right_RC.shape[1]))
+        _add_rows(start_b, entry_L, minor.value_b4, self._products.right_RC, out_bC)
         other = self._translate(start_b, entry_L)
-        e_bX = np.zeros((b, model.weighted_OX.shape[1]))
-        _add_rows(*other, minor.value_b4, model.weighted_OX, e_bX)
-        g_br = np.empty((b, len(model.mix_rD)))
+        e_bX = np.zeros((b, self._products.weighted_OX.shape[1]))
+        _add_rows(*other, minor.value_b4, self._products.weighted_OX, e_bX)
+        g_br = np.empty((b, len(self._weights.mix_rD)))
         kernels.quadratic_lists(
-            *other, minor.value_b4, model.diagonal_Or, model.pair_O, model.partner_T, model.pair_Tr, g_br
+            *other, minor.value_b4, families.diagonal_Or, families.pair_O, families.partner_T, families.pair_Tr, g_br
         )
         self._large_families(None, other, minor, g_br)
         return out_bC, e_bX, g_br
 
     def _dense(self, packed_BQ: np.ndarray, minor: _Minor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The same from rows of allele counts, and the lists of missing calls."""
-        model, b = self.model, len(minor.row_b)
-        dose_bR = self._buffer("dose", (b, len(model.other_R)))
-        codes.decode_doses(packed_BQ, minor.row_b, minor.flipped_b, model.keep_Q, dose_bR.view(np.uint32))
+        families, b = self._families, len(minor.row_b)
+        dose_bR = self._buffer("dose", (b, len(self._people.other_R)))
+        codes.decode_doses(packed_BQ, minor.row_b, minor.flipped_b, self._people.keep_Q, dose_bR.view(np.uint32))
         start_b, entry_L = self._list(packed_BQ, minor, only_missing=True)
-        out_bC = self._product(dose_bR)
-        _add_rows(start_b, entry_L, minor.value_b4, model.right_RC, out_bC)
-        dose_Ob = self._buffer("other", (len(model.place_O), b))
-        kernels.gather_doses(dose_bR, model.place_O, dose_Ob)
+        out_bC = self._right(dose_bR)
+        _add_rows(start_b, entry_L, minor.value_b4, self._products.right_RC, out_bC)
+        dose_Ob = self._buffer("other", (len(self._people.place_O), b))
+        kernels.gather_doses(dose_bR, self._people.place_O, dose_Ob)
         other = self._translate(start_b, entry_L)
         e_bX = self._weighted(dose_Ob.T)
-        _add_rows(*other, minor.value_b4, model.weighted_OX, e_bX)
-        both_Tb = self._buffer("both", (len(dose_Ob) + len(model.first_T), b))
+        _add_rows(*other, minor.value_b4, self._products.weighted_OX, e_bX)
+        both_Tb = self._buffer("both", (len(dose_Ob) + len(families.first_T), b))
         np.multiply(dose_Ob, dose_Ob, out=both_Tb[: len(dose_Ob)])
-        kernels.multiply_rows(dose_Ob, model.first_T, model.partner_T, both_Tb[len(dose_Ob) :])
+        kernels.multiply_rows(dose_Ob, families.first_T, families.partner_T, both_Tb[len(dose_Ob) :])
         g_br = self._forms(both_Tb.T)
         kernels.quadratic_missing(
-            dose_Ob, *other, minor.value_b4, model.diagonal_Or, model.mate_O, model.mate_M, model.pair_M,
-            model.pair_Tr, g_br,
+            dose_Ob, *other, minor.value_b4, families.diagonal_Or, families.mate_O, families.mate_M, families.pair_M,
+            families.pair_Tr, g_br,
         )  # fmt: skip
         self._large_families(dose_Ob, other, minor, g_br)
         return out_bC, e_bX, g_br
@@ -147,14 +149,21 @@ class Tester:
         start_b = np.empty(len(minor.row_b) + 1, np.int64)
         entry_L = np.empty(minor.missing_b.sum() if only_missing else minor.carriers, np.int32)
         codes.list_people(
-            packed_BQ, minor.row_b, minor.flipped_b, self.model.keep_Q, minor.missing_b, only_missing, start_b, entry_L
+            packed_BQ,
+            minor.row_b,
+            minor.flipped_b,
+            self._people.keep_Q,
+            minor.missing_b,
+            only_missing,
+            start_b,
+            entry_L,
         )
         return start_b, entry_L
 
     def _translate(self, start_b: np.ndarray, entry_L: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The entries of people with weights, by their number."""
         start_o, entry_o = np.empty_like(start_b), np.empty(len(entry_L) + 1, np.int32)
-        kernels.translate(start_b, entry_L, self.model.other_R, start_o, entry_o)
+        kernels.translate(start_b, entry_L, self._people.other_R, start_o, entry_o)
         return start_o, entry_o
 
     def _large_families(
@@ -162,62 +171,62 @@ class Tester:
     ) -> None:
         """Add the part of families that are rotated as a whole to `g_br`; `dose_Ob` lacks the listed entries, and is
         None where all else is 0."""
-        model, (start_b, entry_o) = self.model, other
-        size_l = len(model.dense_basis_Lr)
+        large, (start_b, entry_o) = self._families.large, other
+        size_l = len(large.basis_Lr)
         if size_l == 0:
             return
-        member_O = model.dense_O >= 0
+        member_O = large.column_O >= 0
         at_once = max(1, DENSE_BYTES // (8 * size_l))
         for low in range(0, len(g_br), at_once):
             rows = slice(low, min(low + at_once, len(g_br)))
             x_bL = np.zeros((rows.stop - low, size_l))
             if dose_Ob is not None:
-                x_bL[:, model.dense_O[member_O]] = dose_Ob[member_O, rows].T
-            kernels.spread(start_b[low : rows.stop + 1], entry_o, minor.value_b4[rows], model.dense_O, x_bL)
-            for start, size, offset in zip(model.dense_start_F, model.dense_size_F, model.dense_offset_F, strict=True):
+                x_bL[:, large.column_O[member_O]] = dose_Ob[member_O, rows].T
+            kernels.spread(start_b[low : rows.stop + 1], entry_o, minor.value_b4[rows], large.column_O, x_bL)
+            for start, size, offset in zip(large.start_F, large.size_F, large.offset_F, strict=True):
                 x_bi = x_bL[:, start : start + size]
                 there = np.flatnonzero(x_bi.any(axis=1))
-                u = model.dense_u[offset : offset + size * size].reshape(size, size)
-                g_br[low + there] += (x_bi[there] @ u) ** 2 @ model.dense_basis_Lr[start : start + size]
+                u = large.u[offset : offset + size * size].reshape(size, size)
+                g_br[low + there] += (x_bi[there] @ u) ** 2 @ large.basis_Lr[start : start + size]
 
     def _statistics(
         self, packed_BQ: np.ndarray, minor: _Minor, out_bC: np.ndarray, e_bX: np.ndarray, g_br: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """beta, se and z [b, P]."""
-        model, b, p = self.model, len(out_bC), len(self.model.trait_P)
-        whole_bD, left_bD = np.empty((b, model.mix_rD.shape[1])), np.empty((b, model.mix_rD.shape[1]))
+        weights, traits, b, p = self._weights, self._traits, len(out_bC), len(self._traits.trait_P)
+        whole_bD, left_bD = np.empty((b, weights.mix_rD.shape[1])), np.empty((b, weights.mix_rD.shape[1]))
         kernels.variance_left(
-            np.ascontiguousarray(out_bC[:, p:]), e_bX, minor.xx_b, g_br, model.mix_rS, model.middle_SKK, model.gls,
-            model.mix_rD, model.spread_DS, whole_bD, left_bD,
+            np.ascontiguousarray(out_bC[:, p:]), e_bX, minor.xx_b, g_br, weights.mix_rS, weights.middle_SKK,
+            weights.gls, weights.mix_rD, weights.spread_DS, whole_bD, left_bD,
         )  # fmt: skip
-        varying_b = 1 - self.model.n * minor.mean_b**2 / minor.xx_b  # the share of x'x that the intercept leaves
+        varying_b = 1 - self._people.n * minor.mean_b**2 / minor.xx_b  # the share of x'x that the intercept leaves
         left_bD[left_bD <= UNEXPLAINED * np.maximum(varying_b, CONSTANT)[:, None] * whole_bD] = np.nan
         left_bD[varying_b < CONSTANT] = np.nan
-        denominator_bP = left_bD[:, model.which_P] / model.variance_P
+        denominator_bP = left_bD[:, weights.which_P] / traits.variance_P
         beta_bP = minor.sign_b[:, None] * out_bC[:, :p] / denominator_bP
-        if model.linear:
-            rest_bP = model.yy_P - denominator_bP * beta_bP**2
-            for i, trait in np.argwhere(rest_bP < CANCELLED * model.yy_P):
+        if traits.linear:
+            rest_bP = traits.yy_P - denominator_bP * beta_bP**2
+            for i, trait in np.argwhere(rest_bP < CANCELLED * traits.yy_P):
                 beta_bP[i, trait], rest_bP[i, trait] = self._residual(packed_BQ, minor, i, trait)
-            se_bP = np.sqrt(rest_bP / (model.df * denominator_bP))
+            se_bP = np.sqrt(rest_bP / (traits.df * denominator_bP))
         else:
             se_bP = 1 / np.sqrt(denominator_bP)
         z_bP = beta_bP / se_bP
-        return beta_bP * model.scale_P, se_bP * model.scale_P, z_bP
+        return beta_bP * traits.scale_P, se_bP * traits.scale_P, z_bP
 
     def _residual(self, packed_BQ: np.ndarray, minor: _Minor, i: int, trait: int) -> tuple[float, float]:
         """Effect and residual sum of squares of a trait that one variant all but explains, from the residuals."""
         one = minor.only(i)
         start_b, entry_L = self._list(packed_BQ, one, only_missing=False)
-        x_R = np.zeros(len(self.model.other_R))
+        x_R = np.zeros(len(self._people.other_R))
         x_R[entry_L >> 2] = one.sign_b[0] * one.value_b4[0, entry_L & 3]
-        p = len(self.model.trait_P)
-        y_R, q_RK = self.model.right_RC[:, trait], self.model.right_RC[:, p:]
+        p = len(self._traits.trait_P)
+        y_R, q_RK = self._products.right_RC[:, trait], self._products.right_RC[:, p:]
         for _ in range(2):  # what rounding leaves the first time
             x_R = x_R - q_RK @ (q_RK.T @ x_R)
         beta = (x_R @ y_R) / (x_R @ x_R)
         rest_R = y_R - beta * x_R
-        return beta, max(rest_R @ rest_R, self.model.yy_P[trait] * np.finfo(float).eps ** 2)
+        return beta, max(rest_R @ rest_R, self._traits.yy_P[trait] * np.finfo(float).eps ** 2)
 
 
 class _Minor:

@@ -28,7 +28,7 @@ _LARGEST_TERM = 4 * 128
 _EXACT = 2.0**53  # whole numbers up to this are exact in float64
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Digits:
     """A float64 matrix [R, C] as whole numbers of a `unit_C` of each column, in digits to the base 256.
 
@@ -73,7 +73,7 @@ def split(matrix_RC: np.ndarray, unit_C: np.ndarray) -> Digits:
             digit_RX[start : start + PANEL, at : at + len(here)] = low[:, here]
             at += len(here)
             rest = (rest - low) >> 8
-    return Digits(digit_RX, column_X, weight_X, unit_C)
+    return Digits(digit_RX=digit_RX, column_X=column_X, weight_X=weight_X, unit_C=unit_C)
 
 
 class Product:

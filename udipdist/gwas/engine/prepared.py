@@ -15,19 +15,20 @@ values from its values at S nodes.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from scipy import sparse
 
 from udipdist.genotypes import codes
-from udipdist.gwas.engine import weights
+from udipdist.gwas.engine import saved, weights
 from udipdist.gwas.engine.digits import Digits, finest, split
+from udipdist.gwas.engine.weights import WeightedFamilies, Weights
 from udipdist.gwas.null.reml import Gram
 from udipdist.relatedness.grm import Families
 
-SAME_TRAIT = 1e-8  # eigenvalues of the traits' correlation below this (times the largest) are linear dependence
 GATHER_BELOW = 0.5  # where fewer of the people of the file are analysed, their codes are copied together first
 DIGITS = 5  # of numerators and design
 WEIGHTED_UNIT = 2.0**-28  # of the largest entry of a column of the design
@@ -38,103 +39,139 @@ Adjust = Literal["gls", "project", "phenotype"]
 Test = Literal["mixed", "linear"]
 
 
-@dataclass(frozen=True)
-class Model:
-    """Plain arrays, each saved as one .npy file, so that processes of one machine share the pages.
+@dataclass(frozen=True, kw_only=True)
+class NullTraits:
+    """The traits of a group under their null models, in the order of the people of relatedness.grm.Families.
 
-    People: `fam_N` their rows in the .fam; `gather_N` the same where codes are to be copied together (else empty);
-    `keep_Q` (genotypes.codes.keep_bytes). `trait_P`: columns of the output.
-    Products: `right_RC` = [numerators P | design K], and `right` the same in digits; `other_R` numbers the O people
-    with weights (-1: none), `place_O` is the inverse; `weighted_OX`, `weighted` = the rows of G_j C [O, r K].
-    G_j: `diagonal_Or`, and above the diagonal `pair_Tr` / 2 at (first_T, partner_T), those of person i from pair_O[i];
-    the same pairs seen from either side are `mate_M`, `pair_M` from mate_O[i]; `form` has both in digits.
-    Families of DENSE_FAMILY or more instead by `dense_O` (column among the L people of such families, or -1),
-    `dense_start_F` ... `dense_u` (as in Families), and weights in the rotated space `dense_basis_Lr`.
-    Denominators: `mix_rD` (W_d = I + sum_j mix[j, d] G_j), `which_P` the column d of a trait; at the nodes `mix_rS` and
-    `middle_SKK` = (C'WC)^-1 for GLS, else C'WC; `spread_DS` interpolates from the nodes.
-    Traits: `variance_P` s2 (1 in linear); `scale_P` the standard deviation by which the trait was divided; `yy_P` its
-    sum of squares; `residual_PP` correlation of residuals in a table (linear: sums of products); `df` residual degrees
-    of freedom; `chi2`: the squared statistic is chi2_1 (mixed, and GCTA's linear regression), else it is t.
+    `trait_P`: columns of the output; `table_P` numbers the tables that they are of: only traits of one table are tested
+    jointly. `y_NP` and `scale_P` are what `residualise` gives; Vg and Ve are on that scale.
+    """
+
+    trait_P: np.ndarray
+    table_P: np.ndarray
+    y_NP: np.ndarray
+    scale_P: np.ndarray
+    vg_P: np.ndarray
+    ve_P: np.ndarray
+
+
+@dataclass(frozen=True, kw_only=True)
+class People:
+    """Who is tested, and where they stand in packed rows.
+
+    `fam_N` their rows in the .fam, ascending; `gather_N` the same where codes are to be copied together (else empty);
+    `keep_Q` as genotypes.codes has it. `other_R` numbers the O people with weights (-1: none), `place_O` is the
+    inverse.
     """
 
     fam_N: np.ndarray
     gather_N: np.ndarray
     keep_Q: np.ndarray
-    trait_P: np.ndarray
-    right_RC: np.ndarray
-    right: Digits
     other_R: np.ndarray
     place_O: np.ndarray
-    weighted_OX: np.ndarray
-    weighted: Digits
-    diagonal_Or: np.ndarray
-    pair_O: np.ndarray
-    first_T: np.ndarray
-    partner_T: np.ndarray
-    pair_Tr: np.ndarray
-    mate_O: np.ndarray
-    mate_M: np.ndarray
-    pair_M: np.ndarray
-    form: Digits
-    dense_O: np.ndarray
-    dense_start_F: np.ndarray
-    dense_size_F: np.ndarray
-    dense_offset_F: np.ndarray
-    dense_u: np.ndarray
-    dense_basis_Lr: np.ndarray
-    mix_rD: np.ndarray
-    which_P: np.ndarray
-    mix_rS: np.ndarray
-    middle_SKK: np.ndarray
-    spread_DS: np.ndarray
-    variance_P: np.ndarray
-    scale_P: np.ndarray
-    yy_P: np.ndarray
-    residual_PP: np.ndarray
-    df: int
     relatives: int
     largest_family: int
-    gls: bool
-    linear: bool
-    chi2: bool
-    weight_error: float
 
     @property
     def n(self) -> int:
         """Number of people."""
         return len(self.fam_N)
 
+
+@dataclass(frozen=True, kw_only=True)
+class Products:
+    """What genotypes are multiplied by: `right_RC` = [numerators P | design K], and `right` the same in digits;
+    `weighted_OX`, `weighted` = the rows of G_j C [O, r K]."""
+
+    right_RC: np.ndarray
+    right: Digits
+    weighted_OX: np.ndarray
+    weighted: Digits
+
+
+@dataclass(frozen=True, kw_only=True)
+class Traits:
+    """What makes statistics of products.
+
+    `trait_P`: columns of the output; `variance_P` s2 (1 in linear); `scale_P` the standard deviation by which the trait
+    was divided; `yy_P` its sum of squares; `residual_PP` correlation of residuals in a table (linear: sums of
+    products); `df` residual degrees of freedom; `chi2`: the squared statistic is chi2_1 (mixed, and GCTA's linear
+    regression), else it is t.
+    """
+
+    trait_P: np.ndarray
+    variance_P: np.ndarray
+    scale_P: np.ndarray
+    yy_P: np.ndarray
+    residual_PP: np.ndarray
+    df: int
+    linear: bool
+    chi2: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """The test of a group of traits with the same people. Its arrays may be shared by the processes of a machine."""
+
+    people: People
+    products: Products
+    families: WeightedFamilies
+    weights: Weights
+    traits: Traits
+
+    @property
+    def n(self) -> int:
+        """Number of people."""
+        return self.people.n
+
+    @property
+    def fam_N(self) -> np.ndarray:
+        """Rows of the people in the .fam, ascending."""
+        return self.people.fam_N
+
+    @property
+    def trait_P(self) -> np.ndarray:
+        """Columns of the output."""
+        return self.traits.trait_P
+
+    @property
+    def df(self) -> int:
+        """Residual degrees of freedom."""
+        return self.traits.df
+
+    @property
+    def chi2(self) -> bool:
+        """Whether the squared statistic is chi2 with one degree of freedom; else it is that of t with `df`."""
+        return self.traits.chi2
+
+    @property
+    def relatives(self) -> int:
+        """Number of people in families."""
+        return self.people.relatives
+
+    @property
+    def largest_family(self) -> int:
+        """People of the largest family; 1 where nobody is related."""
+        return self.people.largest_family
+
     @property
     def weight_rank(self) -> int:
         """Columns of the weights' factorisation, with the constant."""
-        return len(self.mix_rD) + 1
+        return self.weights.rank
+
+    @property
+    def weight_error(self) -> float:
+        """The largest relative error of a weight."""
+        return self.weights.error
 
     def save(self, folder: Path) -> None:
         """Write one .npy an array into `folder`, which is made."""
-        folder.mkdir(parents=True, exist_ok=True)
-        for field in fields(self):
-            value = getattr(self, field.name)
-            parts = asdict(value) if isinstance(value, Digits) else {"": value}
-            for name, array in parts.items():
-                np.save(folder / f"{field.name}{name and '.'}{name}.npy", array, allow_pickle=False)
+        saved.save(self, folder)
 
     @classmethod
     def load(cls, folder: Path) -> Model:
         """Map what `save` wrote: pages are read when used, and shared by the processes of a machine."""
-
-        def mapped(name: str) -> np.ndarray:
-            return np.asarray(np.load(folder / f"{name}.npy", mmap_mode="c", allow_pickle=False))
-
-        values = {}
-        for field in fields(cls):
-            if field.type == "Digits":
-                values[field.name] = Digits(
-                    **{part.name: mapped(f"{field.name}.{part.name}") for part in fields(Digits)}
-                )
-            else:
-                array = mapped(field.name)
-                values[field.name] = array if array.ndim else array.item()
-        return cls(**values)
+        return saved.load(cls, folder)
 
 
 class TraitInDesign(ValueError):
@@ -158,50 +195,37 @@ def residualise(y_NP: np.ndarray, q_NK: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 
 def prepare(
+    *,
     families: Families,
     fam_N: np.ndarray,
-    trait_P: np.ndarray,
-    y_NP: np.ndarray,
-    scale_P: np.ndarray,
+    traits: NullTraits,
     q_NK: np.ndarray,
-    vg_P: np.ndarray,
-    ve_P: np.ndarray,
-    adjust: Adjust,
     test: Test,
+    adjust: Adjust,
     weight_tolerance: float,
-    table_P: np.ndarray | None = None,
 ) -> Model:
-    """The model of a group of traits. People are in the order of `families`; `y_NP` and `scale_P` are what
-    `residualise` gives, Vg and Ve are on that scale; `q_NK` are the orthonormal columns taken out of the genotypes.
-    `table_P` numbers the tables that traits are of (default one): only traits of one table are tested jointly."""
+    """The model of a group of traits. People, with the rows `fam_N` in the .fam, are in the order of `families`.
+
+    `q_NK` are the orthonormal columns taken out of the genotypes. Raises ArithmeticError where the weights cannot be
+    factorised to `weight_tolerance`, or where there are more people than can be counted.
+    """
     n, k = q_NK.shape
     linear = test == "linear"
     gls = linear or adjust == "gls"  # with V = s2 I both are the same projection
-    total_P = np.ones(len(vg_P)) if linear else vg_P + ve_P
-    h_D, which_P = np.unique(np.zeros(len(vg_P)) if linear else vg_P / total_P, return_inverse=True)
-
-    special_N = np.ones(n, bool)  # whose weight differs from 1
-    special_N[: families.n_single] = np.abs(families.d_N[: families.n_single] - 1) > 0
-    special_N &= bool((h_D != 0).any())
-    w_OD = 1 / (1 + h_D * (families.d_N[special_N, None] - 1))
-    basis_Or, mix_rD, error = weights.factorise(w_OD, weight_tolerance)
-    if len(mix_rD) == 0:  # to the tolerance, all weights are 1
-        special_N[:] = False
-        basis_Or, w_OD = basis_Or[:0], w_OD[:0]
-
+    total_P = np.ones(len(traits.vg_P)) if linear else traits.vg_P + traits.ve_P
+    h_D, which_P = np.unique(np.zeros(len(total_P)) if linear else traits.vg_P / total_P, return_inverse=True)
+    special_N, w_OD, basis_Or, mix_rD, error = _factorise(families, h_D, weight_tolerance)
     u_NN = families.matrix()
     uq_NK = u_NN.T @ q_NK
     qwq_DKK = np.eye(k) + Gram(uq_NK[special_N])(w_OD - 1)
-    numerator_NP, white_NP = _numerators(u_NN, special_N, w_OD, which_P, qwq_DKK, uq_NK, y_NP, q_NK, gls)
-    residual_PP = _within_tables(white_NP, np.zeros(len(vg_P), int) if table_P is None else table_P, not linear)
+    numerator_NP, white_NP = _numerators(u_NN, special_N, w_OD, which_P, qwq_DKK, uq_NK, traits.y_NP, q_NK, gls)
+    residual_PP = _within_tables(white_NP, traits.table_P, not linear)
     numerator_NP /= total_P
     basis_Nr = np.zeros((n, basis_Or.shape[1]))
     basis_Nr[special_N] = basis_Or
     weighted_NX = np.concatenate(
         [np.empty((n, 0))] + [u_NN @ (basis_Nr[:, j : j + 1] * uq_NK) for j in range(basis_Nr.shape[1])], axis=1
     )
-    middle_DKK = np.linalg.inv(qwq_DKK) if gls else qwq_DKK
-    node_S, spread_DS = weights.nodes(mix_rD, middle_DKK, gls)
     places = _Places.of(fam_N)
     right_RC = places.rows(np.concatenate([numerator_NP, q_NK], axis=1))
     # The people with weights, in the order of their places, so that lists of carriers are in the order of both.
@@ -209,44 +233,76 @@ def prepare(
     special = special[np.argsort(places.place_N[special])]
     number_N = np.full(n, -1)
     number_N[special] = np.arange(len(special))
-    weighted_OX, many = weighted_NX[special], n >= MANY_PEOPLE and w_OD.max(initial=1.0) <= MODEST_WEIGHTS
-    largest_k = np.abs(q_NK).max(axis=0)
-    largest_k[np.ptp(q_NK, axis=0) < 1e-9 * largest_k] /= 256  # rounding of alike rows (the intercept's) adds up
-    weighted_unit_X = weights.units(largest_k * WEIGHTED_UNIT / (1 if many else 256), mix_rD)
     other_R = np.full(places.size, -1, np.int32)
     other_R[places.place_N[special]] = np.arange(len(special))
+    many = n >= MANY_PEOPLE and w_OD.max(initial=1.0) <= MODEST_WEIGHTS
+    weighted_OX = weighted_NX[special]
     return Model(
-        fam_N=np.sort(fam_N).astype(np.int64),
-        gather_N=places.gather_N,
-        keep_Q=codes.keep_bytes(places.place_N),
-        trait_P=trait_P,
-        right_RC=right_RC,
-        right=split(right_RC, finest(right_RC, DIGITS)),
-        other_R=other_R,
-        place_O=places.place_N[special],
-        weighted_OX=weighted_OX.astype(np.float32 if many else np.float64),
-        weighted=split(weighted_OX, weighted_unit_X),
-        **weights.forms(families, basis_Nr, mix_rD, number_N, len(special)),
-        mix_rD=mix_rD,
-        which_P=which_P,
-        mix_rS=np.ascontiguousarray(mix_rD[:, node_S]),
-        middle_SKK=np.ascontiguousarray(middle_DKK[node_S]),
-        spread_DS=spread_DS,
-        variance_P=total_P,
-        scale_P=scale_P,
-        yy_P=(y_NP**2).sum(axis=0),
-        residual_PP=residual_PP,
-        df=n - k - 1,
-        relatives=int(families.size_F.sum()),
-        largest_family=int(families.size_F.max(initial=1)),
-        gls=gls,
-        linear=linear,
-        chi2=not linear or adjust == "phenotype",
-        weight_error=error,
+        people=People(
+            fam_N=np.sort(fam_N).astype(np.int64),
+            gather_N=places.gather_N,
+            keep_Q=codes.keep_bytes(places.place_N),
+            other_R=other_R,
+            place_O=places.place_N[special],
+            relatives=int(families.size_F.sum()),
+            largest_family=int(families.size_F.max(initial=1)),
+        ),
+        products=Products(
+            right_RC=right_RC,
+            right=split(right_RC, finest(right_RC, DIGITS)),
+            weighted_OX=weighted_OX.astype(np.float32 if many else np.float64),
+            weighted=split(weighted_OX, _weighted_units(q_NK, mix_rD, many)),
+        ),
+        families=WeightedFamilies.of(
+            families=families, basis_Nr=basis_Nr, mix_rD=mix_rD, number_N=number_N, n_other=len(special)
+        ),
+        weights=Weights.of(mix_rD=mix_rD, which_P=which_P, qwq_DKK=qwq_DKK, gls=gls, error=error),
+        traits=Traits(
+            trait_P=traits.trait_P,
+            variance_P=total_P,
+            scale_P=traits.scale_P,
+            yy_P=(traits.y_NP**2).sum(axis=0),
+            residual_PP=residual_PP,
+            df=n - k - 1,
+            linear=linear,
+            chi2=not linear or adjust == "phenotype",
+        ),
     )
 
 
-def _numerators(u_NN, special_N, w_OD, which_P, qwq_DKK, uq_NK, y_NP, q_NK, gls: bool) -> tuple[np.ndarray, np.ndarray]:
+def _factorise(
+    families: Families, h_D: np.ndarray, tolerance: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, float]:
+    """Who has weights other than 1 (bool [N]), these weights [O, D], and their factors B [O, r], T [r, D] and error."""
+    special_N = np.ones(len(families.d_N), bool)
+    special_N[: families.n_single] = np.abs(families.d_N[: families.n_single] - 1) > 0
+    special_N &= bool((h_D != 0).any())
+    w_OD = 1 / (1 + h_D * (families.d_N[special_N, None] - 1))
+    basis_Or, mix_rD, error = weights.factorise(w_OD, tolerance)
+    if len(mix_rD) == 0:  # to the tolerance, all weights are 1
+        special_N[:] = False
+        basis_Or, w_OD = basis_Or[:0], w_OD[:0]
+    return special_N, w_OD, basis_Or, mix_rD, error
+
+
+def _weighted_units(q_NK: np.ndarray, mix_rD: np.ndarray, many: bool) -> np.ndarray:
+    """Units [r K] of the rows of G_j C."""
+    largest_K = np.abs(q_NK).max(axis=0)
+    largest_K[np.ptp(q_NK, axis=0) < 1e-9 * largest_K] /= 256  # rounding of alike rows (the intercept's) adds up
+    return weights.units(largest_K * WEIGHTED_UNIT / (1 if many else 256), mix_rD)
+
+
+def _numerators(
+    u_NN: sparse.csr_array,
+    special_N: np.ndarray,
+    w_OD: np.ndarray,
+    which_P: np.ndarray,
+    qwq_DKK: np.ndarray,
+    uq_NK: np.ndarray,
+    y_NP: np.ndarray,
+    q_NK: np.ndarray,
+    gls: bool,
+) -> tuple[np.ndarray, np.ndarray]:
     """W (y - C a) of each trait in the order of people, and the whitened residuals, both [N, P]."""
     numerator_NP = np.empty_like(y_NP)
     white_NP = np.empty_like(y_NP)
@@ -277,15 +333,7 @@ def _within_tables(white_NP: np.ndarray, table_P: np.ndarray, unit: bool) -> np.
     return product_PP
 
 
-def whitening(residual_PP: np.ndarray) -> np.ndarray:
-    """A [P, q] with A' R A = I, q the rank of R."""
-    size_P = np.sqrt(np.diag(residual_PP))
-    value_P, vector_PP = np.linalg.eigh(residual_PP / np.outer(size_P, size_P))
-    keep = value_P > SAME_TRAIT * value_P[-1]
-    return vector_PP[:, keep] / np.sqrt(value_P[keep]) / size_P[:, None]
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Places:
     """Where people stand in the rows that the kernels see: as in the file, or copied together."""
 
@@ -300,9 +348,9 @@ class _Places:
         if max(n, last) > codes.MOST_PEOPLE:
             raise ArithmeticError(f"{last:,} people; at most {codes.MOST_PEOPLE:,} can be counted")
         if n >= GATHER_BELOW * last:
-            return cls(fam_N.astype(np.int64), -(-last // 4) * 4, np.empty(0, np.int64))
+            return cls(place_N=fam_N.astype(np.int64), size=-(-last // 4) * 4, gather_N=np.empty(0, np.int64))
         sorted_N = np.sort(fam_N).astype(np.int64)
-        return cls(np.searchsorted(sorted_N, fam_N), -(-n // 4) * 4, sorted_N)
+        return cls(place_N=np.searchsorted(sorted_N, fam_N), size=-(-n // 4) * 4, gather_N=sorted_N)
 
     def rows(self, matrix_NC: np.ndarray) -> np.ndarray:
         """The matrix with its rows at the places of their people, zeros elsewhere."""

@@ -1,10 +1,12 @@
 """Weights of people in the denominators of all traits, in few columns: W_d = I + sum_j mix[j, d] G_j.
 
-Shapes: N people, O of them with weights, D distinct heritabilities, r columns, K columns of the design, S nodes, T
-pairs of relatives (udipdist.gwas.engine.prepared).
+Shapes: N people, O of them with weights, P traits, D distinct heritabilities, r columns, K columns of the design, S
+nodes, T pairs of relatives (udipdist.gwas.engine.prepared).
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 from scipy import linalg
@@ -89,58 +91,140 @@ def nodes(mix_rD: np.ndarray, middle_DKK: np.ndarray, gls: bool) -> tuple[np.nda
     return np.arange(d), np.eye(d)
 
 
-def forms(
-    families: Families, basis_Nr: np.ndarray, mix_rD: np.ndarray, number_N: np.ndarray, n_other: int
-) -> dict[str, np.ndarray | Digits]:
-    """G_j = U diag(B_j) U' among the people with weights: diagonal, pairs of small families, and large families."""
-    r = basis_Nr.shape[1]
-    diagonal_Or = np.zeros((n_other, r))
-    single = np.flatnonzero(number_N[: families.n_single] >= 0)
-    diagonal_Or[number_N[single]] = basis_Nr[single]
-    first, second, value = [np.empty(0, np.int64)], [np.empty(0, np.int64)], [np.empty((0, r))]
-    size_F = families.size_F if n_other else np.empty(0, np.int64)
-    for size in np.unique(size_F[size_F < DENSE_FAMILY]):
-        f = np.flatnonzero(size_F == size)
-        member_fi = families.start_F[f][:, None] + np.arange(size)
-        u_fij = families.u[families.offset_F[f][:, None] + np.arange(size * size)].reshape(-1, size, size)
-        form_fikr = np.einsum("fia,far,fka->fikr", u_fij, basis_Nr[member_fi], u_fij, optimize=True)
-        number_fi = number_N[member_fi]
-        diagonal_Or[number_fi.ravel()] = form_fikr[:, np.arange(size), np.arange(size)].reshape(-1, r)
-        i, k = np.triu_indices(size, 1)
-        low, high = np.sort([number_fi[:, i].ravel(), number_fi[:, k].ravel()], axis=0)
-        first.append(low)
-        second.append(high)
-        value.append(form_fikr[:, i, k].reshape(-1, r))
-    first_T, second_T = np.concatenate(first), np.concatenate(second)
-    order = np.argsort(first_T, kind="stable")
-    first_T, second_T, pair_Tr = first_T[order], second_T[order], 2 * np.concatenate(value)[order]
-    both_M, mate_M = np.concatenate([first_T, second_T]), np.concatenate([second_T, first_T])
-    by_person = np.argsort(both_M, kind="stable")
-    form_Ur = np.concatenate([diagonal_Or, pair_Tr])
-    large = np.flatnonzero(size_F >= DENSE_FAMILY)
-    dense_size_F = families.size_F[large]
-    dense_start_F = np.cumsum(dense_size_F) - dense_size_F
+@dataclass(frozen=True, kw_only=True)
+class Weights:
+    """W_d = I + sum_j mix[j, d] G_j, and what covariates explain of a variant under each W_d.
+
+    `mix_rD`; `which_P` the column d of a trait; at the nodes `mix_rS` and `middle_SKK` = (C'WC)^-1 for GLS, else C'WC;
+    `spread_DS` interpolates from the nodes. `error`: the largest relative error of a weight.
+    """
+
+    mix_rD: np.ndarray
+    which_P: np.ndarray
+    mix_rS: np.ndarray
+    middle_SKK: np.ndarray
+    spread_DS: np.ndarray
+    gls: bool
+    error: float
+
+    @classmethod
+    def of(cls, *, mix_rD: np.ndarray, which_P: np.ndarray, qwq_DKK: np.ndarray, gls: bool, error: float) -> Weights:
+        """From the factorised weights and C'WC of each heritability."""
+        middle_DKK = np.linalg.inv(qwq_DKK) if gls else qwq_DKK
+        node_S, spread_DS = nodes(mix_rD, middle_DKK, gls)
+        return cls(
+            mix_rD=mix_rD,
+            which_P=which_P,
+            mix_rS=np.ascontiguousarray(mix_rD[:, node_S]),
+            middle_SKK=np.ascontiguousarray(middle_DKK[node_S]),
+            spread_DS=spread_DS,
+            gls=gls,
+            error=error,
+        )
+
+    @property
+    def rank(self) -> int:
+        """Columns of the factorisation, with the constant."""
+        return len(self.mix_rD) + 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class LargeFamilies:
+    """G_j within families of DENSE_FAMILY people or more, of L people together: U diag(B_j) U' of each.
+
+    `column_O`: which of the L a person with weights is (-1: none); `start_F`, `size_F`, `offset_F`, `u` as in
+    relatedness.grm.Families, counted within the L; `basis_Lr` weights in the rotated space.
+    """
+
+    column_O: np.ndarray
+    start_F: np.ndarray
+    size_F: np.ndarray
+    offset_F: np.ndarray
+    u: np.ndarray
+    basis_Lr: np.ndarray
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightedFamilies:
+    """The matrices G_j = U diag(B_j) U' among the O people with weights.
+
+    `diagonal_Or`, and above the diagonal `pair_Tr` / 2 at (first_T, partner_T), those of person i from pair_O[i]; the
+    same pairs seen from either side are `mate_M`, `pair_M` from mate_O[i]; `form` has both in digits. Families that are
+    rotated as a whole are in `large` instead.
+    """
+
+    diagonal_Or: np.ndarray
+    pair_O: np.ndarray
+    first_T: np.ndarray
+    partner_T: np.ndarray
+    pair_Tr: np.ndarray
+    mate_O: np.ndarray
+    mate_M: np.ndarray
+    pair_M: np.ndarray
+    form: Digits
+    large: LargeFamilies
+
+    @classmethod
+    def of(
+        cls, *, families: Families, basis_Nr: np.ndarray, mix_rD: np.ndarray, number_N: np.ndarray, n_other: int
+    ) -> WeightedFamilies:
+        """`basis_Nr` is B in the order of `families`; `number_N` numbers the `n_other` people with weights, others have
+        -1 there."""
+        r = basis_Nr.shape[1]
+        diagonal_Or = np.zeros((n_other, r))
+        single = np.flatnonzero(number_N[: families.n_single] >= 0)
+        diagonal_Or[number_N[single]] = basis_Nr[single]
+        first, second, value = [np.empty(0, np.int64)], [np.empty(0, np.int64)], [np.empty((0, r))]
+        size_F = families.size_F if n_other else np.empty(0, np.int64)
+        for size in np.unique(size_F[size_F < DENSE_FAMILY]):
+            f = np.flatnonzero(size_F == size)
+            member_fi = families.start_F[f][:, None] + np.arange(size)
+            u_fij = families.u[families.offset_F[f][:, None] + np.arange(size * size)].reshape(-1, size, size)
+            form_fikr = np.einsum("fia,far,fka->fikr", u_fij, basis_Nr[member_fi], u_fij, optimize=True)
+            number_fi = number_N[member_fi]
+            diagonal_Or[number_fi.ravel()] = form_fikr[:, np.arange(size), np.arange(size)].reshape(-1, r)
+            i, k = np.triu_indices(size, 1)
+            low, high = np.sort([number_fi[:, i].ravel(), number_fi[:, k].ravel()], axis=0)
+            first.append(low)
+            second.append(high)
+            value.append(form_fikr[:, i, k].reshape(-1, r))
+        first_T, second_T = np.concatenate(first), np.concatenate(second)
+        order = np.argsort(first_T, kind="stable")
+        first_T, second_T, pair_Tr = first_T[order], second_T[order], 2 * np.concatenate(value)[order]
+        both_M, mate_M = np.concatenate([first_T, second_T]), np.concatenate([second_T, first_T])
+        by_person = np.argsort(both_M, kind="stable")
+        form_Ur = np.concatenate([diagonal_Or, pair_Tr])
+        return cls(
+            diagonal_Or=diagonal_Or,
+            pair_O=np.searchsorted(first_T, np.arange(n_other + 1)),
+            first_T=first_T,
+            partner_T=second_T,
+            pair_Tr=pair_Tr,
+            mate_O=np.searchsorted(both_M[by_person], np.arange(n_other + 1)),
+            mate_M=mate_M[by_person],
+            pair_M=by_person % max(len(first_T), 1),
+            form=split(form_Ur, units(np.array([FORM_UNIT]), mix_rD)),
+            large=_large(families, np.flatnonzero(size_F >= DENSE_FAMILY), basis_Nr, number_N, n_other),
+        )
+
+
+def _large(
+    families: Families, large: np.ndarray, basis_Nr: np.ndarray, number_N: np.ndarray, n_other: int
+) -> LargeFamilies:
+    """Of the families with the numbers `large`."""
+    size_F = families.size_F[large]
     member_L = np.concatenate(
         [np.empty(0, np.int64)] + [families.start_F[f] + np.arange(families.size_F[f]) for f in large]
     )
-    dense_O = np.full(n_other, -1, np.int64)
-    dense_O[number_N[member_L]] = np.arange(len(member_L))
-    return {
-        "diagonal_Or": diagonal_Or,
-        "pair_O": np.searchsorted(first_T, np.arange(n_other + 1)),
-        "first_T": first_T,
-        "partner_T": second_T,
-        "pair_Tr": pair_Tr,
-        "mate_O": np.searchsorted(both_M[by_person], np.arange(n_other + 1)),
-        "mate_M": mate_M[by_person],
-        "pair_M": by_person % max(len(first_T), 1),
-        "form": split(form_Ur, units(np.array([FORM_UNIT]), mix_rD)),
-        "dense_O": dense_O,
-        "dense_start_F": dense_start_F,
-        "dense_size_F": dense_size_F,
-        "dense_offset_F": np.cumsum(dense_size_F**2) - dense_size_F**2,
-        "dense_u": np.concatenate(
+    column_O = np.full(n_other, -1, np.int64)
+    column_O[number_N[member_L]] = np.arange(len(member_L))
+    return LargeFamilies(
+        column_O=column_O,
+        start_F=np.cumsum(size_F) - size_F,
+        size_F=size_F,
+        offset_F=np.cumsum(size_F**2) - size_F**2,
+        u=np.concatenate(
             [np.empty(0)] + [families.u[families.offset_F[f] :][: families.size_F[f] ** 2] for f in large]
         ),
-        "dense_basis_Lr": basis_Nr[member_L],
-    }
+        basis_Lr=basis_Nr[member_L],
+    )

@@ -11,7 +11,7 @@ from scipy import sparse
 from hpc.errors import ConfigError, InputError
 from udipdist.config import NullOptions, Relatedness
 from udipdist.gwas import samples
-from udipdist.gwas.engine.prepared import Model, TraitInDesign, prepare, residualise
+from udipdist.gwas.engine.prepared import Model, NullTraits, TraitInDesign, prepare, residualise
 from udipdist.gwas.null import reml
 from udipdist.people import design as designs
 from udipdist.relatedness import grm
@@ -66,18 +66,20 @@ def fit_group(
     models = _null_models(config, families, y_NP, scale_P, q_NK, names)
     try:
         model = prepare(
-            families,
-            sample.fam_N[group.row_N[order_N]],
-            group.trait_P,
-            y_NP,
-            scale_P,
-            q_NK,
-            models.vg_P / scale_P**2,
-            models.ve_P / scale_P**2,
-            config.adjust,
-            config.test,
-            config.weight_tolerance,
-            np.searchsorted([table.start for table in sample.tables], group.trait_P, side="right"),
+            families=families,
+            fam_N=sample.fam_N[group.row_N[order_N]],
+            traits=NullTraits(
+                trait_P=group.trait_P,
+                table_P=np.searchsorted([table.start for table in sample.tables], group.trait_P, side="right"),
+                y_NP=y_NP,
+                scale_P=scale_P,
+                vg_P=models.vg_P / scale_P**2,
+                ve_P=models.ve_P / scale_P**2,
+            ),
+            q_NK=q_NK,
+            test=config.test,
+            adjust=config.adjust,
+            weight_tolerance=config.weight_tolerance,
         )
     except ArithmeticError as error:
         raise ConfigError(f"weight_tolerance={config.weight_tolerance}: {error}; type a larger one") from None
