@@ -29,13 +29,14 @@ from udipdist.config.imaging import (
     VolumesConfig,
 )
 from udipdist.config.interpret import AttentionConfig, GalleryConfig, PerturbConfig, SaliencyConfig
-from udipdist.config.networks import ModelConfig
+from udipdist.config.networks import CnnAeConfig, NetworkConfig, VitAeConfig, VitUdipConfig
 from udipdist.config.sweep import SweepConfig, SweepDemoConfig
 from udipdist.config.whole import DemoConfig, InspectConfig, LaunchConfig, PlotConfig, ReportConfig, RunConfig
 
 __all__ = [
     "AttentionConfig",
     "BrainConfig",
+    "CnnAeConfig",
     "CompareConfig",
     "DataConfig",
     "DemoConfig",
@@ -53,7 +54,7 @@ __all__ = [
     "InspectConfig",
     "LaunchConfig",
     "LociConfig",
-    "ModelConfig",
+    "NetworkConfig",
     "NullConfig",
     "OptimConfig",
     "PanelConfig",
@@ -70,5 +71,7 @@ __all__ = [
     "TrainConfig",
     "TraitConfig",
     "VerbConfig",
+    "VitAeConfig",
+    "VitUdipConfig",
     "VolumesConfig",
 ]
