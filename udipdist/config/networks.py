@@ -181,7 +181,7 @@ def choose(value: Any) -> Any:
         return value
     cls = _class_of(value.get("name", DEFAULT), value.get("compat"))
     lacking = {key: value[key] for key in value if key not in cls.model_fields and _is_of_another(key)}
-    foreign = {key: own for key, own in lacking.items() if own != cls.fixed.get(key, _default_elsewhere(key))}
+    foreign = {key: own for key, own in lacking.items() if own not in _silent(cls, key)}
     kept = {key: own for key, own in value.items() if key not in lacking}
     if not foreign:
         return cls.model_validate(kept)
@@ -237,9 +237,11 @@ def _is_of_another(key: str) -> bool:
     return any(key in cls.model_fields for cls in _KNOWN.values())
 
 
-def _default_elsewhere(key: str) -> Any:
-    """The default of a key in the first network that has it."""
-    return next(cls.model_fields[key].get_default() for cls in _KNOWN.values() if key in cls.model_fields)
+def _silent(cls: type[NetworkConfig], key: str) -> list[Any]:
+    """The values with which a key that this network lacks may all the same be given."""
+    if key in cls.fixed:
+        return [cls.fixed[key]]
+    return [other.model_fields[key].get_default() for other in _KNOWN.values() if key in other.model_fields]
 
 
 def _load_installed() -> None:

@@ -199,7 +199,7 @@ class Registration(Network):
     def loss(self, batch: Pair, output: Tensor, kind: Kind) -> Loss:
         """The squared difference of the moved volume from the fixed one, over the brain of the latter."""
         brain = foreground(batch.fixed)
-        error = (warp(batch.moving, output.float()) - batch.fixed) ** 2 * brain
+        error = (warp(batch.moving, output.to(batch.moving.dtype)) - batch.fixed) ** 2 * brain
         return Loss(error.sum(dim=(1, 2, 3)) / brain.sum(dim=(1, 2, 3)), torch.zeros((), device=error.device))
 
 

@@ -167,7 +167,7 @@ class NetworkTests:
             return
         read = network.encoder_input(self.batch(network))
         if read.valid_BS is None:
-            assert read.taken_BT.all(dim=1).any() or len(read.x_BSD[0]) == int(read.taken_BT[0].sum())
+            assert (read.front + read.taken_BT.sum(dim=1) == read.x_BSD.shape[1]).all()
             return
         assert torch.equal(read.valid_BS.sum(dim=1), read.front + read.taken_BT.sum(dim=1))
         assert not read.valid_BS.all()
