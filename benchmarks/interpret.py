@@ -32,7 +32,7 @@ from scipy import stats
 from benchmarks import tables
 from benchmarks.clock import clock, forget_peak_memory, since_start
 from hpc.stage import own_peak
-from udipdist.config import ModelConfig
+from udipdist.config import VitAeConfig
 from udipdist.interpret.directions import Population, of_latents
 from udipdist.interpret.perturb import moments_of
 from udipdist.models import base, registry
@@ -102,7 +102,7 @@ def network_of(shape: tuple[int, int, int]) -> base.Autoencoder:
     distance = np.linalg.norm(grid, axis=0)
     mask = distance <= np.quantile(distance, BRAIN_SHARE)
     torch.manual_seed(0)
-    network = registry.build(ModelConfig(patch=8, depth=1), mask).eval().requires_grad_(False)
+    network = registry.build(VitAeConfig(patch=8, depth=1), mask).eval().requires_grad_(False)
     network.from_latent.weight.mul_(3)
     return network
 

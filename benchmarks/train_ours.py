@@ -20,7 +20,7 @@ from hpc.engine import Batches, Engine, Options, precision
 from hpc.stage import own_peak
 from hpc.testing import call
 from hpc.world import World
-from udipdist.config import IngestConfig, ModelConfig
+from udipdist.config import IngestConfig, VitAeConfig
 from udipdist.models import base, registry
 from udipdist.models.flops import TRAINING_PASSES, forward_flops
 from udipdist.models.losses import reconstruction_loss
@@ -43,7 +43,7 @@ class EndToEnd:
     def __init__(self, store: Path, device: torch.device, batch: int, size: str = "seed"):
         torch.manual_seed(0)
         volumes = VolumeStore.open(store)
-        config = registry.resolve(ModelConfig(size=size), volumes.zooms)
+        config = registry.resolve(VitAeConfig(size=size), volumes.zooms)
         network = registry.build(config, volumes.mask)
         packed = pack(volumes, network.gather())
         rows = np.flatnonzero(volumes.valid)
@@ -111,7 +111,7 @@ def on_two_ranks(stage: int, width: int, depth: int) -> dict[str, int]:
     device = comm.device()
     torch.manual_seed(0)
     torch.set_num_threads(1)
-    config = ModelConfig(patch=4, width=width, depth=depth, heads=8)
+    config = VitAeConfig(patch=4, width=width, depth=depth, heads=8)
     network = registry.build(config, np.ones((8, 12, 8), bool)).to(device)
     parameters, tokens = base.count_parameters(network), torch.randn(1, *network.gather().shape, device=device)
     optimiser = torch.optim.AdamW(network.parameters(), 1e-3, fused=True)

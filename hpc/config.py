@@ -6,7 +6,8 @@ import difflib
 import re
 import types
 import typing
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -14,6 +15,8 @@ import pydantic
 import yaml
 
 from hpc.errors import ConfigError
+
+TOLD = "told"  # the type of a pydantic error whose message is a whole sentence, and names its key
 
 
 class Config(pydantic.BaseModel):
@@ -48,6 +51,11 @@ class Config(pydantic.BaseModel):
             lines = [f"{where}{where and '.'}{_explain(cls, item)}" for item in error.errors()]
             raise ConfigError("\n".join(dict.fromkeys(lines))) from None
 
+    @classmethod
+    def alternatives(cls) -> Mapping[str, type[Config]]:
+        """The classes, by what they are called, of which one stands where a key is of this class."""
+        return {cls.__name__: cls}
+
     def tree(self) -> dict[str, Any]:
         """Plain nested dicts, ready for YAML or JSON."""
         return self.model_dump(mode="json")
@@ -77,11 +85,27 @@ def describe(cls: type[Config], prefix: str = "") -> list[KeyDoc]:
     for name, field in cls.model_fields.items():
         nested = _config_class(field.annotation)
         if nested is not None:
-            docs += describe(nested, f"{prefix}{name}.")
+            kinds = nested.alternatives()
+            docs += _merged({label: describe(kind, f"{prefix}{name}.") for label, kind in kinds.items()})
             continue
         default = "(required)" if field.is_required() else _show(field.get_default(call_default_factory=True))
         docs.append(KeyDoc(prefix + name, _type_name(field.annotation), default, field.description or ""))
     return docs
+
+
+def _merged(docs: Mapping[str, list[KeyDoc]]) -> list[KeyDoc]:
+    """The keys of several classes by label: what not all have alike says whose it is. Lines of a key stand together."""
+    owners: dict[str, dict[KeyDoc, list[str]]] = {}
+    for label, own in docs.items():
+        for doc in own:
+            owners.setdefault(doc.key, {}).setdefault(doc, []).append(label)
+    return [
+        doc
+        if len(labels) == len(docs) or not doc.meaning
+        else replace(doc, meaning=f"{', '.join(labels)}: {doc.meaning}")
+        for lines in owners.values()
+        for doc, labels in lines.items()
+    ]
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
@@ -156,10 +180,12 @@ def _set_dotted(tree: dict[str, Any], text: str) -> None:
 
 def _explain(cls: type[Config], item: dict[str, Any]) -> str:
     """One line for one pydantic error: which key, what is wrong, what is allowed."""
+    if item["type"] == TOLD:
+        return item["msg"]
     path = [str(part) for part in item["loc"]]
     key = ".".join(path)
     if item["type"] == "extra_forbidden":
-        known = [doc.key for doc in describe(cls)]
+        known = list(dict.fromkeys(doc.key for doc in describe(cls)))
         close = difflib.get_close_matches(key, known, n=1, cutoff=0.5) or difflib.get_close_matches(
             path[-1], known, n=1, cutoff=0.5
         )

@@ -137,7 +137,7 @@ def interpretation_steps(
         "perturb": (PerturbConfig, {"population": latents}),
         "snp": (PerturbConfig, {"population": latents, "sumstats": sumstats, "loci": config.out / "loci"}),
     }
-    if train.model.name != "vit_ae":
+    if not train.model.has_attention:
         del kinds["attention"]
     steps = []
     for name, (cls, keys) in kinds.items():

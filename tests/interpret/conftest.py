@@ -14,13 +14,13 @@ from safetensors.torch import save_file
 from hpc.checkpoint import Checkpoints
 from hpc.comm import Comm
 from hpc.world import World
-from udipdist.config import IngestConfig, ModelConfig, TrainConfig
+from udipdist.config import IngestConfig, TrainConfig, VitAeConfig
 from udipdist.models import base, registry
 from udipdist.volumes.ingest import ingest
 from udipdist.volumes.store import VolumeStore
 
 BALL_AFFINE = np.array([[4.0, 0, 0, -22], [0, 4, 0, -30], [0, 0, 5, -9], [0, 0, 0, 1]])
-BALL_MODEL = ModelConfig(patch=4, width=12, depth=1, heads=2, latent=6)
+BALL_MODEL = VitAeConfig(patch=4, width=12, depth=1, heads=2, latent=6)
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from hpc.checkpoint import Checkpoints
 from hpc.comm import Comm
 from hpc.errors import ConfigError, InputError, OutputExists
 from hpc.world import World
-from udipdist.config import AttentionConfig, IngestConfig, ModelConfig, TrainConfig
+from udipdist.config import AttentionConfig, IngestConfig, TrainConfig, VitAeConfig
 from udipdist.interpret import attention as verb
 from udipdist.interpret import attention_maps, attention_pictures
 from udipdist.interpret.attention import attention, preview
@@ -33,7 +33,9 @@ from udipdist.interpret.circuits import circuits
 from udipdist.interpret.spotlight import Rule
 from udipdist.interpret.symmetry import centres, mirrored, partners
 from udipdist.models import registry
-from udipdist.models.base import WEIGHTS, Autoencoder
+from udipdist.models.base import WEIGHTS, Autoencoder, Network
+from udipdist.models.layers.tokens import WHOLE_GRID, Patcher
+from udipdist.models.zoo.vit_udip import PublishedVit
 from udipdist.volumes.ingest import ingest
 
 AFFINE = np.array([[20.0, 0, 0, -70], [0, 20, 0, -80], [0, 0, 20, -60], [0, 0, 0, 1]])
@@ -71,7 +73,7 @@ def volume(rng: np.random.Generator, missing: int = 0) -> np.ndarray:
 def planted(seed: int = 0, **keys) -> Autoencoder:
     """The toy: its first layer planted, all else random."""
     torch.manual_seed(seed)
-    network = registry.build(ModelConfig(**{**MODEL, **keys}), np.ones((8, 8, 8), bool)).eval().requires_grad_(False)
+    network = registry.build(VitAeConfig(**{**MODEL, **keys}), np.ones((8, 8, 8), bool)).eval().requires_grad_(False)
     base, attention_ = torch.from_numpy(directions()).float(), network.encoder.blocks[0].attention
     network.embed.weight.copy_(30 * (base - base.mean(dim=0)).T)
     network.embed.bias.zero_()
@@ -136,11 +138,7 @@ def test_the_pass_is_that_of_encode(keys):
 
 
 def test_the_published_network_is_read_as_it_encodes():
-    network = registry.build(
-        ModelConfig(name="vit_ae", compat="vit_udip", patch=(2, 2, 2), width=24, depth=2, heads=2, latent=24,
-                    decoder_width=12, decoder_depth=1, mlp_ratio=2.0),
-        np.ones((8, 8, 8), bool),
-    ).eval()  # fmt: skip
+    network = PublishedVit(Patcher(np.ones((8, 8, 8), bool), (2, 2, 2), WHOLE_GRID), 24, 2, 12, 1, 2, 2.0).eval()
     tokens = prepared(network)
     tokens[:, 7] = 0  # empty in the whole batch, so not a token
     with torch.no_grad():
@@ -301,7 +299,7 @@ def run_of(network: Autoencoder, folder: Path, store: Path, **keys) -> Path:
     """A run directory with this network."""
     from safetensors.torch import save_file
 
-    config = TrainConfig(store=store, run_dir=folder, model=ModelConfig(**{**MODEL, **keys}))
+    config = TrainConfig(store=store, run_dir=folder, model=VitAeConfig(**{**MODEL, **keys}))
     folder.mkdir(parents=True)
     (folder / "config.yaml").write_text(config.yaml())
     state = {name: value.contiguous() for name, value in network.state_dict().items()}
@@ -380,10 +378,10 @@ def test_what_is_refused(run, store, tmp_path):
         attention(AttentionConfig(**keys, runs=[run]))
     with pytest.raises(ConfigError, match="give each run once, and not run_dir itself"):
         attention(AttentionConfig(**keys, runs=[run / ".." / run.name]))
-    other = registry.build(ModelConfig(**{**MODEL, "patch": 4}), np.ones((8, 8, 8), bool))
+    other = registry.build(VitAeConfig(**{**MODEL, "patch": 4}), np.ones((8, 8, 8), bool))
     coarse = run_of(other, tmp_path / "coarse", store, patch=4)
     with pytest.raises(InputError, match="its tokens or layers are not those of run_dir"):
         attention(AttentionConfig(**keys, runs=[coarse]))
     with pytest.raises(InputError, match="has no attention to look at; give run_dir= of a model.name=vit_ae"):
-        attention_maps.encoder(torch.nn.Linear(1, 1), "run")
+        attention_maps.encoder(Network(), "run")
     assert not (tmp_path / "out").exists()

@@ -15,7 +15,7 @@ from hpc.checkpoint import Checkpoints
 from hpc.comm import Comm
 from hpc.errors import InputError
 from hpc.world import World
-from udipdist.config import AttentionConfig, GalleryConfig, ModelConfig, PerturbConfig, SaliencyConfig, TrainConfig
+from udipdist.config import AttentionConfig, CnnAeConfig, GalleryConfig, PerturbConfig, SaliencyConfig, TrainConfig
 from udipdist.interpret import gallery as gallery_module
 from udipdist.interpret import perturb as perturb_module
 from udipdist.interpret import saliency as saliency_module
@@ -32,7 +32,7 @@ from udipdist.volumes.store import VolumeStore
 def keys(request, ball_run, tmp_path_factory) -> dict[str, Path]:
     """A convolutional network with random weights that has seen batches, ours and as published."""
     folder, store = tmp_path_factory.mktemp("cnn") / "run", ball_run / "store.zarr"
-    config = ModelConfig(name="cnn_ae", compat=request.param, patch=4, channels=2, levels=2, latent=5)
+    config = CnnAeConfig(compat=request.param, patch=4, channels=2, levels=2, latent=5)
     torch.manual_seed(3)
     volumes = VolumeStore.open(store)
     network = registry.build(config, volumes.mask)

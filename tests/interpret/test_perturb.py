@@ -19,7 +19,7 @@ from hpc.errors import ConfigError, InputError, OutputExists
 from hpc.stage import read_manifest
 from hpc.world import World
 from udipdist.cli import main
-from udipdist.config import IngestConfig, ModelConfig, PerturbConfig, TrainConfig
+from udipdist.config import IngestConfig, PerturbConfig, TrainConfig, VitAeConfig
 from udipdist.interpret import montage
 from udipdist.interpret import perturb as verb
 from udipdist.interpret.network import open_network
@@ -46,7 +46,7 @@ def place(tmp_path_factory) -> Path:
         nib.save(nib.Nifti1Image(values.astype(np.int16), AFFINE), folder / f"nifti/S{i:02d}.nii.gz")
     ingest(IngestConfig(volumes=folder / "nifti", out=folder / "store.zarr", workers=0))
     torch.manual_seed(0)
-    config = TrainConfig(store=folder / "store.zarr", run_dir=folder / "run", model=ModelConfig(**MODEL))
+    config = TrainConfig(store=folder / "store.zarr", run_dir=folder / "run", model=VitAeConfig(**MODEL))
     network = registry.build(config.model, nib.load(folder / "nifti/S00.nii.gz").get_fdata() != 0)
     torch.nn.init.normal_(network.from_latent.weight, std=3.0)
     (folder / "run").mkdir()

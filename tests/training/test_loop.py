@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 
 from hpc.errors import ConfigError, Error
 from udipdist.config import EmbedConfig, TrainConfig
+from udipdist.models import base
 from udipdist.models.layers.tokens import Patcher
 from udipdist.training import embed as embedding
 from udipdist.training import loop
@@ -70,7 +71,7 @@ def test_one_subject_without_a_loss_is_named(store, tmp_path, monkeypatch):
     volumes, name = VolumeStore.open(store), "S017"
     patcher = Patcher(volumes.mask, (4, 4, 4))
     (theirs,) = patcher(torch.from_numpy(volumes.normalised([volumes.subjects.index(name)])))
-    true_loss, true_start, started = loop.reconstruction_loss, loop.Run.start, []
+    true_loss, true_start, started = base.reconstruction_loss, loop.Run.start, []
 
     def loss(tokens, reconstruction, kind):
         is_theirs = torch.stack([torch.tensor(bool(started) and torch.equal(one, theirs)) for one in tokens])
@@ -80,7 +81,7 @@ def test_one_subject_without_a_loss_is_named(store, tmp_path, monkeypatch):
         true_start(self, meta)
         started.append(True)
 
-    monkeypatch.setattr(loop, "reconstruction_loss", loss)
+    monkeypatch.setattr(base, "reconstruction_loss", loss)
     monkeypatch.setattr(loop.Run, "start", start)
     with pytest.raises(Error, match=rf"step \d+: the loss of 1 subjects is no number: {name}\. .* subjects=\[{name}\]"):
         run(store, tmp_path / "run", global_batch=4, validation=0)

@@ -30,13 +30,14 @@ from udipdist.config.imaging import (
     VolumesConfig,
 )
 from udipdist.config.interpret import AttentionConfig, GalleryConfig, PerturbConfig, SaliencyConfig
-from udipdist.config.networks import ModelConfig
+from udipdist.config.networks import CnnAeConfig, NetworkConfig, VitAeConfig, VitUdipConfig
 from udipdist.config.sweep import SweepConfig, SweepDemoConfig
 from udipdist.config.whole import DemoConfig, InspectConfig, LaunchConfig, PlotConfig, ReportConfig, RunConfig
 
 __all__ = [
     "AttentionConfig",
     "BrainConfig",
+    "CnnAeConfig",
     "CompareConfig",
     "DataConfig",
     "DemoConfig",
@@ -55,7 +56,7 @@ __all__ = [
     "LaunchConfig",
     "LociConfig",
     "LociOptions",
-    "ModelConfig",
+    "NetworkConfig",
     "NullConfig",
     "NullOptions",
     "OptimConfig",
@@ -77,5 +78,7 @@ __all__ = [
     "TraitConfig",
     "VariantFilter",
     "VerbConfig",
+    "VitAeConfig",
+    "VitUdipConfig",
     "VolumesConfig",
 ]

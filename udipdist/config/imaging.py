@@ -11,7 +11,7 @@ from pydantic import Field, field_validator, model_validator
 from hpc.cluster import ClusterConfig
 from hpc.config import Config
 from udipdist.config.base import Checkpoint, NonNegative, Positive, Share, VerbConfig, Volumes
-from udipdist.config.networks import ModelConfig
+from udipdist.config.networks import AnyNetwork, VitAeConfig
 
 
 class IngestConfig(VerbConfig):
@@ -171,7 +171,7 @@ class TrainConfig(VerbConfig):
     resume: bool = Field(True, description="go on from the last checkpoint of run_dir")
     seed: NonNegative = Field(0, description="weights, order of subjects, dropout")
     threads: NonNegative = Field(0, description="CPU threads of a rank; 0: cores / ranks")
-    model: ModelConfig = ModelConfig()
+    model: AnyNetwork = VitAeConfig()
     optim: OptimConfig = OptimConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     engine: EngineConfig = EngineConfig()

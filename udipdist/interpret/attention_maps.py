@@ -18,13 +18,10 @@ from hpc.errors import InputError
 from hpc.progress import Progress
 from udipdist.interpret.network import batches
 from udipdist.interpret.spotlight import Rule, mean_correlation, standardised
-from udipdist.models.base import Autoencoder
+from udipdist.models.base import Network
 from udipdist.models.layers.attention import Attention
 from udipdist.models.layers.blocks import Block, Stack
 from udipdist.models.layers.pooling import AttentionPool, ClassToken
-from udipdist.models.layers.tokens import foreground
-from udipdist.models.zoo.vit_ae import VitAutoencoder
-from udipdist.models.zoo.vit_udip import PublishedVit
 from udipdist.training.trained import Opened
 
 TOP = 0.1  # share of a subject's tokens that `top_tenth` looks at
@@ -60,35 +57,26 @@ class TokenSequence:
     front: int
 
 
-def encoder(network: Autoencoder, run_dir: object = "") -> Stack:
+def encoder(network: Network, run_dir: object = "") -> Stack:
     """The transformer that encodes. Raises InputError for a network that has none."""
-    if isinstance(network, VitAutoencoder | PublishedVit):
-        return network.encoder
+    if network.encoder_stack is not None:
+        return network.encoder_stack
     raise InputError(f"{run_dir}: its network has no attention to look at; give run_dir= of a model.name=vit_ae")
 
 
-def sequences(network: VitAutoencoder | PublishedVit, prepared: Tensor) -> Iterator[TokenSequence]:
+def sequences(network: Network, prepared: Tensor) -> Iterator[TokenSequence]:
     """What the encoder sees of each prepared subject [B, T, V], and what its layers read: the pass of `encode`."""
-    patch_BTD = network.embed(prepared)
-    x_BTD, valid_BT = patch_BTD + network.positions, foreground(prepared).any(dim=2)
-    pool = network.pool if isinstance(network, VitAutoencoder) else None
-    front = int(isinstance(pool, ClassToken))
-    mask_BT: Tensor | None = valid_BT
-    if isinstance(network, PublishedVit):  # the tokens of the whole batch, without a mask
-        kept_T = valid_BT.any(dim=0)
-        valid_BT, mask_BT, x_BTD = kept_T.expand(len(prepared), -1), None, x_BTD[:, kept_T]
-    if isinstance(pool, ClassToken):
-        x_BTD, mask_BT = pool.join(x_BTD, valid_BT)
-    inputs = []
-    for block in network.encoder.blocks:
-        inputs.append(x_BTD)
-        x_BTD = block(x_BTD, mask_BT)
-    encoded_BTD = network.encoder.norm(x_BTD)
-    for b, valid_T in enumerate(valid_BT):
-        own = slice(None) if mask_BT is None else mask_BT[b]
-        weight = _pooling(pool, encoded_BTD[b, own])
-        index_n = torch.nonzero(valid_T)[:, 0].cpu().numpy()
-        yield TokenSequence(index_n, patch_BTD[b, valid_T], [x[b, own] for x in inputs], weight, front)
+    stack, read = encoder(network), network.encoder_input(prepared)
+    x_BSD, inputs = read.x_BSD, []
+    for block in stack.blocks:
+        inputs.append(x_BSD)
+        x_BSD = block(x_BSD, read.valid_BS)
+    encoded_BSD = stack.norm(x_BSD)
+    for b, taken_T in enumerate(read.taken_BT):
+        own = slice(None) if read.valid_BS is None else read.valid_BS[b]
+        weight = _pooling(read.pool, encoded_BSD[b, own])
+        index_n = torch.nonzero(taken_T)[:, 0].cpu().numpy()
+        yield TokenSequence(index_n, read.patch_BTD[b, taken_T], [x[b, own] for x in inputs], weight, read.front)
 
 
 def _pooling(pool: torch.nn.Module | None, encoded_nD: Tensor) -> Tensor:

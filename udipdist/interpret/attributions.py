@@ -14,7 +14,7 @@ import torch
 from captum.attr import FeatureAblation, InputXGradient, IntegratedGradients
 from torch import Tensor
 
-from udipdist.models.base import Autoencoder
+from udipdist.models.base import Encoder
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Attributor:
     steps: int
     batch: int
 
-    def __call__(self, method: str, network: Autoencoder, prepared: Tensor) -> Tensor:
+    def __call__(self, method: str, network: Encoder, prepared: Tensor) -> Tensor:
         """Attributions [B, K, ...] of prepared subjects [B, ...]. `method` is a name of SaliencyConfig.methods."""
         return getattr(self, f"_{method}")(network, prepared)
 
@@ -36,7 +36,7 @@ class Attributor:
         """The mean brain inside the brain of each subject [B, ...]."""
         return self.mean * (prepared != 0)
 
-    def _integrated_gradients(self, network: Autoencoder, prepared: Tensor) -> Tensor:
+    def _integrated_gradients(self, network: Encoder, prepared: Tensor) -> Tensor:
         """The mean gradient along the straight path from the reference, times the difference: sums to the difference of
         the latents (Sundararajan et al. 2017), up to the quadrature, which is Gauss-Legendre."""
         explain, reference = IntegratedGradients(network.encode), self.reference(prepared)
@@ -46,12 +46,12 @@ class Attributor:
         ]
         return torch.stack(maps, dim=1).float()
 
-    def _gradient_x_input(self, network: Autoencoder, prepared: Tensor) -> Tensor:
+    def _gradient_x_input(self, network: Encoder, prepared: Tensor) -> Tensor:
         """Value times gradient, without a reference (Shrikumar et al. 2016)."""
         explain, leaf = InputXGradient(network.encode), prepared.detach().requires_grad_()
         return torch.stack([explain.attribute(leaf, target=k).detach() for k in self.latents], dim=1)
 
-    def _occlusion(self, network: Autoencoder, prepared: Tensor) -> Tensor:
+    def _occlusion(self, network: Encoder, prepared: Tensor) -> Tensor:
         """By how much a latent falls when a cube becomes the mean brain's, at each of its voxels (Zeiler & Fergus 2014,
         whose patch is grey); over several grids of cubes the mean."""
         reference, maps = self.reference(prepared), 0
@@ -72,7 +72,7 @@ def _each(switches_BC: Tensor) -> Tensor:
     return torch.arange(switches_BC.shape[1], device=switches_BC.device)[None]
 
 
-def cubes_of(network: Autoencoder, mask: np.ndarray, edges: Sequence[int], shifts: int) -> list[Tensor]:
+def cubes_of(network: Encoder, mask: np.ndarray, edges: Sequence[int], shifts: int) -> list[Tensor]:
     """The grids of cubes of `edges` voxels, for an `Attributor`: shifts^3 of them, shifted by equal parts of an edge.
 
     Cubes without a voxel of the cohort's mask [x, y, z] are one, number 0, so that they cost one pass.

@@ -23,6 +23,7 @@ from udipdist.interpret.network import (
     BRAIN_SHARE,
     batches,
     choose_latents,
+    decoder,
     draw,
     open_network,
     require_latents,
@@ -44,7 +45,7 @@ def gallery(config: GalleryConfig) -> None:
     Raises InputError where checkpoint and store do not fit, ConfigError for a latent that is not there.
     """
     opened = open_network(config)
-    require_latents(config.latents, opened.network.latent)
+    require_latents(config.latents, decoder(opened, config.run_dir).latent)
     rows = draw(opened, config.sample, config.seed, least=2)
     with stage("gallery", config.out, config, _inputs(config), config.overwrite) as made:
         table, latents_NL, mask = _survey(opened, rows, config.batch)

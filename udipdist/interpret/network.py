@@ -18,6 +18,7 @@ from hpc.errors import ConfigError, InputError, some
 from hpc.files import publish
 from hpc.world import World
 from udipdist.config.interpret import OfNetwork
+from udipdist.models.base import Autoencoder
 from udipdist.models.layers.tokens import foreground
 from udipdist.training.feed import Subjects, require_brain
 from udipdist.training.trained import Opened, open_trained
@@ -37,6 +38,13 @@ def open_network(config: OfNetwork) -> Opened:
         raise InputError(f"{config.store}: has no readable volume; ingest the scans again")
     opened.network.float().requires_grad_(False).to(Comm(World.detect(os.environ)).device())
     return opened
+
+
+def decoder(opened: Opened, run_dir: object) -> Autoencoder:
+    """The network, which can decode latents. Raises InputError where it cannot."""
+    if isinstance(opened.network, Autoencoder):
+        return opened.network
+    raise InputError(f"{run_dir}: its network cannot decode latents; give run_dir= of an autoencoder")
 
 
 def draw(opened: Opened, n: int, seed: int, least: int = 1) -> np.ndarray:

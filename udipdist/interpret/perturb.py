@@ -29,9 +29,9 @@ from udipdist.interpret import directions as along
 from udipdist.interpret import montage, snp
 from udipdist.interpret.directions import Direction, Population
 from udipdist.interpret.moments import PairedMoments
-from udipdist.interpret.network import BRAIN_SHARE, choose_latents, draw, open_network, survey, to_nifti
+from udipdist.interpret.network import BRAIN_SHARE, choose_latents, decoder, draw, open_network, survey, to_nifti
 from udipdist.interpret.pictures import save
-from udipdist.models.base import Autoencoder
+from udipdist.models.base import Autoencoder, Network
 from udipdist.training.trained import Opened
 
 DIRECTIONS, REGIONS = "directions.tsv", "regions.tsv"
@@ -153,7 +153,7 @@ class Maps:
         """Decode and write the directions of group `index`."""
         config, group = self.config, self._group(index)
         moments, rounding = moments_of(
-            self.opened.network, self.seen.latents_NL, group, config.shift, config.sides, config.batch
+            decoder(self.opened, config.run_dir), self.seen.latents_NL, group, config.shift, config.sides, config.batch
         )
         return {"directions": [self._write(d, own, rounding) for d, own in zip(group, moments, strict=True)]}
 
@@ -203,7 +203,7 @@ def map_path(out: Path, name: str, kind: str) -> Path:
     return out / "maps" / f"{name}_{kind}.nii.gz"
 
 
-def _volume(network: Autoencoder, values: Tensor) -> np.ndarray:
+def _volume(network: Network, values: Tensor) -> np.ndarray:
     """The network's form without the subject axis -> [x, y, z] float64."""
     return network.volumes(values[None])[0].double().cpu().numpy()
 
@@ -217,7 +217,7 @@ def _inputs(config: PerturbConfig) -> dict[str, Path | None]:
 def _rehearsed(config: PerturbConfig, opened: Opened) -> tuple[list[Direction], atlases.Atlas | None]:
     """The directions, without population= as if the latents had SD 1 and were uncorrelated; and the atlas. So what is
     wrong is told before a brain is read. Raises InputError, ConfigError."""
-    count = opened.network.latent
+    count = decoder(opened, config.run_dir).latent
     if config.population is not None:
         people = along.read_population(config.population, count)
     else:

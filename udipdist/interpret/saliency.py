@@ -34,7 +34,7 @@ from udipdist.interpret.network import (
 from udipdist.interpret.pictures import save
 from udipdist.latents import latent_names
 from udipdist.models import base, registry
-from udipdist.models.base import Autoencoder
+from udipdist.models.base import Encoder
 from udipdist.training.trained import Opened
 
 log = logging.getLogger(__name__)
@@ -149,7 +149,7 @@ def _attribute(config: SaliencyConfig, opened: Opened, rows: np.ndarray, attribu
     return kept
 
 
-def _stranger(opened: Opened, seed: int) -> Autoencoder:
+def _stranger(opened: Opened, seed: int) -> Encoder:
     """The same network with weights as drawn before training."""
     like = next(opened.network.parameters())
     with torch.random.fork_rng(devices=[]):
@@ -159,7 +159,7 @@ def _stranger(opened: Opened, seed: int) -> Autoencoder:
 
 
 @torch.no_grad()
-def _gap(maps: Tensor, network: Autoencoder, prepared: Tensor, attributor: Attributor) -> np.ndarray:
+def _gap(maps: Tensor, network: Encoder, prepared: Tensor, attributor: Attributor) -> np.ndarray:
     """By how much integrated gradients miss what they must sum to, |sum - difference of the latents|, [B, K]."""
     difference = network.encode(prepared) - network.encode(attributor.reference(prepared))
     sums = maps.double().flatten(2).sum(dim=2)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
-from udipdist.models.base import Autoencoder
+from udipdist.models.base import Network
 
 
 def _attention(query: Any, key: Any, value: Any, *args: Any, scale: float | None = None, **keys: Any) -> int:
@@ -30,7 +30,7 @@ def counting() -> FlopCounterMode:
     return FlopCounterMode(display=False, custom_mapping=_KERNELS)
 
 
-def forward_flops(network: Autoencoder, prepared: Tensor) -> int:
+def forward_flops(network: Network, prepared: Tensor) -> int:
     """Floating-point operations of one forward pass, as `counting` counts them."""
     with counting() as counter, torch.no_grad():
         network(prepared)

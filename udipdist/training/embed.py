@@ -72,9 +72,7 @@ def _open(config: EmbedConfig) -> Opened:
     return open_trained(config.run_dir, config.checkpoint, config.store, config.modality, config.batch)
 
 
-def _latents(
-    network: base.Autoencoder, tokens: Tokens, rows: np.ndarray, config: EmbedConfig, comm: Comm
-) -> np.ndarray:
+def _latents(network: base.Encoder, tokens: Tokens, rows: np.ndarray, config: EmbedConfig, comm: Comm) -> np.ndarray:
     """Latents [N, L] float32 of these rows of the store. Raises InputError that names a subject without brain."""
     device = comm.device()
     sharers = comm.sharers()

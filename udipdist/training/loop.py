@@ -29,7 +29,6 @@ from udipdist.figures.brains import reconstructions
 from udipdist.models import base, registry
 from udipdist.models.flops import TRAINING_PASSES, counting
 from udipdist.models.layers.attention import Attention, use_backend, watched
-from udipdist.models.losses import psnr, reconstruction_loss, ssim
 from udipdist.training.board import Board
 from udipdist.training.feed import Sampler, Subjects
 from udipdist.training.meter import Meter, in_words
@@ -43,6 +42,18 @@ _MEAN_SUBJECTS = 512  # subjects whose mean image the decoder starts from
 _SHOWN = 4  # subjects in reconstructions.npz
 _LINES_PER_EPOCH = 10  # training lines in metrics.jsonl
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def build(config: TrainConfig, mask: np.ndarray) -> base.Network:
+    """The network of a resolved configuration. Raises ConfigError where it needs more than volumes to learn from."""
+    network = registry.build(config.model, mask, config.engine.activation_checkpointing)
+    if network.learns_from != "volumes" or network.modalities:
+        needs = network.learns_from if network.learns_from != "volumes" else f"images of {some(network.modalities)}"
+        raise ConfigError(
+            f"model.name={config.model.name}: learns from {needs}, and train gives it volumes of one modality only; "
+            "type another model.name"
+        )
+    return network
 
 
 class Run:
@@ -63,7 +74,8 @@ class Run:
         sharers = comm.sharers()
         torch.set_num_threads(share(sharers, config.threads))
         torch.manual_seed(config.seed)
-        network = registry.build(config.model, store.mask, config.engine.activation_checkpointing)
+        network = build(config, store.mask)
+        self.network = network  # asked for its loss, which touches no weights
         everyone = np.sort(np.concatenate(list(rows.values())))
         about = {"network": config.model.name, "patch": config.model.patch}
         packed = comm.on_each_node(
@@ -195,37 +207,36 @@ class Run:
             self._draw(self._reconstruct())  # the last picture is that of `write_reconstructions`
 
     def validate(self) -> dict[str, float]:
-        """Mean loss, masked squared error, SSIM and PSNR over the validation subjects; recorded. Empty where there are
-        none. With an average of the weights (optim.ema), of that."""
+        """The means of the network's scores (of an autoencoder loss, masked squared error, SSIM and PSNR) over the
+        validation subjects; recorded. Empty where there are none. With an average of the weights (optim.ema), of that.
+        """
         rows = self.rows["validation"]
         if not len(rows):
             return {}
         size, ranks, rank = self.batches.micro, self.comm.size, self.comm.rank
         padded = np.resize(rows, -(-len(rows) // (size * ranks)) * size * ranks)
         counts = (np.arange(len(padded)) < len(rows)).reshape(-1, ranks, size)[:, rank]
-        sums = np.zeros(5)
+        names, sums = [], np.zeros(1)
         self.engine.train(False)
         stream = self.subjects.stream(list(padded.reshape(-1, ranks, size)[:, rank]))
         with torch.no_grad(), self._averaged():
             for counted, tokens in zip(counts, stream, strict=True):
-                reconstruction = self.engine(tokens)[0].float()
-                loss = reconstruction_loss(tokens, reconstruction, self.config.loss)
-                error = loss if self.config.loss == "brain" else reconstruction_loss(tokens, reconstruction, "brain")
-                pair = self.engine.module.volumes(tokens), self.engine.module.volumes(reconstruction)
-                values = torch.stack([loss, error, ssim(*pair), psnr(*pair), torch.ones_like(loss)])
-                sums += values.double().cpu().numpy()[:, counted].sum(axis=1)
+                scores = self.network.scores(tokens, self.engine(tokens), self.config.loss)
+                names = list(scores)
+                values = torch.stack([*scores.values(), torch.ones_like(scores["loss"])])
+                sums = sums + values.double().cpu().numpy()[:, counted].sum(axis=1)
         *summed, count = self.comm.sum(sums)
-        scores = {name: value / count for name, value in zip(("loss", "mse", "ssim", "psnr"), summed, strict=True)}
-        self._record("validation", lr=self.engine.rate, **scores)
-        return scores
+        means = {name: value / count for name, value in zip(names, summed, strict=True)}
+        self._record("validation", lr=self.engine.rate, **means)
+        return means
 
     def write_reconstructions(self) -> None:
         """reconstructions.npz: a few held-out subjects beside what the network makes of them in the end; and a picture
-        of them."""
+        of them. Of a network that reconstructs nothing there is neither."""
         arrays = self._reconstruct()
         if self.epoch:
             self._draw(arrays)
-        if self.comm.is_main:
+        if self.comm.is_main and arrays:
             with publish(self.config.run_dir / "reconstructions.npz") as partial, partial.open("wb") as file:
                 np.savez_compressed(file, **arrays)
 
@@ -243,22 +254,24 @@ class Run:
         }
 
     def _reconstruct(self) -> dict[str, np.ndarray]:
-        """subject [S], original and reconstruction [S, x, y, z] of a few subjects, the same all along the run."""
+        """subject [S], original and reconstruction [S, x, y, z] of a few subjects, the same all along the run; empty
+        where the network reconstructs nothing."""
+        if not isinstance(self.network, base.Autoencoder):
+            return {}
         rows = (self.rows["validation"] if len(self.rows["validation"]) else self.rows["train"])[:_SHOWN]
         tokens = self.subjects.batch(rows)
         self.engine.train(False)
         with torch.no_grad(), self._averaged():
-            reconstruction = self.engine(tokens)[0].float() * (tokens != 0)
-        module = self.engine.module
+            reconstruction = self.engine(tokens).reconstruction.float() * (tokens != 0)
         return {
             "subject": np.array([self.store.subjects[row] for row in rows]),
-            "original": module.volumes(tokens).cpu().numpy(),
-            "reconstruction": module.volumes(reconstruction).cpu().numpy(),
+            "original": self.network.volumes(tokens).cpu().numpy(),
+            "reconstruction": self.network.volumes(reconstruction).cpu().numpy(),
         }
 
     def _draw(self, arrays: dict[str, np.ndarray]) -> None:
         """pictures/epoch-0010.png: what `_reconstruct` gave."""
-        if self.comm.is_main:
+        if self.comm.is_main and arrays:
             figure = reconstructions(
                 arrays["original"], arrays["reconstruction"], arrays["subject"].tolist(), self.store.zooms
             )
@@ -276,8 +289,7 @@ class Run:
         for _ in range(self.batches.accumulation):
             with self.meter.waiting():
                 rows, tokens = next(feed)
-            reconstruction, _, penalty = self.engine(tokens)
-            losses = reconstruction_loss(tokens, reconstruction, self.config.loss)
+            losses, penalty = self.network.loss(tokens, self.engine(tokens), self.config.loss)
             self._recent.append((self.step, rows, losses.detach()))
             yield losses.mean() + penalty
 
@@ -296,9 +308,10 @@ class Run:
         told = [(step, [self.store.subjects[row] for row in rows[bad]]) for step, rows, bad in found[:1]]
         everywhere = [item for rank in self.comm.gather(told) for item in rank]
         if not everywhere:
+            keys = " or ".join(f"model.{key}" for key in self.config.model.penalties)
             return (
                 f"step {self.step}: the loss is no number, though that of every subject is: the penalties on the "
-                "latents are too strong; lower model.variational or model.covariance, and type overwrite=true"
+                f"latents are too strong; lower {keys or 'them'}, and type overwrite=true"
             )
         first = min(step for step, _ in everywhere)
         names = [name for step, listed in everywhere if step == first for name in listed]
@@ -317,7 +330,7 @@ class Run:
             total = total + part.double().sum(dim=0)
         return (total / len(chosen)).float()
 
-    def _rehearse(self, network: base.Autoencoder, device: torch.device) -> Meter:
+    def _rehearse(self, network: base.Network, device: torch.device) -> Meter:
         """One forward and backward pass on real subjects before anything is set up: errors come in the first minute.
 
         Says which attention kernel ran, and returns a meter that knows what a pass costs. Raises ConfigError where the
@@ -331,7 +344,8 @@ class Run:
             watch = stack.enter_context(watched(name))
             stack.enter_context(uncounted(network))
             found = network(tokens)
-        (reconstruction_loss(tokens, found.reconstruction, self.config.loss).mean() + found.penalty).backward()
+        losses, penalty = network.loss(tokens, found, self.config.loss)
+        (losses.mean() + penalty).backward()
         network.zero_grad(set_to_none=True)
         total = counter.get_total_flops()
         flops = total / len(tokens)

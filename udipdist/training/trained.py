@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 class Opened:
     """A network in evaluation mode, and the store it is to look at; `rows` [N] are those of its readable subjects."""
 
-    network: base.Autoencoder
+    network: base.Encoder
     store: VolumeStore
     tokens: Tokens
     rows: np.ndarray
@@ -37,7 +37,7 @@ def open_trained(
 
     The tokens are packed where a training has left them so; for reading each subject once, packing does not pay.
     `batch`, subjects at once, is for the warning about the published network. Raises InputError where the checkpoint is
-    not there or the store's volumes are not of the shape it was trained on.
+    not there, its network gives no latents, or the store's volumes are not of the shape it was trained on.
     """
     path = run_dir / "config.yaml"
     if not path.exists():
@@ -45,7 +45,11 @@ def open_trained(
     recipe = TrainConfig.load(path)
     folder = Checkpoints(run_dir / "checkpoints").find(checkpoint)
     network = registry.load(recipe.model, folder / base.WEIGHTS)
-    if recipe.model.compat == "vit_udip":
+    if not isinstance(network, base.Encoder):
+        raise InputError(
+            f"{run_dir}: its network, model.name={recipe.model.name}, gives no latents; give another run_dir="
+        )
+    if network.batch_dependent:
         log.warning(
             "%s is the published network: the latents of a subject depend on the others of its batch%s and on "
             "the number of ranks",

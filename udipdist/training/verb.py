@@ -23,7 +23,7 @@ from hpc.world import World
 from udipdist.config import TrainConfig
 from udipdist.models import base, registry
 from udipdist.training.feed import split
-from udipdist.training.loop import Run
+from udipdist.training.loop import Run, build
 from udipdist.training.run_folder import last_checkpoint, open_run
 from udipdist.volumes.packed import place_of
 from udipdist.volumes.store import VolumeStore
@@ -39,7 +39,7 @@ def train(config: TrainConfig) -> None:
     world = World.detect(os.environ)
     batches = Batches.split(config.global_batch, world.size, config.micro_batch)
     store, rows = _subjects(config, batches)
-    resolved = config.model_copy(update={"model": registry.resolve(config.model, store.zooms)})
+    resolved = _resolved(config, store)
     comm = Comm.join(world)
     with ExitStack() as stack:
         notes: list[stage.Stage] = []
@@ -65,7 +65,7 @@ def preview(config: TrainConfig) -> list[str]:
     world = World.detect(os.environ)
     batches = Batches.split(config.global_batch, world.size, config.micro_batch)
     store, rows = _subjects(config, batches)
-    network = registry.build(registry.resolve(config.model, store.zooms), store.mask)
+    network = build(_resolved(config, store), store.mask)
     gather = network.gather()
     parameters = base.count_parameters(network)
     steps = len(rows["train"]) // batches.total
@@ -80,6 +80,10 @@ def preview(config: TrainConfig) -> list[str]:
         f"memory of a rank: {16 * parameters / 1e9:.2f} GB weights and optimiser (before ZeRO); subjects: "
         f"{packed / 1e9:.2f} GB for all ranks of a machine, which has {memory.available() / 1e9:.1f} GB left",
     ]
+
+
+def _resolved(config: TrainConfig, store: VolumeStore) -> TrainConfig:
+    return config.model_copy(update={"model": registry.resolve(config.model, store.zooms)})
 
 
 def _stage(config: TrainConfig) -> Any:

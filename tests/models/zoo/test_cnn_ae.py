@@ -11,15 +11,16 @@ from safetensors.torch import save_file
 from torch.nn import functional as F
 
 from hpc.errors import ConfigError
-from udipdist.config import ModelConfig
+from udipdist.config import CnnAeConfig, TrainConfig
 from udipdist.models import base, registry
 from udipdist.models.flops import forward_flops
 from udipdist.models.layers.convolution import shifted
 from udipdist.models.layers.tokens import Patcher
+from udipdist.models.testing import NetworkTests
 from udipdist.models.zoo.cnn_ae import CnnAutoencoder
 
 MNI = (182, 218, 182)
-SMALL = ModelConfig(name="cnn_ae", patch=4, channels=2, levels=2, latent=5)
+SMALL = CnnAeConfig(patch=4, channels=2, levels=2, latent=5)
 
 
 def seeded(shape: tuple[int, ...], seed: int = 1) -> torch.Tensor:
@@ -44,7 +45,7 @@ def tokens(network) -> torch.Tensor:
 
 def test_the_figures_of_the_published_network():
     with torch.device("meta"):
-        config = registry.resolve(ModelConfig(name="cnn_ae", compat="udip"), (1.0, 1.0, 1.0))
+        config = registry.resolve(CnnAeConfig(compat="udip"), (1.0, 1.0, 1.0))
         network = registry.build(config, np.ones(MNI, bool))
         batch = torch.zeros(1, network.patcher.tokens, network.patcher.voxels)
         flops = forward_flops(network, batch)
@@ -167,4 +168,12 @@ def test_a_batch_that_cannot_be_normalised_is_refused():
 )
 def test_keys_of_the_other_network_are_refused(keys, message):
     with pytest.raises(ConfigError, match=message):
-        registry.resolve(ModelConfig(**keys), (2.0, 2.0, 2.0))
+        TrainConfig.parse({"store": "s", "run_dir": "r", "model": keys})
+
+
+class TestCnnAe(NetworkTests):
+    config = SMALL
+
+
+class TestPublishedCnnAe(NetworkTests):
+    config = SMALL.model_copy(update={"compat": "udip", "covariance": 0.1})

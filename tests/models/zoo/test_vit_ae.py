@@ -8,11 +8,12 @@ import torch
 from safetensors.torch import save_file
 
 from hpc.errors import ConfigError, InputError
-from udipdist.config import ModelConfig
+from udipdist.config import VitAeConfig
 from udipdist.models import base, registry
 from udipdist.models.penalties import covariance_penalty
+from udipdist.models.testing import NetworkTests
 
-CONFIG = ModelConfig(patch=4, width=24, depth=2, heads=2, latent=10)
+CONFIG = VitAeConfig(patch=4, width=24, depth=2, heads=2, latent=10)
 
 
 @pytest.fixture
@@ -99,7 +100,7 @@ def test_heads_must_divide_the_width():
 
 @pytest.mark.parametrize("size, millions", [("seed", 3.62), ("S", 25), ("B", 98), ("L", 336), ("H", 663)])
 def test_named_sizes(size, millions):
-    config = registry.resolve(ModelConfig(size=size), (1.0, 1.0, 1.0))
+    config = registry.resolve(VitAeConfig(size=size), (1.0, 1.0, 1.0))
     assert registry.resolve(config, (1.0, 1.0, 1.0)) == config
     with torch.device("meta"):
         network = registry.build(config, np.ones((182, 218, 182), bool))
@@ -107,7 +108,7 @@ def test_named_sizes(size, millions):
 
 
 def test_a_size_gives_way_to_what_is_given():
-    config = registry.resolve(ModelConfig(size="S", depth=3), (1.0, 1.0, 1.0))
+    config = registry.resolve(VitAeConfig(size="S", depth=3), (1.0, 1.0, 1.0))
     assert (config.width, config.depth, config.heads) == (384, 3, 6)
 
 
@@ -173,3 +174,15 @@ def test_covariance_penalty():
     collapsed = torch.zeros(64, 8)
     assert covariance_penalty(apart) < 0.5 < covariance_penalty(alike)
     assert covariance_penalty(collapsed) == pytest.approx(1.0, abs=0.011)
+
+
+class TestVitAe(NetworkTests):
+    config = CONFIG
+
+
+class TestVitAeOfAttentionPool(NetworkTests):
+    config = VitAeConfig(patch=4, width=24, depth=1, heads=2, latent=6, pool="attention", variational=0.1, masked=0.5)
+
+
+class TestVitAeOfClassToken(NetworkTests):
+    config = VitAeConfig(patch=4, width=24, depth=1, heads=2, latent=6, pool="cls", covariance=0.1, decoder_width=12)

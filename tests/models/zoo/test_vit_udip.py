@@ -8,11 +8,12 @@ import torch
 from nilearn.datasets import load_mni152_template
 
 from hpc.errors import ConfigError
-from udipdist.config import ModelConfig
+from udipdist.config import TrainConfig, VitUdipConfig
 from udipdist.models import base, registry
 from udipdist.models.flops import forward_flops
 from udipdist.models.layers.tokens import PAPER_PATCH, Patcher
 from udipdist.models.losses import reconstruction_loss
+from udipdist.models.testing import NetworkTests
 from udipdist.models.zoo.vit_udip import PublishedVit, scrambled
 
 WHOLE_GRID = -1.0
@@ -71,13 +72,13 @@ def test_what_is_left_out_is_zero(small):
 
 
 def test_the_configuration_is_one_network():
-    resolved = registry.resolve(ModelConfig(compat="vit_udip"), (1.0, 1.0, 1.0))
+    resolved = registry.resolve(VitUdipConfig(), (1.0, 1.0, 1.0))
     assert registry.resolve(resolved, (1.0, 1.0, 1.0)) == resolved  # as it stands in the run's own config.yaml
     network = registry.build(resolved, np.ones((182, 218, 182), bool))
     assert base.count_parameters(network) == 3_593_088
     for wrong in ({"depth": 4}, {"masked": 0.5}, {"latent": 64}):
         with pytest.raises(ConfigError, match=f"leave out model.{next(iter(wrong))}="):
-            registry.resolve(ModelConfig(compat="vit_udip", **wrong), (1.0, 1.0, 1.0))
+            TrainConfig.parse({"store": "s", "run_dir": "r", "model": {"compat": "vit_udip", **wrong}})
 
 
 def test_the_loss_of_the_published_code():
@@ -85,3 +86,7 @@ def test_the_loss_of_the_published_code():
     tokens[0, 0, :2], tokens[1, 1] = 1, 2
     loss = reconstruction_loss(tokens, torch.zeros_like(tokens), "batch")
     torch.testing.assert_close(loss, torch.tensor([2 / 8, 16 / 8]))
+
+
+class TestVitUdip(NetworkTests):
+    config = VitUdipConfig(patch=4)

@@ -19,6 +19,7 @@ from udipdist.volumes.packed import Gather
 
 PAPER_PATCH = (14, 16, 14)  # of 182 x 224 x 182 voxels of 1 mm (ViT-UDIP)
 BRAIN_SHARE = 0.02  # a patch with less of the cohort's mask than this is left out
+WHOLE_GRID = -1.0  # the share that every patch exceeds: all patches are tokens
 _DEFAULT_EDGE_MM = 32.0
 
 

@@ -18,16 +18,19 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from contextlib import nullcontext
+from typing import Self
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from hpc.batchnorm import BatchNorm3d, uncounted
 from hpc.errors import ConfigError
+from udipdist.config import CnnAeConfig
 from udipdist.models.base import Autoencoder, Pass
 from udipdist.models.layers.convolution import Conv3d
-from udipdist.models.layers.tokens import Patcher
+from udipdist.models.layers.tokens import BRAIN_SHARE, WHOLE_GRID, Patcher
 from udipdist.models.penalties import covariance_penalty
 
 
@@ -68,13 +71,13 @@ class CnnAutoencoder(Autoencoder):
         self.decoder = nn.ModuleList([*reversed(decoder), last])
         self.register_buffer("mean", torch.zeros(patcher.tokens, patcher.voxels))
 
-    def prepare(self, volumes: Tensor) -> Tensor:
-        """[B, x, y, z] -> the brain tokens [B, T, V], all that the network reads."""
-        return self.patcher(volumes)
-
-    def volumes(self, prepared: Tensor) -> Tensor:
-        """[B, T, V] -> [B, x, y, z]."""
-        return self.patcher.volumes(prepared)
+    @classmethod
+    def from_config(cls, config: CnnAeConfig, mask: np.ndarray, recompute: bool = False) -> Self:
+        """The network of a resolved configuration for volumes with this mask [x, y, z]."""
+        published = config.compat == "udip"
+        patcher = Patcher(mask, config.edges, WHOLE_GRID if published else BRAIN_SHARE)
+        keys = config.model_dump(exclude={"name", "patch", "compat"})
+        return cls(patcher, **keys, published=published, recompute=recompute)
 
     def set_mean(self, mean: Tensor) -> None:
         """Take the cohort's mean [T, V], to which the decoder adds; the published network has none."""

@@ -7,10 +7,16 @@ the cohort's mean image is the decoder's starting point, so that only difference
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Self
+
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from udipdist.models.base import Autoencoder, Pass
+from hpc.errors import ConfigError
+from udipdist.config import VitAeConfig
+from udipdist.models.base import Autoencoder, EncoderInput, Pass
 from udipdist.models.layers.blocks import Stack
 from udipdist.models.layers.pooling import AttentionPool, ClassToken, MeanPool
 from udipdist.models.layers.tokens import Patcher, foreground, sincos_positions
@@ -69,13 +75,34 @@ class VitAutoencoder(Autoencoder):
         self.register_buffer("positions", positions, persistent=False)
         self.register_buffer("mean", torch.zeros(tokens, voxels))
 
-    def prepare(self, volumes: Tensor) -> Tensor:
-        """[B, x, y, z] -> the brain tokens [B, T, V], all that the network reads."""
-        return self.patcher(volumes)
+    @classmethod
+    def resolve(cls, config: VitAeConfig, zooms: Sequence[float]) -> VitAeConfig:
+        """The configuration with the patch and what a named size says filled in."""
+        return super().resolve(config.sized(), zooms)
 
-    def volumes(self, prepared: Tensor) -> Tensor:
-        """[B, T, V] -> [B, x, y, z]."""
-        return self.patcher.volumes(prepared)
+    @classmethod
+    def from_config(cls, config: VitAeConfig, mask: np.ndarray, recompute: bool = False) -> Self:
+        """The network of a resolved configuration for volumes with this mask [x, y, z]. Raises ConfigError."""
+        inner, inner_heads = config.decoder_width or config.width, config.decoder_heads or config.heads
+        for end, heads, width in (("", config.heads, config.width), ("decoder_", inner_heads, inner)):
+            if width % heads:
+                raise ConfigError(
+                    f"model.{end}heads={heads}: does not divide model.{end}width={width}; type model.{end}heads="
+                    f"{max(n for n in range(1, heads) if width % n == 0)}, or another divisor"
+                )
+        keys = config.model_dump(exclude={"name", "patch", "size"})
+        return cls(Patcher(mask, config.edges), **keys, recompute=recompute)
+
+    @property
+    def encoder_stack(self) -> Stack:
+        """The transformer that encodes."""
+        return self.encoder
+
+    def encoder_input(self, prepared: Tensor) -> EncoderInput:
+        """What the transformer reads of prepared subjects [B, T, V]: a subject's own tokens."""
+        patch_BTD, taken_BT = self.embed(prepared), foreground(prepared).any(dim=2)
+        x_BSD, valid_BS = self._joined(patch_BTD + self.positions, taken_BT)
+        return EncoderInput(patch_BTD, x_BSD, valid_BS, taken_BT, int(isinstance(self.pool, ClassToken)), self.pool)
 
     def set_mean(self, mean: Tensor) -> None:
         """Take the cohort's mean, in the prepared form [T, V], as the decoder's starting point."""
@@ -111,9 +138,12 @@ class VitAutoencoder(Autoencoder):
         x_BTD = self.embed(prepared) + self.positions
         if masked:
             x_BTD, valid_BT = _hide(x_BTD, valid_BT, masked)
-        if isinstance(self.pool, ClassToken):
-            x_BTD, valid_BT = self.pool.join(x_BTD, valid_BT)
+        x_BTD, valid_BT = self._joined(x_BTD, valid_BT)
         return self.pool(self.encoder(x_BTD, valid_BT), valid_BT)
+
+    def _joined(self, x_BTD: Tensor, valid_BT: Tensor) -> tuple[Tensor, Tensor]:
+        """The tokens, with the learned one in front where there is one."""
+        return self.pool.join(x_BTD, valid_BT) if isinstance(self.pool, ClassToken) else (x_BTD, valid_BT)
 
 
 def _hide(x_BTD: Tensor, valid_BT: Tensor, share: float) -> tuple[Tensor, Tensor]:

@@ -9,12 +9,16 @@ axes and frequencies; those of `vit_ae` are used. The initial weights are torch'
 
 from __future__ import annotations
 
+from typing import Self
+
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from udipdist.models.base import Autoencoder, Pass
+from udipdist.config import VitUdipConfig
+from udipdist.models.base import Autoencoder, EncoderInput, Pass
 from udipdist.models.layers.blocks import Stack
-from udipdist.models.layers.tokens import Patcher, foreground, sincos_positions
+from udipdist.models.layers.tokens import WHOLE_GRID, Patcher, foreground, sincos_positions
 
 
 def scrambled(patcher: Patcher) -> Tensor:
@@ -30,7 +34,12 @@ def scrambled(patcher: Patcher) -> Tensor:
 
 
 class PublishedVit(Autoencoder):
-    """Patches [B, T, V] of the whole grid -> latent [B, D], the mean of the tokens -> patches [B, T, V]."""
+    """Patches [B, T, V] of the whole grid -> latent [B, D], the mean of the tokens -> patches [B, T, V].
+
+    The decoder starts from nothing, so the cohort's mean is not used.
+    """
+
+    batch_dependent = True
 
     def __init__(
         self,
@@ -55,21 +64,25 @@ class PublishedVit(Autoencoder):
         self.register_buffer("positions", sincos_positions(places, width, patcher.grid), persistent=False)
         self.register_buffer("places", sincos_positions(places, decoder_width, patcher.grid), persistent=False)
 
-    def prepare(self, volumes: Tensor) -> Tensor:
-        """[B, x, y, z] -> all patches of the grid [B, T, V]."""
-        return self.patcher(volumes)
+    @classmethod
+    def from_config(cls, config: VitUdipConfig, mask: np.ndarray, recompute: bool = False) -> Self:
+        """The network of the paper, for volumes with this mask [x, y, z]."""
+        return cls(Patcher(mask, config.edges, WHOLE_GRID), dropout=config.dropout, recompute=recompute)
 
-    def volumes(self, prepared: Tensor) -> Tensor:
-        """[B, T, V] -> [B, x, y, z]."""
-        return self.patcher.volumes(prepared)
+    @property
+    def encoder_stack(self) -> Stack:
+        """The transformer that encodes."""
+        return self.encoder
 
-    def set_mean(self, mean: Tensor) -> None:
-        """The published decoder starts from nothing, so the cohort's mean is not used."""
+    def encoder_input(self, prepared: Tensor) -> EncoderInput:
+        """What the transformer reads of prepared subjects [B, T, V]: the tokens of the whole batch, without a mask."""
+        patch_BTD, kept_T = self.embed(prepared), _in_batch(prepared)
+        x_BSD = (patch_BTD + self.positions)[:, kept_T]
+        return EncoderInput(patch_BTD, x_BSD, None, kept_T.expand(len(prepared), -1), 0, None)
 
     def encode(self, prepared: Tensor) -> Tensor:
         """[B, T, V] -> latent [B, D], which depends on who else is in the batch."""
-        embedded_BTD = self.embed(prepared) + self.positions
-        return self.encoder(embedded_BTD[:, _in_batch(prepared)], None).mean(dim=1)
+        return self.encoder(self.encoder_input(prepared).x_BSD, None).mean(dim=1)
 
     def decode(self, latent: Tensor, kept_T: Tensor | None = None) -> Tensor:
         """[B, D] -> [B, T, V]: the patches `kept_T`, or those with a voxel of the cohort's mask; the others are 0."""
