@@ -9,7 +9,7 @@ OUT ?= demo
 SWEEP_OUT ?= sweep-demo
 PYTHON_IN := $(VENV)/bin/python
 
-.PHONY: demo sweep-demo test test-slow lint clean
+.PHONY: demo sweep-demo test test-slow lint types clean
 
 demo: $(VENV)/.installed
 	$(PYTHON_IN) -m udipdist demo out=$(OUT)
@@ -25,14 +25,17 @@ test: $(VENV)/.installed lint
 test-slow: $(VENV)/.installed
 	$(PYTEST) --durations=20
 
-lint: $(VENV)/.installed
+lint: $(VENV)/.installed types
 	$(PYTHON_IN) -m ruff check .
 	$(PYTHON_IN) -m ruff format --check .
 	$(VENV)/bin/lint-imports --no-cache
+
+types: $(VENV)/.installed
+	$(PYTHON_IN) -m mypy
 
 $(VENV)/.installed: pyproject.toml configs/constraints.txt launch/install.sh
 	launch/install.sh $(VENV) test
 	touch $@
 
 clean:
-	rm -rf $(VENV) demo sweep-demo build *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) demo sweep-demo build *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis

@@ -151,11 +151,12 @@ def _result(job: parts.Job, index: int, future: Any) -> dict[str, Any]:
     from distributed import KilledWorker
 
     try:
-        return future.result()
+        facts: dict[str, Any] = future.result()
     except KilledWorker as error:
         raise Incomplete(_of_killed(job, index, error)) from None
     except ImportError as error:
         raise InputError(_of_import(f"worker of part {index}", str(error))) from None
+    return facts
 
 
 def _of_killed(job: parts.Job, index: int, error: Any) -> str:

@@ -146,7 +146,8 @@ class Engine:
     @property
     def module(self) -> nn.Module:
         """The module itself, for methods other than forward that touch no sharded weights."""
-        return self._engine.module
+        module: nn.Module = self._engine.module
+        return module
 
     def __call__(self, batch: Any) -> Any:
         """The module's forward pass."""
@@ -182,11 +183,12 @@ class Engine:
         """Optimiser steps left out because their gradients overflowed (fp16)."""
         return int(self._engine.skipped_steps)
 
-    def gathered(self, parameter: nn.Parameter, write: bool = False) -> AbstractContextManager:
+    def gathered(self, parameter: nn.Parameter, write: bool = False) -> AbstractContextManager[Any]:
         """Within it a weight is whole; with `write` what rank 0 puts there stays. Only stage 3 has it otherwise."""
         if self.stage != 3:
             return nullcontext()
-        return self._gathered([parameter], modifier_rank=0 if write else None)
+        gathered: AbstractContextManager[Any] = self._gathered([parameter], modifier_rank=0 if write else None)
+        return gathered
 
     @property
     def rate(self) -> float:
