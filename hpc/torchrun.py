@@ -138,7 +138,7 @@ class _Stop:
 
 
 def _agent(stop: _Stop) -> type[LocalElasticAgent]:
-    """torchrun's agent, which starts the ranks again only where that can help."""
+    """torchrun's agent, which starts the ranks again only where that can help. torchrun has no hook for that."""
     from torch.distributed.elastic.agent.server.local_elastic_agent import LocalElasticAgent
 
     class Agent(LocalElasticAgent):

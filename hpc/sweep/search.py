@@ -52,6 +52,7 @@ def _asha(search: SearchConfig, metric: str, mode: str, ended: Sequence[Outcome]
         for count, report in enumerate(read_reports(outcome.trial.folder), 1):
             value = report.get(metric)
             if value is not None:
+                # Tune cannot be told of earlier trials, so its inside is (tests/hpc/test_private_names.py).
                 told = SimpleNamespace(trial_id=outcome.trial.name)
                 asha._brackets[0].on_result(told, count, sign * value)  # type: ignore[arg-type]  # asks for the id
     return asha

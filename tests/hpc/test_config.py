@@ -62,7 +62,7 @@ def test_unusable_yaml_is_refused(tmp_path, text, message):
 
 
 def test_missing_file_is_named(tmp_path):
-    with pytest.raises(ConfigError, match="nowhere.yaml.*No such file"):
+    with pytest.raises(ConfigError, match=r"nowhere.yaml.*No such file"):
         read_yaml(tmp_path / "nowhere.yaml")
 
 
