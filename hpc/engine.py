@@ -229,7 +229,7 @@ class Engine:
         resharded = self.stage > 0 and wrote not in (0, self.comm.size)
         place = self.comm.on_main(lambda: universal.convert(folder / _STATE)) if resharded else folder
         given = self._hyperparameters()
-        self._engine._config.load_universal_checkpoint = resharded
+        self._engine._config.load_universal_checkpoint = resharded  # known only now, long after its keys are read
         try:
             with warnings.catch_warnings(), universal.loading_tensors_only():
                 warnings.simplefilter("ignore")
