@@ -22,6 +22,13 @@ class BatchNorm3d(nn.BatchNorm3d):
     """
 
     counting = True  # whether batches enter the running statistics; see `uncounted`
+    momentum: float
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor
+
+    def __init__(self, features: int, eps: float = 1e-5, momentum: float = 0.1):
+        super().__init__(features, eps, momentum)  # weights and running statistics are always there
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training or (self.counting and _ranks() == 1):
@@ -29,7 +36,10 @@ class BatchNorm3d(nn.BatchNorm3d):
         if _ranks() == 1:
             aside = self.running_mean.clone(), self.running_var.clone()
             return nn.functional.batch_norm(x, *aside, self.weight, self.bias, True, 0.0, self.eps)
-        normalised, mean_C, var_C = _OverRanks.apply(x, self.weight, self.bias, self.eps)
+        found: tuple[Tensor, Tensor, Tensor] = _OverRanks.apply(  # type: ignore[no-untyped-call]
+            x, self.weight, self.bias, self.eps
+        )
+        normalised, mean_C, var_C = found
         if self.counting:
             n = x.numel() // x.shape[1] * _ranks()
             self.num_batches_tracked += 1

@@ -11,7 +11,7 @@ import logging
 import signal
 from collections.abc import Callable, Collection
 from pathlib import Path
-from types import FrameType
+from types import FrameType, TracebackType
 from typing import Any, Self
 
 from hpc.comm import Comm
@@ -120,7 +120,7 @@ def read_meta(folder: str | Path) -> dict[str, Any]:
     """The meta.json of a checkpoint whose files are all whole. Raises InputError that names the damaged one."""
     folder = Path(folder)
     try:
-        meta = json.loads((folder / META).read_text(encoding="utf-8"))
+        meta: dict[str, Any] = json.loads((folder / META).read_text(encoding="utf-8"))
         files = meta["files"].items()
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise InputError(f"{folder / META}: is missing or damaged, so the checkpoint cannot be used") from None
@@ -148,7 +148,9 @@ class StopRequest:
         self._before = {number: signal.signal(number, self._note) for number in self._signals}
         return self
 
-    def __exit__(self, kind, error, trace) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 

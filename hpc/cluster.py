@@ -157,7 +157,8 @@ def _result(job: parts.Job, index: int, future: Any, watch: Callable[[], None]) 
     try:
         while True:
             try:
-                return future.result(timeout=_LOOK_EVERY_SECONDS)
+                facts: dict[str, Any] = future.result(timeout=_LOOK_EVERY_SECONDS)
+                break
             except TimeoutError:
                 if future.status == "error":  # it is the part's own
                     raise
@@ -166,6 +167,7 @@ def _result(job: parts.Job, index: int, future: Any, watch: Callable[[], None]) 
         raise Incomplete(_of_killed(job, index, error)) from None
     except ImportError as error:
         raise InputError(_of_import(f"worker of part {index}", str(error))) from None
+    return facts
 
 
 def _of_killed(job: parts.Job, index: int, error: Any) -> str:

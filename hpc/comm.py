@@ -90,18 +90,20 @@ class Comm:
         """Call `function` on rank 0 and return its value, or raise its error, on every rank."""
         if self.size == 1:
             return function()
-        value, error = None, None
+        values: list[T] = []
+        error: Exception | None = None
         if self.is_main:
             try:
-                value = function()
+                values.append(function())
             except Exception as caught:
                 error = caught
-        value, message, code = self._broadcast((value, str(error) if error else None, getattr(error, "exit_code", 1)))
+        told = values, str(error) if error else None, getattr(error, "exit_code", 1)
+        values, message, code = self._broadcast(told)
         if error is not None:
             raise error
         if message is not None:
             raise _Elsewhere(message, code)
-        return value
+        return values[0]
 
     def on_each_node(self, function: Callable[[], T]) -> T:
         """Call `function` on the first rank of each node, then on the others, and return its value, or raise its error,
@@ -114,10 +116,10 @@ class Comm:
             return function()
         first = self.world.local_rank == 0
         ended = [self._patiently(function if mine else None) for mine in (first, not first)]
-        return ended[0 if first else 1]  # type: ignore[return-value]
+        return ended[0 if first else 1][0]
 
-    def _patiently(self, function: Callable[[], T] | None) -> T | None:
-        """The value of `function` here; where it fails on any rank, all raise."""
+    def _patiently(self, function: Callable[[], T] | None) -> list[T]:
+        """The value of `function` here, if there is one; where it fails on any rank, all raise."""
         values: list[T] = []
         errors: list[BaseException] = []
 
@@ -138,7 +140,7 @@ class Comm:
         for elsewhere in told:
             if elsewhere is not None:
                 raise _Elsewhere(*elsewhere)
-        return values[0] if values else None
+        return values
 
     def sum(self, values: Sequence[float] | np.ndarray) -> np.ndarray:
         """The sum over ranks of equally long float64 vectors, on every rank."""

@@ -6,7 +6,7 @@ import difflib
 import re
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -147,10 +147,12 @@ class _StrictLoader(yaml.SafeLoader):
     """SafeLoader that refuses repeated keys and reads YAML 1.2 floats such as 1e-4."""
 
 
-def _mapping(loader: _StrictLoader, node: yaml.MappingNode) -> dict:
-    seen: set[str] = set()
+def _mapping(loader: _StrictLoader, node: yaml.MappingNode) -> dict[Any, Any]:
+    seen: set[Any] = set()
     for key_node, _ in node.value:
-        key = loader.construct_object(key_node)
+        key = loader.construct_object(key_node, deep=True)
+        if not isinstance(key, Hashable):
+            raise yaml.constructor.ConstructorError(None, None, f"{key!r} is no key", key_node.start_mark)
         if key in seen:
             raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is given twice", key_node.start_mark)
         seen.add(key)
@@ -178,10 +180,10 @@ def _set_dotted(tree: dict[str, Any], text: str) -> None:
     node[last] = parse_value(value)
 
 
-def _explain(cls: type[Config], item: dict[str, Any]) -> str:
+def _explain(cls: type[Config], item: Mapping[str, Any]) -> str:
     """One line for one pydantic error: which key, what is wrong, what is allowed."""
     if item["type"] == TOLD:
-        return item["msg"]
+        return str(item["msg"])
     path = [str(part) for part in item["loc"]]
     key = ".".join(path)
     if item["type"] == "extra_forbidden":
@@ -194,7 +196,7 @@ def _explain(cls: type[Config], item: dict[str, Any]) -> str:
     if item["type"] == "missing":
         meaning = next((doc.meaning for doc in describe(cls) if doc.key == key), "")
         return f"{key}: is required{f' ({meaning})' if meaning else ''}; give {key}=VALUE"
-    message = item["msg"].removeprefix("Value error, ")
+    message: str = item["msg"].removeprefix("Value error, ")
     if not key:
         return message
     return f"{key}={item['input']!r}: {message[0].lower()}{message[1:]}"

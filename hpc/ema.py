@@ -83,7 +83,8 @@ class Ema:
     def _share(self, parameter: Any) -> torch.Tensor:
         """This rank's values of a weight, 1-D: DeepSpeed's own share in stage 3, else the same cut of the whole."""
         if self.engine.stage == 3:
-            return parameter.ds_tensor.detach().flatten()
+            own: torch.Tensor = parameter.ds_tensor
+            return own.detach().flatten()
         return self._cut(parameter.detach().flatten())
 
     def _cut(self, flat: torch.Tensor) -> torch.Tensor:
@@ -102,4 +103,5 @@ class Ema:
         return share[: shape.numel()].view(shape)
 
     def _shape(self, parameter: Any) -> torch.Size:
-        return parameter.ds_shape if self.engine.stage == 3 else parameter.shape
+        shape: torch.Size = parameter.ds_shape if self.engine.stage == 3 else parameter.shape
+        return shape

@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+from collections.abc import Iterable
 
 
 class Error(ValueError):
@@ -63,8 +64,8 @@ class Preempted(Error):
     exit_code = 75
 
 
-def some(items, limit: int = 5) -> str:
+def some(items: Iterable[object], limit: int = 5) -> str:
     """'a, b, c and 7 more': the first `limit` of `items`, for messages."""
-    items = [str(item) for item in items]
-    shown = ", ".join(items[:limit])
-    return shown if len(items) <= limit else f"{shown} and {len(items) - limit} more"
+    words = [str(item) for item in items]
+    shown = ", ".join(words[:limit])
+    return shown if len(words) <= limit else f"{shown} and {len(words) - limit} more"

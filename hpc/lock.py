@@ -17,6 +17,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -101,19 +102,20 @@ def _read(path: Path) -> tuple[str | None, int]:
         return None, 0
 
 
-def _holder(text: str | None) -> dict:
+def _holder(text: str | None) -> dict[str, Any]:
     """What a lock file says; nothing where its holder has not written it yet."""
     try:
-        return json.loads(text or "{}")
+        holder: dict[str, Any] = json.loads(text or "{}")
     except json.JSONDecodeError:
         return {}
+    return holder
 
 
-def _has_ended(holder: dict) -> bool:
+def _has_ended(holder: dict[str, Any]) -> bool:
     return holder.get("where") == _where() and not psutil.pid_exists(holder["pid"])
 
 
-def _name(holder: dict) -> str:
+def _name(holder: dict[str, Any]) -> str:
     return f"process {holder['pid']} on {holder['host']}" if holder else "another process"
 
 

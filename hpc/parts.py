@@ -33,9 +33,17 @@ _LEFTOVER = re.compile(r"^\..+\.(partial|trash)-[0-9a-f]{8}$|\.[0-9a-f]{32}\.par
 class Job(Protocol):
     """Work cut into parts. It must be picklable: workers get a copy. Its place is absolute where they are remote."""
 
-    place: Path  # the directory that holds plan.json and the records
-    n_parts: int
-    unit: str  # what `size_of_part` counts, for the progress line
+    @property
+    def place(self) -> Path:
+        """The directory that holds plan.json and the records."""
+
+    @property
+    def n_parts(self) -> int:
+        """How many parts there are."""
+
+    @property
+    def unit(self) -> str:
+        """What `size_of_part` counts, for the progress line."""
 
     def part(self, index: int) -> dict[str, Any]:
         """Do part `index` and return JSON facts about it."""
@@ -58,7 +66,9 @@ class Writer(Protocol):
 class Planner(Protocol):
     """A job whose plan wrote files that parts do not write again."""
 
-    place: Path
+    @property
+    def place(self) -> Path:
+        """As of a `Job`."""
 
     def files_of_plan(self) -> Iterable[Path]:
         """The files below `place` that the plan wrote."""
@@ -163,7 +173,8 @@ def run_part(job: Job, index: int) -> dict[str, Any]:
         record = _read(job, index)
         wrong = _wrong(job.place, record, contents=True)
         if not wrong:
-            return record["facts"]
+            known: dict[str, Any] = record["facts"]
+            return known
         log.warning("%s: part %d is done again: %s", job.place, index, some(wrong))
         path.unlink(missing_ok=True)
     started, clock = datetime.now(UTC), time.monotonic()
@@ -250,7 +261,8 @@ def do(job: Job, todo: list[int], label: str, runner: Runner = here) -> None:
 
 
 def _read(job: Job, index: int) -> dict[str, Any]:
-    return json.loads(marker(job.place, index).read_text(encoding="utf-8"))
+    record: dict[str, Any] = json.loads(marker(job.place, index).read_text(encoding="utf-8"))
+    return record
 
 
 def _digest(job: Job) -> str:

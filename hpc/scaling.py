@@ -57,7 +57,7 @@ class StageZero:
     """
 
     def __init__(self, scale: LossScale):
-        self._scale, self._divided = scale, False
+        self._scale, self._divided, self._overflow = scale, False, False
 
     def scale(self, loss: torch.Tensor) -> torch.Tensor:
         """The loss to differentiate."""
@@ -66,7 +66,8 @@ class StageZero:
     def unscale_(self, optimizer: torch.optim.Optimizer) -> None:
         """Take the scale out of the gradients, which are summed over ranks by now; before they are clipped."""
         gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-        optimizer.overflow = not bool(torch.nn.utils.get_total_norm(gradients).isfinite())
+        self._overflow = not bool(torch.nn.utils.get_total_norm(gradients).isfinite())
+        optimizer.overflow = self._overflow  # type: ignore[attr-defined]  # read by DeepSpeed
         torch._foreach_mul_(gradients, 1 / self._scale.scale)
         self._divided = True
 
@@ -74,7 +75,7 @@ class StageZero:
         """Step, but for gradients that overflowed."""
         if not self._divided:
             self.unscale_(optimizer)
-        if not optimizer.overflow:
+        if not self._overflow:
             optimizer.step()
         self._divided = False
 

@@ -43,9 +43,10 @@ def read_manifest(out: str | Path) -> dict[str, Any] | None:
     if not Path(out).exists() or not path.exists():
         return None
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError:
         return None
+    return manifest
 
 
 def fingerprint(path: str | Path) -> dict[str, Any]:

@@ -21,7 +21,7 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal, TypedDict
 
 import google_crc32c
 import numpy as np
@@ -33,7 +33,14 @@ from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, ShardingCodec, Tran
 from hpc.errors import InputError
 from hpc.files import publish, remove
 
-COMPRESSION = {"cname": "lz4", "clevel": 5, "shuffle": "shuffle"}
+
+class _Blosc(TypedDict):
+    cname: Literal["lz4"]
+    clevel: int
+    shuffle: Literal["shuffle"]
+
+
+COMPRESSION: _Blosc = {"cname": "lz4", "clevel": 5, "shuffle": "shuffle"}
 _EMPTY = 2**64 - 1  # offset and length of a chunk that is not stored
 _ENTRY = 16  # bytes of an index entry: offset and length, both uint64 little-endian
 _CHECKSUM = 4  # bytes of the CRC-32C behind the index
@@ -92,7 +99,7 @@ def put(place: str | Path, name: str, values: np.ndarray, dims: Sequence[str], *
 
 def get(place: str | Path, name: str) -> np.ndarray:
     """The values of a small array written by `put`, also before `seal`."""
-    return zarr.open_array(Path(place) / name, mode="r", zarr_format=3)[...]
+    return np.asarray(zarr.open_array(Path(place) / name, mode="r", zarr_format=3)[...])
 
 
 def seal(place: str | Path, attributes: Mapping[str, Any]) -> None:
@@ -133,12 +140,13 @@ class Layout:
         self.row_shape = self.shape[1:]
         self.row_bytes = math.prod(self.row_shape) * self.dtype.itemsize
         self.fill_value = array.fill_value
-        if not _is_by_rows(array):
+        codec = _codec_of_rows(array)
+        if codec is None or array.shards is None:
             raise InputError(
                 f"{self.path}: is not stored as rows in shards, compressed by blosc or not at all (chunks "
                 f"{array.chunks}, shards {array.shards}); make the store again with this software"
             )
-        kinds = {type(codec) for codec in array.metadata.codecs[0].codecs}
+        kinds = {type(inner) for inner in codec.codecs}
         self.compressed, self.first_axis_fastest = BloscCodec in kinds, TransposeCodec in kinds
         self.rows_per_shard = array.shards[0]
         self.n_shards = -(-self.shape[0] // self.rows_per_shard)
@@ -176,7 +184,7 @@ def write_shard(layout: Layout, shard: int, rows: Iterable[np.ndarray | None]) -
     index = np.full((layout.rows_per_shard, 2), _EMPTY, dtype="<u8")
     count = 0
     with publish(layout.shard_path(shard)) as partial, partial.open("wb") as file, ThreadPoolExecutor(1) as thread:
-        waiting: Future | None = None
+        waiting: Future[bytes | memoryview] | None = None
         for count, row in enumerate(rows, start=1):
             if count > len(expected):
                 raise ValueError(f"{layout.path}: shard {shard} holds {len(expected)} rows, and more are given")
@@ -331,23 +339,28 @@ class MappedRows:
         return data, np.where(stored, starts, -1).tolist()
 
 
-def _is_by_rows(array: zarr.Array) -> bool:
-    codecs = array.metadata.codecs
-    if array.ndim < 2 or len(codecs) != 1 or not isinstance(codecs[0], ShardingCodec):
-        return False
-    sharding = codecs[0]
+def _codec_of_rows(array: zarr.Array[Any]) -> ShardingCodec | None:
+    """The codec that makes shards of rows; None where the array is laid out in another way."""
+    metadata = array.metadata
+    if metadata.zarr_format != 3 or array.ndim < 2 or len(metadata.codecs) != 1 or array.shards is None:
+        return None
+    sharding = metadata.codecs[0]
+    if not isinstance(sharding, ShardingCodec):
+        return None
     turned = [codec.order for codec in sharding.codecs if isinstance(codec, TransposeCodec)]
-    listed = {codec["name"]: codec for codec in array.metadata.to_dict()["codecs"][0]["configuration"]["codecs"]}
-    return (
+    described: Any = metadata.to_dict()["codecs"]
+    listed = {codec["name"]: codec for codec in described[0]["configuration"]["codecs"]}
+    by_rows = (
         tuple(sharding.chunk_shape) == (1, *array.shape[1:])
         and tuple(array.shards[1:]) == array.shape[1:]
         and turned in ([], [_reversed(array.ndim)])
         and [type(codec) for codec in sharding.codecs][len(turned) :] in ([BytesCodec, BloscCodec], [BytesCodec])
         and [type(codec) for codec in sharding.index_codecs] == [BytesCodec, Crc32cCodec]
         and sharding.index_location.value == "end"
-        and array.metadata.chunk_key_encoding.to_dict() == {"name": "default", "configuration": {"separator": "/"}}
+        and metadata.chunk_key_encoding.to_dict() == {"name": "default", "configuration": {"separator": "/"}}
         and listed["bytes"].get("configuration", {}).get("endian") in (None, "little")
     )
+    return sharding if by_rows else None
 
 
 def _reversed(ndim: int) -> tuple[int, ...]:

@@ -18,12 +18,15 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psutil
 
 from hpc.errors import Preempted
 from hpc.world import outside
+
+if TYPE_CHECKING:
+    from torch.distributed.elastic.agent.server.local_elastic_agent import LocalElasticAgent
 
 _LAUNCHER = "HPC_TORCHRUN_PID"
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -39,7 +42,7 @@ _ENVIRONMENT = {
 @contextmanager
 def started(
     module: str, words: Sequence[str], ranks: int = 1, env: Mapping[str, str] | None = None, **options: Any
-) -> Iterator[subprocess.Popen]:
+) -> Iterator[subprocess.Popen[Any]]:
     """`python -m module words...` on `ranks` ranks of this machine; the process to wait for. `options`: of Popen.
 
     The ranks are a world of their own: what says that this process is a rank, a Slurm task or a Ray worker is kept from
@@ -77,7 +80,7 @@ def main() -> None:
     from torch.distributed.run import main as torchrun
 
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
-    api.LocalElasticAgent = _agent(api.LocalElasticAgent, stop)
+    api.LocalElasticAgent = _agent(stop)  # type: ignore[misc]  # torchrun has no other way to give it one
     try:
         torchrun()
     except ChildFailedError as failed:
@@ -134,10 +137,11 @@ class _Stop:
                 rank.send_signal(number)
 
 
-def _agent(base: type, stop: _Stop) -> type:
-    """torchrun's agent, which starts the ranks again only where that can help."""
+def _agent(stop: _Stop) -> type[LocalElasticAgent]:
+    """torchrun's agent, which starts the ranks again only where that can help. torchrun has no hook for that."""
+    from torch.distributed.elastic.agent.server.local_elastic_agent import LocalElasticAgent
 
-    class Agent(base):
+    class Agent(LocalElasticAgent):
         def _start_workers(self, *arguments: Any) -> Any:
             started = super()._start_workers(*arguments)
             stop.listen()
@@ -153,7 +157,7 @@ def _agent(base: type, stop: _Stop) -> type:
     return Agent
 
 
-def end(process: subprocess.Popen) -> None:
+def end(process: subprocess.Popen[Any]) -> None:
     """Kill a launcher that still runs, and the ranks it started (they stand in sessions of their own)."""
     if process.poll() is not None:
         return

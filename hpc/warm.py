@@ -54,4 +54,4 @@ def _program(module: str, words: list[str]) -> None:
     try:
         runpy.run_module(module, run_name="__main__", alter_sys=True)
     finally:
-        atexit._run_exitfuncs()  # multiprocessing leaves them out
+        atexit._run_exitfuncs()  # multiprocessing leaves them out; Python has no public name for it

@@ -78,12 +78,12 @@ def probing(job: parts.Job) -> Iterator[Probe]:
         path.unlink(missing_ok=True)
 
 
-def eyes(probe: Probe) -> Callable[[], tuple]:
+def eyes(probe: Probe) -> Callable[[], tuple[str, str, str | None]]:
     """A function that travels by value, so that it can say elsewhere that hpc, or the job's own module, is missing:
     ('import', reason), or ('seen', software, what stands in the probe or None)."""
     module, path = probe.module, str(probe.path)
 
-    def look():
+    def look() -> tuple[str, str, str | None]:
         import importlib
         import pathlib
 

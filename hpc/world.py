@@ -75,7 +75,8 @@ def cpu_quota(groups: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/
         lines = groups.read_text(encoding="utf-8").splitlines()
     except OSError:
         return None
-    found = [quota for line in lines for quota in _quotas(*line.split(":", 2)[1:], root)]
+    groups_of_lines = (line.split(":", 2) for line in lines)
+    found = [quota for _, controllers, path in groups_of_lines for quota in _quotas(controllers, path, root)]
     return min(found, default=None)
 
 

@@ -12,6 +12,15 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # tests and benchmarks are no installed packages
 
+# Files of tests that take more than some seconds, wherever they stand; `make test-fast` leaves them out.
+SLOW = [
+    "assoc", "attention", "batchnorm", "brains", "clump", "cluster", "comm", "demo_smoke", "embed", "engine_on_ranks",
+    "exactness", "export_benchmark", "feed", "grm_benchmark", "gwas_benchmark", "interpret_benchmark", "invariance",
+    "killed", "kinship", "launch_deepspeed", "launch_program", "launch_ray", "launch_slurm", "launch_sweep",
+    "launch_torchrun", "loci_rules", "real_input", "report_page", "report_plot", "scan", "simulate", "sweep_benchmark",
+    "sweep_run", "sweep_trial", "train", "training_on_ranks", "volume_killed", "volume_modalities", "volumes_benchmark",
+]  # fmt: skip
+
 
 def pytest_configure(config):
     """Workers of pytest-xdist get a core each: threads of several that wait for one another take many times as long."""
@@ -19,6 +28,18 @@ def pytest_configure(config):
     if worker.startswith("gw") and hasattr(os, "sched_setaffinity"):
         cores = sorted(os.sched_getaffinity(0))
         os.sched_setaffinity(0, {cores[int(worker[2:]) % len(cores)]})
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if item.path.stem.removeprefix("test_") in SLOW:
+            item.add_marker(pytest.mark.slow)
+
+
+@pytest.fixture
+def slow_files() -> list[str]:
+    """The names of the files that `make test-fast` leaves out."""
+    return [f"test_{name}.py" for name in SLOW]
 
 
 @pytest.fixture

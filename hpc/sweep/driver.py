@@ -17,7 +17,7 @@ from hpc.files import remove
 from hpc.parts import fix_plan
 from hpc.sweep import session
 from hpc.sweep.options import RayConfig, SearchConfig
-from hpc.sweep.space import Space
+from hpc.sweep.space import Domain, Space
 from hpc.sweep.trial_list import plan_trials
 from hpc.sweep.trials import Outcome, Program, Service, Trial, generations, outcomes
 
@@ -66,9 +66,13 @@ def run(sweep: Sweep, columns: Sequence[str]) -> list[Outcome]:
 
 
 def _plan(sweep: Sweep) -> dict[str, Any]:
-    domains = {d.key: {d.kind: [list(option) for option in d.options] or [d.low, d.high]} for d in sweep.space.domains}
+    domains = {d.key: {d.kind: _bounds(d)} for d in sweep.space.domains}
     chosen = {"metric": sweep.metric, "mode": sweep.mode, "seeds": sweep.seeds, "search": sweep.search.semantics()}
     return {**chosen, "space": domains}
+
+
+def _bounds(domain: Domain) -> list[Any]:
+    return [list(option) for option in domain.options] if domain.options else [domain.low, domain.high]
 
 
 def _left(sweep: Sweep, planned: list[Trial]) -> tuple[int, int]:
@@ -157,7 +161,8 @@ def _what_is_left(sweep: Sweep, planned: list[Trial]) -> tuple[dict[str, Any] | 
 
 def _name_of(trial: Any) -> str:
     """The name of a trial of Tune's, given once when it is made."""
-    return trial.config["trial"]["name"]
+    name: str = trial.config["trial"]["name"]
+    return name
 
 
 def _resources(config: RayConfig) -> Any:
@@ -174,7 +179,8 @@ def _open_desk(sweep: Sweep, name: str) -> Any:
     from hpc.sweep.service import Desk
 
     options = {"name": name, "num_cpus": sweep.ray.service_cpus, "max_restarts": -1, "max_task_retries": -1}
-    desk = ray.remote(Desk).options(**options).remote(sweep.service, sweep.ray.gather, sweep.place / "service.log")
+    actor: Any = ray.remote(Desk).options(**options)
+    desk = actor.remote(sweep.service, sweep.ray.gather, sweep.place / "service.log")
     good, answer = ray.get(desk.open.remote())
     if not good:
         raise answer

@@ -24,13 +24,10 @@ _PATIENCE = 10.0  # seconds for processes to go, and for those that they were ju
 def guarded(name: str, value: str, folder: str = "") -> Iterator[None]:
     """Programs that are started in the block end with it, or with this process; `folder` is removed then."""
     words = [sys.executable, __file__, f"{name}={value}", *([folder] if folder else [])]
-    process = subprocess.Popen(words, stdin=subprocess.PIPE, start_new_session=True)
-    process.wait()  # the guard proper is its child
-    try:
+    with subprocess.Popen(words, stdin=subprocess.PIPE, start_new_session=True) as process:  # closes its input at last
+        process.wait()  # the guard proper is its child
         with environment({name: value}):
             yield
-    finally:
-        process.stdin.close()
 
 
 @contextmanager

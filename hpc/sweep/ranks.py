@@ -18,7 +18,7 @@ from hpc.sweep.options import RayConfig
 @contextmanager
 def started(
     config: RayConfig, module: str, words: Sequence[str], env: Mapping[str, str] | None = None, **options: Any
-) -> Iterator[subprocess.Popen]:
+) -> Iterator[subprocess.Popen[Any]]:
     """`python -m module words...` on the ranks of the trial that calls this; the process to wait for.
 
     On several nodes it is the launcher of this one, which ends as the ranks do, wherever they run. When the block ends,
@@ -49,9 +49,12 @@ def _elsewhere(config: RayConfig, index: int, meet: list[str], program: list[str
     import ray
     from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-    place = PlacementGroupSchedulingStrategy(ray.util.get_current_placement_group(), placement_group_bundle_index=index)
+    group = ray.util.get_current_placement_group()
+    if group is None:
+        raise RuntimeError(f"ray.nodes={config.nodes}: only a trial of a sweep has several nodes")
+    place = PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=index)
     options = {"num_cpus": config.trial_cpus, "num_gpus": config.gpus_per_trial, "scheduling_strategy": place}
-    actor = ray.remote(_Node).options(**options).remote()
+    actor: Any = ray.remote(_Node).options(**options).remote()
     actor.run.remote(meet, program, env, os.getcwd())
     return actor
 
@@ -71,4 +74,5 @@ class _Node:
 def _free_port(address: str) -> int:
     with socket.socket() as found:
         found.bind((address, 0))
-        return found.getsockname()[1]
+        port: int = found.getsockname()[1]
+        return port

@@ -29,8 +29,8 @@ class Desk:
             log_to(log_file)
         self._make, self._gather = make, gather
         self._service: Service | None = None
-        self._waiting: list[tuple[Any, asyncio.Future]] = []
-        self._hands: asyncio.Task | None = None
+        self._waiting: list[tuple[Any, asyncio.Future[Answer]]] = []
+        self._hands: asyncio.Task[None] | None = None
         self._thread = ThreadPoolExecutor(1)
 
     async def open(self) -> Answer:
@@ -43,7 +43,7 @@ class Desk:
 
     async def ask(self, request: Any) -> Answer:
         """The answer to one request."""
-        answer: asyncio.Future = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._waiting.append((request, answer))
         if self._hands is None or self._hands.done():
             self._hands = asyncio.create_task(self._work())

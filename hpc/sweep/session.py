@@ -98,7 +98,7 @@ def _own(config: RayConfig, run: str) -> Iterator[None]:
                 log_to_driver=False,
                 logging_level=logging.CRITICAL,
                 object_store_memory=_STORE_BYTES,
-                _temp_dir=folder,
+                _temp_dir=folder,  # Ray has no public name for it
             )
             yield
         finally:

@@ -13,8 +13,7 @@ from ray import tune
 from ray.tune.progress_reporter import TrialProgressCallback
 
 from hpc.progress import duration
-from hpc.sweep import trials
-from hpc.sweep.trials import Metrics, best_of, generations, read_reports
+from hpc.sweep.trials import Metrics, Trial, best_of, end, fail, generations, json_of, read_reports
 
 log = logging.getLogger(__name__)
 _REDRAW, _HEARTBEAT = 1.0, 60.0  # seconds
@@ -51,21 +50,21 @@ class Table(tune.Callback):
 
     # ------------------------------------------------------------------------------------------- what Tune calls
 
-    def on_trial_start(self, trial: Any, **info: Any) -> None:
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial begins, or goes on."""
         row = self._row(trial)
         if row["state"] != "running":
             row["state"] = "running"
             self._say("%s: runs", row["name"])
 
-    def on_trial_result(self, trial: Any, result: Metrics, **info: Any) -> None:
+    def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: Metrics, **info: Any) -> None:
         """A trial has reported."""
         row = self._row(trial)
         row["reports"] = _reports(row["folder"])
         shown = {key: result[key] for key in self.columns if key in result}
         self._say("%s: %s", row["name"], ", ".join(f"{key} {_show(value)}" for key, value in shown.items()))
 
-    def on_trial_complete(self, trial: Any, **info: Any) -> None:
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial is over: finished, failed, or stopped by the search."""
         row = self._row(trial)
         folder = _latest(row["folder"])
@@ -73,14 +72,13 @@ class Table(tune.Callback):
             row["state"] = "failed"
             self._say("%s: failed: %s", row["name"], _message(folder))
             return
-        if not (folder / "ended.json").exists():
-            trials.end(folder, "stopped")
-            row["state"] = "stopped"
-        else:
-            row["state"] = trials.json_of(folder / "ended.json")["state"]
+        ended = json_of(folder / "ended.json")
+        if ended is None:
+            end(folder, "stopped")
+        row["state"] = "stopped" if ended is None else ended["state"]
         self._say("%s: %s", row["name"], row["state"])
 
-    def on_trial_error(self, trial: Any, **info: Any) -> None:
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """The process of a trial has died, as often as is allowed."""
         row = self._row(trial)
         folder = _latest(row["folder"])
@@ -88,11 +86,11 @@ class Table(tune.Callback):
             f"its process ended without a word {trial.run_metadata.num_failures} times (killed, or out of memory); "
             f"give more memory, lower search.max_concurrent, or see {folder / 'log.txt'}"
         )
-        trials.fail(folder, "ProcessDied", message, self.run)
+        fail(folder, "ProcessDied", message, self.run)
         row["state"] = "failed"
         self._say("%s: failed: %s", row["name"], message)
 
-    def on_step_end(self, **info: Any) -> None:
+    def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         """Tune has looked around."""
         now = time.monotonic()
         if self._live is not None and now - self.drawn >= _REDRAW:
@@ -153,7 +151,7 @@ class Silence(TrialProgressCallback):
 def _latest(folder: Path) -> Path:
     """The folder that a member of a population has by now."""
     path = folder / "trial.json"
-    return generations(trials.Trial.read(folder))[-1].folder if path.exists() else folder
+    return generations(Trial.read(folder))[-1].folder if path.exists() else folder
 
 
 def _reports(folder: Path) -> list[Metrics]:
@@ -170,7 +168,7 @@ def _now(row: dict[str, Any]) -> str:
 
 
 def _message(folder: Path) -> str:
-    failed = trials.json_of(folder / "failed.json")
+    failed = json_of(folder / "failed.json")
     return f"{failed['message'].splitlines()[0]} ({folder / 'log.txt'})" if failed else ""
 
 

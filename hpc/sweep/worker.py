@@ -21,7 +21,7 @@ from hpc.files import publish_json
 from hpc.lock import locked
 from hpc.sweep import trials
 from hpc.sweep.guard import guarded
-from hpc.sweep.service import log_to
+from hpc.sweep.service import Answer, log_to
 from hpc.sweep.trials import Metrics, Program, Trial, generations, read_reports
 
 log = logging.getLogger(__name__)
@@ -87,7 +87,9 @@ class Work:
     def _ask(self, request: Any) -> Any:
         if self.desk is None:
             raise RuntimeError("this sweep has no service to ask")
-        good, answer = ray.get(ray.get_actor(self.desk).ask.remote(request))
+        desk: Any = ray.get_actor(self.desk)  # it has the methods of hpc.sweep.service.Desk
+        reply: Answer = ray.get(desk.ask.remote(request))
+        good, answer = reply
         if not good:
             raise answer
         return answer

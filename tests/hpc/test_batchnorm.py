@@ -59,7 +59,9 @@ def two() -> list[dict[str, dict[str, list]]]:
     return call(PROGRAM, "on_ranks", ranks=2)
 
 
-@pytest.mark.parametrize("dtype, rtol", [(torch.float64, 1e-9), (torch.float32, 2e-3)])  # means are 50 times the spread
+@pytest.mark.parametrize(
+    ("dtype", "rtol"), [(torch.float64, 1e-9), (torch.float32, 2e-3)]
+)  # means are 50 times the spread
 def test_two_ranks_are_one_with_all_samples(two, dtype, rtol):
     exact = passes(nn.BatchNorm3d(3).double(), 0, 1, torch.float64)
     one, other = (found[str(dtype)] for found in two)

@@ -40,7 +40,7 @@ def test_find_says_what_there_is(tmp_path):
         checkpoints.find("last")
     save(checkpoints, 0)
     save(checkpoints, 5)
-    with pytest.raises(InputError, match="checkpoint=7: no such checkpoint .* steps 0, 5"):
+    with pytest.raises(InputError, match=r"checkpoint=7: no such checkpoint .* steps 0, 5"):
         checkpoints.find("7")
 
 

@@ -100,7 +100,7 @@ def test_parts_on_a_scheduler_that_is_there(address, tmp_path):
 
 
 def test_an_error_on_a_worker_reaches_the_caller(address, tmp_path):
-    with pytest.raises(RuntimeError, match="part . is broken"):
+    with pytest.raises(RuntimeError, match=r"part . is broken"):
         parts.run(Broken(tmp_path), "squares", cluster.runner(0, config(address=address)))
 
 

@@ -29,7 +29,7 @@ def test_alone_needs_no_group():
 
 
 def test_no_meeting_point():
-    with pytest.raises(ConfigError, match="MASTER_ADDR and MASTER_PORT not set.*export MASTER_ADDR"):
+    with pytest.raises(ConfigError, match=r"MASTER_ADDR and MASTER_PORT not set.*export MASTER_ADDR"):
         Comm.join(World(rank=1, size=2, launcher="srun"), environ={})
 
 

@@ -49,6 +49,8 @@ def test_all_mistakes_are_reported_at_once_with_the_fix():
     [
         ("a: 1\na: 2\n", "given twice"),
         ("- 1\n", "must hold `key: value`"),
+        ("? [1]\n: 2\n", r"\[1\] is no key"),
+        ("? {a: 1}\n: 2\n", "is no key"),
         ("a: [1\n", "not valid YAML"),
         ("a: !!python/object/apply:os.system ['true']\n", "not valid YAML"),
     ],
@@ -60,7 +62,7 @@ def test_unusable_yaml_is_refused(tmp_path, text, message):
 
 
 def test_missing_file_is_named(tmp_path):
-    with pytest.raises(ConfigError, match="nowhere.yaml.*No such file"):
+    with pytest.raises(ConfigError, match=r"nowhere.yaml.*No such file"):
         read_yaml(tmp_path / "nowhere.yaml")
 
 
@@ -74,6 +76,7 @@ def test_missing_file_is_named(tmp_path):
         ("true", True),
         ("0012", "0012"),
         ("a=b", "a=b"),
+        ("{[1]: 2}", "{[1]: 2}"),
     ],
 )
 def test_values_are_read_as_yaml(text, value):

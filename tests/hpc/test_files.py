@@ -22,9 +22,14 @@ def test_publish_a_file_and_a_folder(tmp_path):
 
 def test_nothing_is_left_after_an_error(tmp_path):
     (tmp_path / "f").write_text("old")
-    with pytest.raises(RuntimeError), files.publish(tmp_path / "f") as partial:
-        partial.write_text("half")
-        raise RuntimeError
+
+    def fail_halfway() -> None:
+        with files.publish(tmp_path / "f") as partial:
+            partial.write_text("half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail_halfway()
     assert [p.name for p in tmp_path.iterdir()] == ["f"]
     assert (tmp_path / "f").read_text() == "old"
 

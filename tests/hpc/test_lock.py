@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
@@ -20,11 +21,15 @@ HOLD = (
 )
 
 
-def hold(path) -> subprocess.Popen:
-    """A process that holds the lock."""
-    process = subprocess.Popen([sys.executable, "-c", HOLD, path], stdout=subprocess.PIPE, text=True)
-    assert process.stdout.readline() == "held\n"
-    return process
+@contextmanager
+def held(path) -> Iterator[int]:
+    """The number of a process that holds the lock; at the end of the block it is killed."""
+    with subprocess.Popen([sys.executable, "-c", HOLD, path], stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout.readline() == "held\n"
+            yield process.pid
+        finally:
+            process.kill()
 
 
 def test_one_at_a_time(tmp_path, monkeypatch):
@@ -57,20 +62,15 @@ def test_given_back_after_an_error(tmp_path):
 
 
 def test_a_living_holder_is_waited_for_and_a_killed_one_is_not(tmp_path, caplog):
-    process = hold(tmp_path / "lock")
 
     def give_up():
         raise TimeoutError
 
-    try:
-        with pytest.raises(TimeoutError), locked(tmp_path / "lock", give_up):
-            pass
-    finally:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+    with held(tmp_path / "lock") as holder, pytest.raises(TimeoutError), locked(tmp_path / "lock", give_up):
+        pass
     with locked(tmp_path / "lock", give_up):
         assert json.loads((tmp_path / "lock").read_text())["pid"] == os.getpid()
-    assert f"process {process.pid} on" in caplog.text and "taken over" in caplog.text
+    assert f"process {holder} on" in caplog.text and "taken over" in caplog.text
     assert not list(tmp_path.iterdir())
 
 

@@ -73,8 +73,8 @@ def test_another_plan_is_refused(tmp_path):
     parts.fix_plan(tmp_path, {"rows": 5, "ids": ["a"]})
     with pytest.raises(OutputExists, match="different: rows"):
         parts.fix_plan(tmp_path, {"rows": 6, "ids": ["a"]})
+    parts.fix_plan(tmp_path / "nested", {"rows": {"n": 5, "m": 1}, "ids": ["a"]})
     with pytest.raises(OutputExists, match=r"different: ids, rows.n\)"):
-        parts.fix_plan(tmp_path / "nested", {"rows": {"n": 5, "m": 1}, "ids": ["a"]})
         parts.fix_plan(tmp_path / "nested", {"rows": {"n": 6, "m": 1}, "ids": ["b"]})
 
 

@@ -42,8 +42,8 @@ def driver(place: Path, **keys) -> subprocess.Popen:
     words += [f"{key}={json.dumps(value)}" for key, value in keys.items()]
     environ = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE), str(HERE.parents[1])])}
     place.mkdir(exist_ok=True)
-    file = (place / "driver.log").open("a")
-    return subprocess.Popen(words, env=environ, stdout=subprocess.PIPE, stderr=file, text=True)
+    with (place / "driver.log").open("a") as file:
+        return subprocess.Popen(words, env=environ, stdout=subprocess.PIPE, stderr=file, text=True)
 
 
 def wait_for(condition: Callable[[], object], seconds: float = HANGS) -> None:
@@ -77,7 +77,7 @@ def test_killed_trials_and_a_killed_driver(tmp_path, monkeypatch):
     process = driver(tmp_path, **keys)
     wait_for(lambda: (folder["dies"] / "epoch1.json").exists() or process.poll() is not None)
     process.kill()
-    process.wait()
+    process.communicate()
     wait_for(lambda: not of_sweep(tmp_path), 20)
     found = {o.trial.configuration: o for o in outcomes(tmp_path, "score", "max")}
     assert {name: o.state for name, o in found.items()} == {
@@ -117,7 +117,7 @@ def test_another_plan_is_refused(toy, tmp_path):
 
 
 def test_a_ray_that_is_not_there(toy, tmp_path):
-    with pytest.raises(ConfigError, match="ray.address=127.0.0.1:1: no Ray answers there"):
+    with pytest.raises(ConfigError, match=r"ray\.address=127\.0\.0\.1:1: no Ray answers there"):
         toy.sweep(tmp_path, {}, [6], {}, {"address": "127.0.0.1:1"})
 
 

@@ -108,7 +108,7 @@ def test_a_trial_whose_process_died_too_often_has_a_message(tmp_path):
 
     finish(tree_of(tmp_path, 0), 1.0)
     (folder / "ended.json").unlink()
-    table.on_trial_error(trial=Died())
+    table.on_trial_error(iteration=1, trials=[], trial=Died())
     (outcome,) = outcomes(tmp_path, "score", "max")
     assert outcome.state == "failed" and "ended without a word 4 times" in outcome.error
     assert "1 of 1 trials are over, 0 run, 1 failed" in table.line()

@@ -32,7 +32,7 @@ def groups(tmp_path, lines: str, files: dict[str, str]):
 
 
 @pytest.mark.parametrize(
-    "lines, files, expected",
+    ("lines", "files", "expected"),
     [
         ("0::/\n", {"cpu.max": "150000 100000\n"}, 1.5),
         ("0::/\n", {"cpu.max": "max 100000\n"}, None),
@@ -52,7 +52,9 @@ def test_no_control_groups_are_no_limit(tmp_path):
     assert world.cpu_quota(tmp_path / "missing", tmp_path) is None
 
 
-@pytest.mark.parametrize("quota, mask, expected", [(None, 8, 8), (1.5, 8, 1), (0.2, 8, 1), (3.9, 8, 3), (16.0, 8, 8)])
+@pytest.mark.parametrize(
+    ("quota", "mask", "expected"), [(None, 8, 8), (1.5, 8, 1), (0.2, 8, 1), (3.9, 8, 3), (16.0, 8, 8)]
+)
 def test_cores_are_the_mask_within_the_quota(monkeypatch, quota, mask, expected):
     monkeypatch.setattr(world, "cpu_quota", lambda: quota)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(mask)), raising=False)
@@ -60,7 +62,7 @@ def test_cores_are_the_mask_within_the_quota(monkeypatch, quota, mask, expected)
 
 
 @pytest.mark.parametrize(
-    "sharers, asked, expected", [(1, 0, 8), (2, 0, 4), (3, 0, 2), (20, 0, 1), (1, 3, 3), (2, 6, 6)]
+    ("sharers", "asked", "expected"), [(1, 0, 8), (2, 0, 4), (3, 0, 2), (20, 0, 1), (1, 3, 3), (2, 6, 6)]
 )
 def test_a_process_gets_its_share_or_what_is_asked_for(monkeypatch, sharers, asked, expected):
     monkeypatch.setattr(threads, "cores", lambda: 8)

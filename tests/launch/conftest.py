@@ -100,8 +100,7 @@ class Node(Here):
         return ["nsenter", f"--target={self.pid}", *_SPACES, "env", "-C", str(ROOT), *map(str, words)]
 
     def end(self) -> None:
-        self.holder.stdin.close()
-        self.holder.wait()
+        self.holder.communicate()
         for started in self.started:
             started.process.wait()
 
@@ -126,7 +125,8 @@ def nodes(tmp_path_factory) -> Iterator[list[Node]]:
     made: list[Node] = []
     try:
         for number in (1, 2):
-            made.append(Node(folder, f"brain{number}", f"10.77.0.{number}"))
+            node = Node(folder, f"brain{number}", f"10.77.0.{number}")
+            made.append(node)  # at once: where the second fails, the first must be ended
         hosts = folder / "hosts"
         hosts.write_text("127.0.0.1 localhost\n" + "".join(f"{node.address} {node.name}\n" for node in made))
         first, second = (str(node.pid) for node in made)
@@ -165,9 +165,9 @@ def one_node(store, tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def trains(store, one_node, losses, tmp_path) -> Iterator[Training]:
+def trains(store, one_node, losses, tmp_path) -> Training:
     """Checks of a training by another launcher."""
-    yield Training(store, one_node, losses, tmp_path / "run")
+    return Training(store, one_node, losses, tmp_path / "run")
 
 
 @dataclass
