@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # Make a virtual environment with udipdist in it, versions pinned by configs/constraints.txt.
-#   launch/install.sh [VENV] [EXTRA]      VENV defaults to .venv; EXTRA, for instance `test`, adds an extra
+#   launch/install.sh [VENV] [EXTRA]      VENV defaults to .venv; EXTRA, for instance `test`, is added to `all`
 # Set PYTHON to choose the interpreter, TORCH=cpu or TORCH=cuda to choose the build of torch.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 venv=${1:-.venv}
-extra=${2:+[$2]}
+extra="[all${2:+,$2}]"
 python=${PYTHON:-python3}
 
 fail() { echo "install: $*" >&2; exit 2; }

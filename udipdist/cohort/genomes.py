@@ -12,18 +12,20 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import msprime
 import numba
 import numpy as np
-import tskit
 from threadpoolctl import threadpool_limits
 
 from hpc.files import publish
 from udipdist.cohort import seeds
 from udipdist.cohort.pedigree import POPULATIONS, GeneDrop, Meioses, Pedigree, chromosome_meioses
 from udipdist.config import GenomeConfig
+
+if TYPE_CHECKING:
+    import msprime
+    import tskit
 
 FIRST_BP = 10_000_000  # start of the first window of a chromosome
 MUTATION_RATE = 1.3e-8
@@ -56,6 +58,8 @@ def windows(config: GenomeConfig) -> list[Window]:
 def demography() -> msprime.Demography:
     """Four populations with Fst of about .004 (EURN-EURS), .06 (with SAS) and .17 (with AFR), recent growth and
     migration; an out-of-Africa history in the manner of Gutenkunst et al. 2009, times in generations."""
+    import msprime
+
     model = msprime.Demography()
     model.add_population(name="AFR", initial_size=15_000)
     for name in ("EURN", "EURS", "SAS"):
@@ -85,6 +89,8 @@ def recombination_map(length: int, rng: np.random.Generator) -> msprime.RateMap:
     rates = np.full(-(-length // width), background)
     rates[slots] += heat
     edges = np.minimum(np.arange(len(rates) + 1) * width, length)
+    import msprime
+
     return msprime.RateMap(position=edges, rate=rates)
 
 
@@ -93,6 +99,8 @@ def founder_sites(window: Window, founders: dict[str, int], config: GenomeConfig
     label = ("window", window.chromosome, window.start)
     rng = seeds.stream(seed, *label, "sites")
     length = window.stop - window.start
+    import msprime
+
     tree = msprime.sim_ancestry(
         samples={name: founders[name] for name in POPULATIONS if founders[name]},
         demography=demography(),

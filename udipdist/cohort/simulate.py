@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from hpc import cluster, parts
+from hpc import cluster, extras, parts
 from hpc.files import publish_json, remove, require_space
 from hpc.stage import Stage, stage
 from udipdist.cohort import seeds, traits, writers
@@ -33,6 +33,7 @@ _UNTHINNED_PER_MB = 4_300
 
 def simulate(config: SimulateConfig) -> None:
     """Write the cohort to config.out. Raises ConfigError, InputError, OutputExists, NoSpace."""
+    _require_msprime()
     with stage("simulate", config.out, config, inputs={}, overwrite=config.overwrite) as current:
         require_space(config.out, _disk(config))
         parts.fix_plan(config.out, config.semantics())
@@ -43,6 +44,7 @@ def simulate(config: SimulateConfig) -> None:
 
 def preview(config: SimulateConfig) -> list[str]:
     """What would be made, and what it takes."""
+    _require_msprime()
     stretches = len(windows(config.genomes))
     scans = 0 if config.traits_only else config.train + config.gwas
     lines = [
@@ -101,6 +103,10 @@ class VolumeJob:
                 volume = self._model.render(self.factors[i], scan, rng)
                 self._model.save(volume, self.volumes / f"{self.names[i]}.nii.gz")
         return {"volumes": len(self._people(index))}
+
+
+def _require_msprime() -> None:
+    extras.require("simulate", "msprime", extra="simulate")
 
 
 def _simulate(config: SimulateConfig, current: Stage) -> None:

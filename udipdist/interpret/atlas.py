@@ -24,7 +24,7 @@ import nibabel as nib
 import numba
 import numpy as np
 import pandas as pd
-from scipy import fft, ndimage, optimize, special, stats
+from scipy import fft, ndimage, optimize, special
 from scipy.spatial import cKDTree
 
 from hpc.errors import InputError, some
@@ -96,7 +96,9 @@ def rank(
         higher += _scores(draw(), kept, len(names))[0] >= observed
     p = np.where(counts > 0, (1 + higher) / (1 + permutations), np.nan)
     q = np.full(len(p), np.nan)
-    q[counts > 0] = stats.false_discovery_control(p[counts > 0])
+    from scipy.stats import false_discovery_control  # scipy.stats takes half a second to import
+
+    q[counts > 0] = false_discovery_control(p[counts > 0])
     return [
         {"region": names[i], "voxels": int(sizes[i]), "score": float(scores[i]), "p": float(p[i]), "q": float(q[i])}
         for i in np.argsort(-scores, kind="stable")
@@ -110,7 +112,9 @@ def surrogates(values: np.ndarray, mask: np.ndarray, zooms: Sequence[float], see
     box = tuple(slice(int(a.min()), int(a.max()) + 1) for a in np.nonzero(mask))
     inside = mask[box]
     score = np.zeros(inside.shape)
-    score[inside] = special.ndtri((stats.rankdata(values[box][inside]) - 0.5) / inside.sum())
+    from scipy.stats import rankdata
+
+    score[inside] = special.ndtri((rankdata(values[box][inside]) - 0.5) / inside.sum())
     shape = [fft.next_fast_len(2 * n - 1) for n in inside.shape]  # no lag wraps round
     lag = _lags(shape, zooms)
     widths, shares = _fitted(*_variogram(score, inside, shape, lag))

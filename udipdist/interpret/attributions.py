@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from captum.attr import FeatureAblation, InputXGradient, IntegratedGradients
 from torch import Tensor
 
 from udipdist.models.base import Encoder
@@ -39,6 +38,8 @@ class Attributor:
     def _integrated_gradients(self, network: Encoder, prepared: Tensor) -> Tensor:
         """The mean gradient along the straight path from the reference, times the difference: sums to the difference of
         the latents (Sundararajan et al. 2017), up to the quadrature, which is Gauss-Legendre."""
+        from captum.attr import IntegratedGradients
+
         explain, reference = IntegratedGradients(network.encode), self.reference(prepared)
         maps = [
             explain.attribute(prepared, reference, target=k, n_steps=self.steps, internal_batch_size=self.batch)
@@ -48,12 +49,16 @@ class Attributor:
 
     def _gradient_x_input(self, network: Encoder, prepared: Tensor) -> Tensor:
         """Value times gradient, without a reference (Shrikumar et al. 2016)."""
+        from captum.attr import InputXGradient
+
         explain, leaf = InputXGradient(network.encode), prepared.detach().requires_grad_()
         return torch.stack([explain.attribute(leaf, target=k).detach() for k in self.latents], dim=1)
 
     def _occlusion(self, network: Encoder, prepared: Tensor) -> Tensor:
         """By how much a latent falls when a cube becomes the mean brain's, at each of its voxels (Zeiler & Fergus 2014,
         whose patch is grey); over several grids of cubes the mean."""
+        from captum.attr import FeatureAblation
+
         reference, maps = self.reference(prepared), 0
         for cubes in self.cubes:
 

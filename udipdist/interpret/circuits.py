@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.special import entr
-from scipy.stats import spearmanr
 
 from udipdist.models.layers.attention import Attention
 
@@ -124,4 +123,6 @@ def _mean_cosine(one: np.ndarray, other: np.ndarray, from_T: np.ndarray, to_T: n
 def _rank_correlation(a: np.ndarray, b: np.ndarray) -> float:
     if np.isnan(a).any() or np.ptp(a) == 0 or np.ptp(b) == 0:
         return float("nan")
+    from scipy.stats import spearmanr  # scipy.stats takes half a second to import
+
     return float(spearmanr(a, b).statistic)

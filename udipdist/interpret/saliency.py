@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from scipy import stats
 from torch import Tensor
 
+from hpc import extras
 from hpc.files import publish
 from hpc.progress import Progress
 from hpc.stage import stage
@@ -46,6 +46,7 @@ def saliency(config: SaliencyConfig) -> None:
 
     Raises InputError where checkpoint and store do not fit, ConfigError for a latent that is not there.
     """
+    _require_captum()
     opened = open_network(config)
     require_latents(config.latents, opened.network.latent)
     rows = draw(opened, config.subjects, config.seed, least=2)
@@ -72,6 +73,7 @@ def saliency(config: SaliencyConfig) -> None:
 
 def preview(config: SaliencyConfig) -> list[str]:
     """What would be explained, and how often the network is asked."""
+    _require_captum()
     opened = open_network(config)
     cubes = sum(len(torch.unique(grid)) for grid in _cubes(config, opened))
     subjects = min(config.subjects, len(opened.rows))
@@ -84,6 +86,10 @@ def preview(config: SaliencyConfig) -> list[str]:
         f"passes of one subject through the network: {total:,}",
         f"writes: {config.out}",
     ]
+
+
+def _require_captum() -> None:
+    extras.require("interpret saliency", "captum", extra="saliency")
 
 
 def caption(method: str, config: SaliencyConfig) -> str:
@@ -178,7 +184,9 @@ def _likeness(maps: Tensor, other: Tensor, brain: Tensor) -> np.ndarray:
 
 def _spearman(a: Tensor, b: Tensor) -> float:
     """Not a number where one of them is constant."""
-    x, y = (stats.rankdata(t.cpu().numpy()) for t in (a, b))
+    from scipy.stats import rankdata  # scipy.stats takes half a second to import
+
+    x, y = (rankdata(t.cpu().numpy()) for t in (a, b))
     if x.std() == 0 or y.std() == 0:
         return float("nan")
     return float(np.corrcoef(x, y)[0, 1])

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.cluster.hierarchy import fcluster, leaves_list, linkage
 from scipy.spatial.distance import squareform
-from scipy.stats import hypergeom
 
 from hpc.errors import InputError
 
@@ -91,6 +90,8 @@ def agreement(one_T: np.ndarray, other_T: np.ndarray) -> Agreement:
     if a + b == 0:
         return Agreement(float("nan"), float("nan"), float("nan"))
     chance = a * b / total
+    from scipy.stats import hypergeom  # scipy.stats takes half a second to import
+
     p = float(hypergeom.sf(both - 1, total, a, b))
     return Agreement(both / (a + b - both), chance / (a + b - chance), p)
 

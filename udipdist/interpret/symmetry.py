@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import rankdata
 
 from udipdist.models.layers.tokens import Patcher
 
@@ -97,6 +96,8 @@ def symmetry(value_T: np.ndarray, pairs: Pairs, permutations: int, rng: np.rando
     nan = float("nan")
     if len(pairs) < _LEAST:
         return Symmetry(nan, nan, nan, 0)
+    from scipy.stats import rankdata  # scipy.stats takes half a second to import
+
     left, right = (rankdata(value_T[side]) for side in (pairs.left, pairs.right))
     observed = _correlation(left, right)
     if np.isnan(observed):

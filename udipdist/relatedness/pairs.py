@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from scipy.special import ndtri
 
 from hpc import int8
@@ -177,19 +176,21 @@ class Tile:
         self.hom, self.het, self.missing = (a[start:stop] for a in (people.hom_N, people.het_N, people.missing_N))
         if method == "king":
             signs = _SIGNS[self.words.view(np.uint8)].view(np.int8)
-            self.matrix = torch.from_numpy(signs if fastest() == "int8" else signs.astype(np.float32))
+            self.matrix = signs if fastest() == "int8" else signs.astype(np.float32)
             self.norm = np.empty(0)
             return
         z = np.empty((stop - start, len(people.z_V4)), np.float32)
         kernels.standardise(self.words, people.z_V4.astype(np.float32), z)
-        self.matrix = torch.from_numpy(z)
+        self.matrix = z
         self.norm = np.sqrt(np.einsum("iv,iv->i", z, z, dtype=np.float64))
 
     def product(self, other: Tile) -> np.ndarray:
         """Genotypes of these people times those of others, [I, J]: int32, or float32 (whole numbers with king)."""
-        if self.matrix.dtype == torch.int8:
-            return int8.product(self.matrix, other.matrix.T).numpy()
-        return (self.matrix @ other.matrix.T).numpy()
+        if self.matrix.dtype == np.int8:
+            return int8.product(self.matrix, other.matrix.T)
+        import torch  # takes seconds, which only those pay whose genotypes are multiplied
+
+        return (torch.from_numpy(self.matrix) @ torch.from_numpy(other.matrix).T).numpy()
 
 
 def candidates(

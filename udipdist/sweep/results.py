@@ -8,7 +8,6 @@ from typing import Any
 
 from hpc.files import publish, publish_json, publish_text
 from udipdist.config import ReportConfig
-from udipdist.report import page
 from udipdist.sweep import agreement, best, table
 from udipdist.sweep.folder import Look, SweepFolder
 
@@ -17,6 +16,8 @@ log = logging.getLogger(__name__)
 
 def write(out: str | Path) -> str:
     """Write the tables of `write_tables` and the page report.html; returns table 1 as Markdown. Raises InputError."""
+    from udipdist.report import page  # with matplotlib a second to import
+
     text = write_tables(out)
     page.report(ReportConfig(run=out, out=Path(out) / "report.html", title="udipdist sweep", overwrite=True))
     return text

@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 
 import hpc.sweep
+from hpc import extras
 from hpc.errors import Incomplete, some
 from hpc.files import publish_text
 from hpc.parts import fix_plan
@@ -34,6 +35,7 @@ def sweep(config: SweepConfig) -> None:
     Raises ConfigError and InputError before the first trial; Incomplete where more trials failed than allow_failures;
     Preempted. The same command goes on.
     """
+    _require_ray(config)
     config = config.model_copy(update={"out": config.out.absolute()})
     space = configs.check(config)
     with stage("sweep", config.out, config, _inputs(config), config.overwrite) as running:
@@ -64,6 +66,7 @@ def sweep(config: SweepConfig) -> None:
 
 def preview(config: SweepConfig) -> list[str]:
     """The trials, and what each of them occupies."""
+    _require_ray(config)
     space = configs.check(config)
     trials = hpc.sweep.plan_trials(config.out, space, config.seeds, config.search)
     number = len(trials) or config.search.samples * len(config.seeds)
@@ -80,6 +83,12 @@ def preview(config: SweepConfig) -> list[str]:
         f"objective: {Objective.of(config.objective).name}, on "
         + (f"about {config.objective.variants:,} variants" if config.objective.variants else "all variants"),
     ]
+
+
+def _require_ray(config: SweepConfig) -> None:
+    extras.require("sweep", "ray", extra="sweep")
+    if config.search.algorithm == "optuna":
+        extras.require("search.algorithm=optuna", "optuna", extra="sweep")
 
 
 def service(config: SweepConfig, cwd: Path) -> Association:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -25,17 +25,18 @@ from hpc.progress import Progress
 from hpc.threads import share, share_work
 from hpc.world import cores
 from udipdist.config import TrainConfig
-from udipdist.figures.brains import reconstructions
 from udipdist.models import base, registry
 from udipdist.models.flops import TRAINING_PASSES, counting
 from udipdist.models.layers.attention import Attention, use_backend, watched
-from udipdist.training.board import Board
 from udipdist.training.feed import Sampler, Subjects
 from udipdist.training.meter import Meter, in_words
 from udipdist.training.run_folder import Metrics
 from udipdist.training.schedules import schedule
 from udipdist.volumes.packed import pack
 from udipdist.volumes.store import VolumeStore
+
+if TYPE_CHECKING:
+    from udipdist.training.board import Board
 
 log = logging.getLogger(__name__)
 _MEAN_SUBJECTS = 512  # subjects whose mean image the decoder starts from
@@ -147,6 +148,8 @@ class Run:
         """Go on from the checkpoint that `meta` describes, or save the untrained network as step 0."""
         torch.manual_seed(self.config.seed * 1_000_003 + self.comm.rank + 1)
         if self.comm.is_main and self.config.tensorboard:
+            from udipdist.training.board import Board
+
             self.board = Board(self.config.run_dir / "tensorboard", meta["step"] if meta else 0)
         if meta is None:
             self.comm.on_main(lambda: self.metrics.cut(-1))  # of a start that was killed before its first checkpoint
@@ -272,6 +275,8 @@ class Run:
     def _draw(self, arrays: dict[str, np.ndarray]) -> None:
         """pictures/epoch-0010.png: what `_reconstruct` gave."""
         if self.comm.is_main and arrays:
+            from udipdist.figures.brains import reconstructions  # matplotlib takes half a second to import
+
             figure = reconstructions(
                 arrays["original"], arrays["reconstruction"], arrays["subject"].tolist(), self.store.zooms
             )

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from hpc import memory, stage
+from hpc import extras, memory, stage
 from hpc.checkpoint import StopRequest
 from hpc.comm import Comm
 from hpc.engine import Batches
@@ -36,6 +36,7 @@ def train(config: TrainConfig) -> None:
 
     Raises ConfigError, InputError or OutputExists before the first step; Preempted after SIGTERM or SIGUSR1 (saved).
     """
+    _require_tensorboard(config)
     world = World.detect(os.environ)
     batches = Batches.split(config.global_batch, world.size, config.micro_batch)
     store, rows = _subjects(config, batches)
@@ -62,6 +63,7 @@ def train(config: TrainConfig) -> None:
 
 def preview(config: TrainConfig) -> list[str]:
     """What training would take: subjects, shapes, parameters, steps, memory."""
+    _require_tensorboard(config)
     world = World.detect(os.environ)
     batches = Batches.split(config.global_batch, world.size, config.micro_batch)
     store, rows = _subjects(config, batches)
@@ -84,6 +86,11 @@ def preview(config: TrainConfig) -> list[str]:
 
 def _resolved(config: TrainConfig, store: VolumeStore) -> TrainConfig:
     return config.model_copy(update={"model": registry.resolve(config.model, store.zooms)})
+
+
+def _require_tensorboard(config: TrainConfig) -> None:
+    if config.tensorboard:
+        extras.require("tensorboard=true", "tensorboard", extra="tensorboard", otherwise="tensorboard=false")
 
 
 def _stage(config: TrainConfig) -> Any:

@@ -17,7 +17,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from hpc import int8
 from hpc.int8 import Kind
@@ -83,7 +82,6 @@ class Product:
         if _LARGEST_TERM * len(digits.digit_RX) >= 2**31:  # a sum could leave int32
             kind = "float64"
         self.digits, self.kind = digits, kind
-        self._digit = torch.from_numpy(digits.digit_RX) if kind == "int8" else digits.digit_RX
 
     def __call__(self, dose_bR: np.ndarray) -> np.ndarray:
         """Float64 [b, C]."""
@@ -91,7 +89,7 @@ class Product:
         if len(dose_bR) == 0 or self.digits.digit_RX.size == 0:
             return out_bC
         if self.kind == "int8":
-            part_bX = int8.product(torch.from_numpy(_own_row(dose_bR)), self._digit).numpy()
+            part_bX = int8.product(_own_row(dose_bR), self.digits.digit_RX)
             kernels.join_digits(part_bX, self.digits.column_X, self.digits.weight_X, out_bC)
         else:
             self._add_in_float64(dose_bR, out_bC)
@@ -100,8 +98,8 @@ class Product:
 
     def _add_in_float64(self, dose_bR: np.ndarray, out_bC: np.ndarray) -> None:
         """The same whole numbers by float64 products, in which they are exact too."""
-        for start in range(0, len(self._digit), PANEL):
-            panel_IX = self._digit[start : start + PANEL]
+        for start in range(0, len(self.digits.digit_RX), PANEL):
+            panel_IX = self.digits.digit_RX[start : start + PANEL]
             whole_IC = np.zeros((len(panel_IX), out_bC.shape[1]))
             for weight in np.unique(self.digits.weight_X):
                 here_X = self.digits.weight_X == weight

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 import zarr
 from threadpoolctl import threadpool_limits
 
@@ -66,7 +65,7 @@ class Scan:
         lows = iter(range(start, stop, block))
 
         def work(_: int) -> int:
-            torch.set_num_threads(1)
+            int8.use_one_thread()
             tests = _Tests(plan, self.limits)
             for low in lows:
                 high = min(low + block, stop)
