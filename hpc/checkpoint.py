@@ -79,14 +79,14 @@ class Checkpoints:
                 aside = self.place / f"damaged-{self.folder(other).name}"
                 remove(aside)
                 self.folder(other).rename(aside)
-                log.warning("%s; it is kept as %s, and the run goes back to step %d", message, aside, step)
+                log.warning("%s; it is renamed %s, and the run goes back to step %d", message, aside, step)
             if damaged:
                 publish_json(self.place / "last.json", {"step": step, "folder": self.folder(step).name})
             return meta
         if damaged:
             first = next(iter(damaged.values()))
             raise InputError(
-                f"{self.place}: no checkpoint is whole ({first}); type overwrite=true to start afresh, or give another "
+                f"{self.place}: no checkpoint is intact ({first}); type overwrite=true to start again, or give another "
                 "run_dir="
             )
         return None
@@ -131,7 +131,7 @@ def read_meta(folder: str | Path) -> dict[str, Any]:
             found = "is missing" if size is None else f"has {size} bytes, not the {expected['bytes']} it was saved with"
             raise InputError(f"{path}: {found}, so the checkpoint is damaged")
         if sha256(path) != expected["sha256"]:
-            raise InputError(f"{path}: its bytes are not those that were saved (SHA-256 differs)")
+            raise InputError(f"{path}: is not what was saved (SHA-256 differs)")
     return meta
 
 

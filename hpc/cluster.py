@@ -1,4 +1,4 @@
-"""Where parts run: here, in worker processes of this machine, on a Dask scheduler that is there, or in Slurm jobs.
+"""Where parts run: here, in worker processes of this machine, on a running Dask scheduler, or in Slurm jobs.
 
 The only importer of dask.distributed. Whatever happens to workers, a part is done when its record is there
 (hpc.parts), so every error here ends with the same advice: the same command goes on.
@@ -35,16 +35,16 @@ _SAY_EVERY_SECONDS = 30.0
 class SlurmConfig(Config):
     """Workers that are Slurm jobs, submitted by dask-jobqueue (pip install 'udipdist[slurm]')."""
 
-    jobs: Annotated[int, Field(ge=0)] = Field(0, description="Slurm jobs to submit, a worker each; 0: no Slurm")
+    jobs: Annotated[int, Field(ge=0)] = Field(0, description="Slurm jobs to submit, one worker each; 0: no Slurm")
     queue: str | None = Field(None, description="partition (sbatch -p)")
     account: str | None = Field(None, description="account (sbatch -A)")
     walltime: str = Field("01:00:00", description="time limit of a job; lost workers are submitted again")
     memory: str = Field("4GB", description="memory of a job")
     cores: Annotated[int, Field(gt=0)] = Field(1, description="cores of a job, the threads of a part")
-    interface: str | None = Field(None, description="network interface of the nodes, as ib0 or eth0")
-    host: str | None = Field(None, description="address of this machine that the nodes can reach; default by interface")
+    interface: str | None = Field(None, description="network interface of the nodes, such as ib0 or eth0")
+    host: str | None = Field(None, description="address by which nodes reach this machine; default by interface")
     python: str | None = Field(None, description="Python of the workers; default the one that runs this")
-    options: list[str] = Field([], description="more words for sbatch, as [--qos=long, --constraint=avx512]")
+    options: list[str] = Field([], description="more options for sbatch, as [--qos=long, --constraint=avx512]")
     prologue: list[str] = Field([], description="lines of the job script before the worker, as [module load gcc]")
 
 
@@ -52,18 +52,18 @@ class ClusterConfig(Config):
     """Where parts run, if not in `workers` processes of this machine."""
 
     address: str | None = Field(
-        None, description="Dask scheduler that is there: tcp://HOST:8786, or the path of its scheduler file"
+        None, description="a running Dask scheduler: tcp://HOST:8786, or the path of its scheduler file"
     )
     wait: Annotated[float, Field(gt=0)] = Field(
-        60.0, description="seconds without a scheduler or any worker after which a run ends"
+        60.0, description="a run ends after this many seconds without a scheduler or any worker"
     )
-    failures: Annotated[int, Field(ge=0)] = Field(3, description="workers that one part may kill before a run ends")
+    failures: Annotated[int, Field(ge=0)] = Field(3, description="workers that one part may kill before the run ends")
     slurm: SlurmConfig = SlurmConfig()
 
     @model_validator(mode="after")
     def _one_place(self) -> Self:
         if self.address is not None and self.slurm.jobs:
-            raise ValueError("cluster.address and cluster.slurm.jobs: are two places to run parts; give one of them")
+            raise ValueError("cluster.address and cluster.slurm.jobs: are two places to run parts; give only one")
         return self
 
 
@@ -142,7 +142,7 @@ def _spread(
         where = f" at {config.address}" if config.address else ""
         raise Incomplete(
             f"{job.place}: the Dask scheduler{where} went away ({getattr(error, 'reason', error)}); start it again, "
-            "and the same command goes on"
+            "and run the same command: it continues"
         ) from None
 
 
@@ -175,8 +175,8 @@ def _of_killed(job: parts.Job, index: int, error: Any) -> str:
     said = path.read_text(encoding="utf-8", errors="replace").strip().splitlines() if path.exists() else []
     lines = "".join(f"\n  {line}" for line in said[-12:])
     return (
-        f"{job.place}: part {index} killed {error.allowed_failures + 1} workers one after the other, the last at "
-        f"{error.last_worker.address}, most likely for want of memory; the same command goes on with the parts that "
+        f"{job.place}: part {index} killed {error.allowed_failures + 1} workers in a row, the last at "
+        f"{error.last_worker.address}, most likely out of memory; the same command continues with the parts that "
         f"are left: give fewer workers= or more memory"
         + (f". What the part said last ({path}):{lines}" if said else "")
     )
@@ -257,7 +257,7 @@ def _existing(config: ClusterConfig, place: Path, n_parts: int) -> Iterator[tupl
         where = {"scheduler_file": address}
     else:
         raise ConfigError(
-            f"cluster.address={address}: is neither tcp://HOST:PORT nor a scheduler file that is there; start one with "
+            f"cluster.address={address}: is neither tcp://HOST:PORT nor an existing scheduler file; start one with "
             "`dask scheduler --scheduler-file FILE`"
         )
     try:
@@ -314,7 +314,7 @@ def _slurm(config: ClusterConfig, place: Path, n_parts: int) -> Iterator[tuple[A
         _require_accepted(cluster.job_script())
         cluster.scale(jobs=jobs)
         with Client(cluster, set_as_default=False) as client:
-            log.info("%d Slurm jobs are submitted; what they say: %s; %s", jobs, logs, client.dashboard_link)
+            log.info("%d Slurm jobs are submitted; their output: %s; %s", jobs, logs, client.dashboard_link)
             yield client, _SlurmPatience(client, config, cluster, jobs, logs).look
 
 
@@ -352,7 +352,7 @@ class _Patience:
         if seconds > self.config.wait:
             raise Incomplete(
                 f"cluster.address={self.config.address}: has had no worker for {seconds:.0f} s; start some with "
-                "`dask worker ADDRESS`, and the same command goes on"
+                "`dask worker ADDRESS`, and run the same command: it continues"
             )
 
 
@@ -392,8 +392,8 @@ class _SlurmPatience(_Patience):
         if not states and seconds > self.config.wait:
             said = [line for path in sorted(self.logs.glob("*.err")) for line in path.read_text().splitlines()[-3:]]
             raise Incomplete(
-                f"cluster.slurm: all {self.jobs} Slurm jobs have ended, and no worker is left; the same command goes "
-                f"on. Their logs: {self.logs}" + "".join(f"\n  {line}" for line in said[-6:])
+                f"cluster.slurm: all {self.jobs} Slurm jobs have ended, and no worker is left; run the same "
+                f"command again. Their logs: {self.logs}" + "".join(f"\n  {line}" for line in said[-6:])
             )
 
     def _states(self) -> list[str]:

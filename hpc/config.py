@@ -176,7 +176,7 @@ def _set_dotted(tree: dict[str, Any], text: str) -> None:
     for name in parents:
         node = node.setdefault(name, {})
         if not isinstance(node, dict):
-            raise ConfigError(f"{key}: {name} holds the value {node!r}, so no key can stand below it")
+            raise ConfigError(f"{key}: {name} holds the value {node!r}, so it cannot have keys below it")
     node[last] = parse_value(value)
 
 

@@ -133,7 +133,7 @@ class Engine:
                 raise
             raise ConfigError(
                 f"engine.deepspeed={options.extra}: DeepSpeed does not start with these keys: {_short(error)}; "
-                "mend them, or leave engine.deepspeed out"
+                "correct them, or leave engine.deepspeed out"
             ) from error
         self.stage = int(self._engine.zero_optimization_stage())
         # From here on: the inside of DeepSpeed, which has no other way (watched by tests/hpc/test_private_names.py).
@@ -239,7 +239,7 @@ class Engine:
         finally:
             self._engine._config.load_universal_checkpoint = False
         if path is None:
-            raise InputError(f"{folder / _STATE}: is missing, so the run cannot go on from this checkpoint")
+            raise InputError(f"{folder / _STATE}: is missing, so the run cannot continue from this checkpoint")
         if resharded and self.stage == 3:  # DeepSpeed's conversion forgets them there
             buffers = self._buffers()
             for name, value in client["buffers"].items():
@@ -315,7 +315,7 @@ def _lacking(options: Options, device: str) -> str:
         if missing:
             return f"engine.offload=nvme: DeepSpeed's async_io cannot be used: {missing}; or type engine.offload=cpu"
         if options.nvme_path is None or not os.access(options.nvme_path, os.W_OK | os.X_OK):
-            return f"engine.nvme_path={options.nvme_path}: is no folder to write to on {socket.gethostname()}; give one"
+            return f"engine.nvme_path={options.nvme_path}: is not a writable folder on {socket.gethostname()}; give one"
     if options.compiler == "inductor":
         if device == "cpu" and not any(shutil.which(name) for name in (os.environ.get("CXX", "c++"), "g++", "clang++")):
             return "engine.compile=true: needs a C++ compiler; install g++, or type engine.compile=false"

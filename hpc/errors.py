@@ -1,4 +1,4 @@
-"""One error tree. An `Error` is the user's to mend: it is shown as one message, without a traceback.
+"""One error tree. An `Error` is for the user to fix: it is shown as one message, without a traceback.
 
 Each message says what is wrong (the value), what is allowed, and what to type.
 """
@@ -12,7 +12,7 @@ from collections.abc import Iterable
 
 
 class Error(ValueError):
-    """Something the user can mend; `exit_code` is what the command returns to the shell."""
+    """Something the user can fix; `exit_code` is what the command returns to the shell."""
 
     exit_code = 2
 
@@ -55,7 +55,7 @@ def of_the_disk(error: OSError) -> Error | None:
     if error.errno not in _OF_THE_DISK:
         return None
     place = f"{os.fspath(error.filename)}: " if error.filename else ""
-    return InputError(f"{place}{error.strerror}; mend the path, its permissions or the space on its disk")
+    return InputError(f"{place}{error.strerror}; check the path, its permissions and the space on its disk")
 
 
 class Preempted(Error):

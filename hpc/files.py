@@ -78,7 +78,7 @@ def refuse_existing(path: str | Path, overwrite: bool) -> None:
     if not path.exists():
         return
     if not overwrite:
-        raise OutputExists(f"{path}: exists already; give another out= or type overwrite=true to replace it")
+        raise OutputExists(f"{path}: already exists; give another out=, or type overwrite=true to replace it")
     remove(path)
 
 

@@ -63,7 +63,7 @@ def _take(path: Path, mine: str, check: Callable[[], object]) -> None:
             seen, since = found, time.monotonic()
         holder = _holder(found[0])
         if _has_ended(holder) or time.monotonic() - since > _STALE:
-            log.warning("%s: %s has ended without giving it back; it is taken over", path, _name(holder))
+            log.warning("%s: %s ended without releasing it; this process takes it over", path, _name(holder))
             _break(path, found[0])
             continue
         if not told:

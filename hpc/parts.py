@@ -83,8 +83,8 @@ def fix_plan(place: str | Path, plan: dict[str, Any]) -> None:
         differ = _differences(old, plan)
         if differ:
             raise OutputExists(
-                f"{place}: holds unfinished work of another plan (different: {some(differ)}); "
-                "give another out= or type overwrite=true to start afresh"
+                f"{place}: has unfinished work of another plan (different: {some(differ)}); "
+                "give another out=, or type overwrite=true to start again"
             )
         return
     publish_json(path, plan)
@@ -144,7 +144,7 @@ def damaged(job: Job, contents: bool = True) -> dict[int, list[str]]:
     """
     done = [i for i in range(job.n_parts) if marker(job.place, i).exists()]
     found = {}
-    with ThreadPoolExecutor(8) as threads, Progress("checking what is done", len(done), "parts") as progress:
+    with ThreadPoolExecutor(8) as threads, Progress("checking finished parts", len(done), "parts") as progress:
         looks = threads.map(lambda i: _wrong(job.place, _read(job, i), contents), done)
         for index, wrong in zip(done, looks, strict=True):
             if wrong:
@@ -195,7 +195,7 @@ def run_part(job: Job, index: int) -> dict[str, Any]:
     except OSError as error:
         if error.errno in _FULL:
             raise NoSpace(
-                f"{job.place}: the disk is full, or a limit of file sizes is reached ({error.strerror}), in part "
+                f"{job.place}: the disk is full, or a file size limit is reached ({error.strerror}), in part "
                 f"{index}; free some space, then run the same command again"
             ) from None
         raise
@@ -212,15 +212,15 @@ def finish(job: Job, contents: bool = True) -> list[dict[str, Any]]:
     if wrong:
         files = [file for listed in wrong.values() for file in listed]
         raise Incomplete(
-            f"{job.place}: {len(files)} files of {len(wrong)} parts are not as they were written: {some(files)}; "
+            f"{job.place}: {len(files)} files of {len(wrong)} parts have changed since: {some(files)}; "
             f"do these parts again (parts {some(wrong, 20)}), then finish"
         )
     path = _record_of_plan(job.place)
     laid = _wrong(job.place, json.loads(path.read_text(encoding="utf-8")), contents) if path.exists() else []
     if laid:
         raise Incomplete(
-            f"{job.place}: {len(laid)} files that the plan wrote are not as they were written: {some(laid)}; no part "
-            "writes them again: copy them back, or start afresh with overwrite=true"
+            f"{job.place}: {len(laid)} files that the plan wrote have changed since: {some(laid)}; no part "
+            "writes them again: copy them back, or start again with overwrite=true"
         )
     for path in list(Path(job.place).rglob("*")):
         if _LEFTOVER.search(path.name):
@@ -283,7 +283,7 @@ def _wrong(place: Path, record: dict[str, Any], contents: bool) -> list[str]:
     for name, seen in record["files"].items():
         path = Path(place) / name
         if not path.exists():
-            wrong.append(f"{name} (is gone)")
+            wrong.append(f"{name} (is missing)")
         elif path.stat().st_size != seen["bytes"]:
             wrong.append(f"{name} (has {path.stat().st_size:,} bytes, not {seen['bytes']:,})")
         elif contents and any(of(path) != seen[digest] for digest, of in _DIGESTS.items() if digest in seen):

@@ -151,7 +151,7 @@ def make_way(out: str | Path, overwrite: bool) -> None:
     if not out.exists() or (not overwrite and not manifest_path(out).exists() and out.is_dir()):
         return
     if not overwrite:
-        raise OutputExists(f"{out}: exists already; give another out= or type overwrite=true to replace it")
+        raise OutputExists(f"{out}: already exists; give another out=, or type overwrite=true to replace it")
     remove(manifest_path(out))
     remove(out)
 

@@ -120,7 +120,7 @@ def open_group(place: str | Path) -> zarr.Group:
     """A sealed store, read-only. Raises InputError where there is none."""
     place = Path(place)
     if not place.is_dir():
-        raise InputError(f"{place}: is not there; give the path of a Zarr store (a folder)")
+        raise InputError(f"{place}: does not exist; give the path of a Zarr store (a folder)")
     if not (place / "zarr.json").exists():
         raise InputError(f"{place}: is not a finished Zarr v3 store; run the command that makes it (again)")
     return zarr.open_group(place, mode="r", zarr_format=3)
@@ -258,7 +258,7 @@ class RowReader:
         if shard not in self._indices:
             path = self.layout.shard_path(shard)
             if not path.exists():
-                raise InputError(f"{path}: is gone; copy the store again, or make it again")
+                raise InputError(f"{path}: is missing; copy the store again, or make it again")
             self._indices[shard] = _read_index(path, self.layout.rows_per_shard)
         return self._indices[shard]
 

@@ -39,8 +39,8 @@ def convert(state: Path) -> Path:
         return place
     if (state / "offloaded_tensors").exists():
         raise InputError(
-            f"{state}: its optimiser was kept on disk (engine.offload=nvme), and DeepSpeed cannot share that anew; "
-            f"start {writers(state)} ranks to go on"
+            f"{state}: its optimiser was kept on disk (engine.offload=nvme), and DeepSpeed cannot redistribute that; "
+            f"start {writers(state)} ranks to continue"
         )
     for stale in place.parent.glob(f".{place.name}.partial-*"):  # of a start that was killed here
         remove(stale)

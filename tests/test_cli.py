@@ -39,7 +39,7 @@ def test_help_loads_nothing_heavy(words):
         (["train", "store=x", "run_dir=y", "optim.lr=fast"], "optim.lr='fast'"),
         (["loci", "key=1", "stray"], "'stray': is not of the form key=value"),
         (["ingest", "nowhere.yaml"], "nowhere.yaml: cannot be read"),
-        (["panel", "loci=loci", "out=file/below"], "file: File exists; mend the path"),
+        (["panel", "loci=loci", "out=file/below"], "file: File exists; check the path"),
     ],
 )
 def test_mistake_is_one_message_without_traceback(words, message, udipdist, tmp_path):

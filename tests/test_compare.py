@@ -51,8 +51,8 @@ def test_loci_of_all_are_held_together_under_the_rules_of_each():
     "networks, message",
     [
         ({"A": {}}, "needs two networks or more"),
-        ({"A": {}, "../B": {}}, "'../B': is no name for a folder"),
-        ({"A": {}, "loci": {}}, "'loci': is no name for a folder"),
+        ({"A": {}, "../B": {}}, "'../B': cannot be the name of a folder"),
+        ({"A": {}, "loci": {}}, "'loci': cannot be the name of a folder"),
     ],
 )
 def test_networks_without_a_place_are_refused(networks, message):

@@ -104,7 +104,7 @@ def resolve(verb: Verb, words: tuple[str, ...]) -> Config:
     stray = [word for word in words if "=" not in word]
     if stray:
         raise ConfigError(
-            f"{stray[0]!r}: is not of the form key=value; the order is udipdist {verb.name} {verb.grammar}"
+            f"{stray[0]!r}: is not of the form key=value; the form is udipdist {verb.name} {verb.grammar}"
         )
     return verb.config.load(path, (*given, *words))
 
@@ -138,7 +138,7 @@ def execute(verb: Verb, words: tuple[str, ...], dry_run: bool) -> None:
         click.echo(f"udipdist {verb.name}: {refusal}", err=True)
         sys.exit(refusal.exit_code)
     except KeyboardInterrupt:
-        click.echo(f"udipdist {verb.name}: interrupted; the same command goes on where it stopped", err=True)
+        click.echo(f"udipdist {verb.name}: interrupted; the same command continues where it stopped", err=True)
         sys.exit(130)
 
 

@@ -1,4 +1,4 @@
-"""The whole pipeline on a simulated cohort; what it finds is held against what was planted.
+"""The whole pipeline on a simulated cohort; what it finds is compared with what was planted.
 
 Beside the trained ViT autoencoder stand a PCA of the voxels, the untrained encoder, the oracle (the true factors as
 phenotypes) and the trained encoder again without covariates, so that the reader sees what each is worth.
@@ -148,7 +148,7 @@ def score_maps(maps: Path, cohort: Path) -> pd.DataFrame:
 def about_maps(maps: pd.DataFrame) -> str:
     """The maps of lead SNPs against the truth, in a sentence."""
     if maps.empty:
-        return "no lead SNP found a planted locus, so there is no map to hold against the truth"
+        return "no lead SNP found a planted locus, so there is no map to compare with the truth"
     found, random = maps["correlation"].mean(), maps["control"].abs().mean()
     return (
         f"SNP to brain: the maps of {len(maps)} lead SNPs correlate with what their planted factors do to the brain by "

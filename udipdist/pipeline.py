@@ -210,7 +210,7 @@ def execute(step: Step, out: Path, overwrite: bool = False) -> None:
         code = warm.run("udipdist", words, _IMPORTS)
     if code:
         raise StageFailed(
-            f"stage {step.name} ended with exit code {code}; its message is above. Mend that and run the same command: "
+            f"stage {step.name} ended with exit code {code}; its message is above. Fix that and run the same command: "
             f"finished stages are kept. The stage alone: udipdist {step.verb} {path}",
             exit_code=code if 0 < code < 128 else 1,
         )

@@ -54,7 +54,7 @@ def run(sweep: Sweep, columns: Sequence[str]) -> list[Outcome]:
     total, left = _left(sweep, planned)
     if left:
         ended = total - left
-        log.info("%d trials%s", total, f", {ended} of them have ended before" if ended else "")
+        log.info("%d trials%s", total, f", {ended} of them already ended" if ended else "")
         with session.connected(sweep.ray) as name, _stoppable():
             session.require_nodes(sweep.ray, sweep.service is not None)
             _fit(sweep, planned, name, total, ended, columns)
@@ -137,14 +137,14 @@ def _fit(sweep: Sweep, planned: list[Trial], name: str, total: int, ended: int, 
             tuner.fit()
     except (RayError, ConnectionError) as error:
         raise Incomplete(
-            f"{sweep.place}: Ray went away ({str(error).splitlines()[0]}); start it again, and the same command goes on"
+            f"{sweep.place}: lost Ray ({str(error).splitlines()[0]}); start it again, then run the same command"
         ) from None
     finally:
         table.close()
     log.info("%s", table.line())
     failed = sum(outcome.state == "failed" for outcome in sweep.outcomes())
     if _left(sweep, planned)[1] > failed:
-        raise Preempted(f"{sweep.place}: stopped before all trials were over; the same command goes on")
+        raise Preempted(f"{sweep.place}: stopped before all trials had ended; the same command continues")
 
 
 def _what_is_left(sweep: Sweep, planned: list[Trial]) -> tuple[dict[str, Any] | None, dict[str, Any]]:
@@ -198,7 +198,7 @@ def _stoppable() -> Iterator[None]:
         if signal.getsignal(signal.SIGUSR1) is not stop:
             signal.raise_signal(signal.SIGUSR1)
             return
-        raise Preempted(f"stopped by {signal.Signals(number).name}; the same command goes on")
+        raise Preempted(f"stopped by {signal.Signals(number).name}; the same command continues")
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGUSR1)}
     interrupt = signal.getsignal(signal.SIGINT)

@@ -40,7 +40,7 @@ def require_room(config: RayConfig, service: bool) -> None:
     """Before anything starts: one trial and the service must fit side by side. Raises ConfigError."""
     if config.trial_cpus < config.ranks:
         raise ConfigError(
-            f"ray.cpus_per_trial={config.cpus_per_trial}: is less than a core for each of ray.ranks={config.ranks}; "
+            f"ray.cpus_per_trial={config.cpus_per_trial}: is less than one core for each of ray.ranks={config.ranks}; "
             "give at least as many, or fewer ranks"
         )
     if config.address is not None:

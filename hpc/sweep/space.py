@@ -155,7 +155,7 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]
 
 def _domain(key: str, value: Any) -> Domain:
     if not isinstance(value, Mapping) or len(value) != 1 or next(iter(value)) not in (*_LISTS, *_RANGES):
-        raise ConfigError(f"{value!r} says no values to try; give {_FORMS}")
+        raise ConfigError(f"{value!r} gives no values to try; give {_FORMS}")
     ((kind, given),) = value.items()
     return _listed(key, kind, given) if kind in _LISTS else _range(key, kind, given)
 
@@ -164,13 +164,13 @@ def _listed(key: str, kind: Kind, given: Any) -> Domain:
     if isinstance(given, Mapping) and given:
         for name, settings in given.items():
             if not isinstance(settings, Mapping) or not all(isinstance(k, str) for k in settings):
-                raise ConfigError(f"option {name}: {settings!r} is no mapping of keys; give {{key: value, ...}}")
+                raise ConfigError(f"option {name}: {settings!r} is not a mapping of keys; give {{key: value, ...}}")
         return Domain(key, kind, tuple((str(name), dict(leaves(s))) for name, s in given.items()), named=True)
     if not isinstance(given, list) or not given:
-        raise ConfigError(f"{kind}: {given!r} is no list of values; give {{{kind}: [a, b, ...]}}")
+        raise ConfigError(f"{kind}: {given!r} is not a list of values; give {{{kind}: [a, b, ...]}}")
     names = [json.dumps(value, sort_keys=True, default=str) for value in given]
     if len(set(names)) < len(names):
-        raise ConfigError(f"{kind}: {given!r} holds a value twice; keep one of them")
+        raise ConfigError(f"{kind}: {given!r} has a value twice; keep one of them")
     return Domain(key, kind, tuple(zip(names, given, strict=True)))
 
 
@@ -186,7 +186,7 @@ def leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
 def _range(key: str, kind: Kind, given: Any) -> Domain:
     numbers = isinstance(given, list) and len(given) == 2 and all(_is_number(value) for value in given)
     if not numbers or not given[0] < given[1]:
-        raise ConfigError(f"{kind}: {given!r} is no range; give {{{kind}: [low, high]}} with low < high")
+        raise ConfigError(f"{kind}: {given!r} is not a range; give {{{kind}: [low, high]}} with low < high")
     if kind == "loguniform" and given[0] <= 0:
         raise ConfigError(f"loguniform: {given!r} begins at {given[0]}; its low end must be above 0, or give uniform")
     if kind == "randint" and not all(isinstance(value, int) for value in given):

@@ -20,7 +20,7 @@ def plan_trials(place: Path, space: Space, seeds: Sequence[int], search: SearchC
     Raises ConfigError where the search does not suit the space, or a seed is given twice.
     """
     if not seeds or len(set(seeds)) < len(seeds):
-        raise ConfigError(f"seeds={list(seeds)}: must name one seed or more, none twice; a trial is run for each")
+        raise ConfigError(f"seeds={list(seeds)}: must name at least one seed, each once; a trial is run for each")
     if search.algorithm == "optuna":
         return []
     trials: list[Trial] = []
@@ -43,9 +43,9 @@ def _configurations(space: Space, search: SearchConfig) -> list[Configuration]:
     drawn = [domain for domain in space.domains if domain.kind != "grid"]
     if search.algorithm == "grid" and drawn:
         keys = some(f"{domain.key} ({domain.kind})" for domain in drawn)
-        raise ConfigError(f"search.algorithm=grid: tries listed values only, not {keys}; give grids, or take random")
+        raise ConfigError(f"search.algorithm=grid: tries listed values only, not {keys}; give grids, or use random")
     if search.algorithm == "pbt" and all(domain.named for domain in space.domains):
-        raise ConfigError("search.algorithm=pbt: varies values, and the space has none; give keys of train to vary")
+        raise ConfigError("search.algorithm=pbt: varies values, but the space has none; give keys of train to vary")
     rng = np.random.default_rng(search.seed)
     found: dict[str, Configuration] = {}
     for fixed in space.grid():

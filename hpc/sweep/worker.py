@@ -168,5 +168,5 @@ def _plain(key: str, value: Any) -> Any:
     """A value as JSON has it; numpy's scalars become Python's."""
     value = value.item() if hasattr(value, "item") else value
     if value is not None and not isinstance(value, (str, int, float, list, dict)):
-        raise TypeError(f"{key}={value!r}: is no number")
+        raise TypeError(f"{key}={value!r}: is not a number")
     return value

@@ -104,10 +104,10 @@ def test_files_are_compared_over_the_people_of_both_in_any_order(tmp_path):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda t: t.drop(columns="IID"), "is no table of latents"),
+        (lambda t: t.drop(columns="IID"), "is not a latents table"),
         (lambda t: pd.concat([t, t.iloc[:1]]), r"has \['P0', 'P0'\] twice"),
-        (lambda t: t.assign(z001=[np.inf, *t["z001"][1:]]), "row 0 holds a value that is no number"),
-        (lambda t: t.assign(z001="text"), "is no table of latents"),
+        (lambda t: t.assign(z001=[np.inf, *t["z001"][1:]]), "row 0 has a value that is not a number"),
+        (lambda t: t.assign(z001="text"), "is not a latents table"),
     ],
 )
 def test_a_table_that_cannot_be_used_is_named(tmp_path, damage, message):

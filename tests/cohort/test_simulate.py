@@ -268,7 +268,7 @@ def test_preview_reads_and_writes_nothing(tmp_path):
 
 
 def test_a_finished_cohort_is_not_overwritten(tiny):
-    with pytest.raises(OutputExists, match="exists already.*overwrite=true"):
+    with pytest.raises(OutputExists, match="already exists.*overwrite=true"):
         make(tiny)
 
 

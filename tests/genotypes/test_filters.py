@@ -104,7 +104,7 @@ def test_a_bed_file_counts_from_zero(tmp_path, name):
         ("regions.tsv", "region=regions.tsv: is neither"),
         ("6:1-", "region=6:1-: is neither"),
         ("6:200-100", "ends before it begins; write chr6:100-200"),
-        ("absent.bed", "absent.bed: no such file"),
+        ("absent.bed", "absent.bed: does not exist"),
         ("2", r"c: no variant of 9 is left \(on Y or MT: 2, outside region: 7\); widen"),
     ],
 )
@@ -116,8 +116,8 @@ def test_regions_that_are_none(region, message):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (b"chr1\t5\n", "line 1: is no line of a BED file"),
-        (b"#x\n1\tfive\t6\n", "line 2: is no line of a BED file"),
+        (b"chr1\t5\n", "line 1: is not a line of a BED file"),
+        (b"#x\n1\tfive\t6\n", "line 2: is not a line of a BED file"),
         (b"1\t5\t5\n", "line 1: ends at 5 and starts at 5"),
         (b"GL1\t5\t6\n", "names no region"),
         (b"", "names no region"),
@@ -151,10 +151,10 @@ def test_lists_of_ids(tmp_path, caplog):
     [
         (b"", "is empty; extract= takes"),
         (b"a\nb\n", r"none of its 2 ids is in the .bim \(a, b; there rs1, rs2, rs3\)"),
-        (b"6\t5\t6\n", "has 3 columns; extract= takes a file with one variant id a line"),
-        (b"rs1\nrs2 rs3\n", "is no list"),
-        (b"\xff\xfe\x00\n", "is no list"),
-        (None, r"no such file \(extract\)"),
+        (b"6\t5\t6\n", "has 3 columns; extract= takes a file with one variant id per line"),
+        (b"rs1\nrs2 rs3\n", "is not a list"),
+        (b"\xff\xfe\x00\n", "is not a list"),
+        (None, r"does not exist \(extract\)"),
     ],
 )
 def test_lists_that_are_none(tmp_path, content, message):
@@ -256,6 +256,6 @@ def test_a_scan_of_some_variants_is_those_rows_of_the_whole(tmp_path, make_cohor
     assert facts["n_variants"] == len(rows)
     assert facts["left_out"] == {"region": 19, "extract": int((~wanted[9:50]).sum())}
     assert set(facts["unusual"].values()) == {0}
-    with pytest.raises(InputError, match="no such file"):
+    with pytest.raises(InputError, match="does not exist"):
         gwas(cohort.config("other", extract=tmp_path / "absent"))
     assert not (tmp_path / "other").exists() or not any((tmp_path / "other").rglob("*.zarr"))

@@ -72,7 +72,7 @@ def test_alternate_ids_of_uk_biobank(tmp_path):
 def test_two_columns(tmp_path, text, caplog):
     (tmp_path / "two").write_text(text)
     np.testing.assert_array_equal(read(tmp_path / "two"), [0.9, 0.25, 0.25, 0.25, np.nan])
-    several = "2 variants stand there with several values of INFO (first rs2); the smallest counts"
+    several = "2 variants have several values of INFO (first rs2); the smallest counts"
     assert (several in caplog.text) == text.startswith("rs1")
 
 
@@ -87,7 +87,7 @@ def test_one_file_a_chromosome(tmp_path):
     (tmp_path / "iX.txt").write_text("rs9 0.3\nrs3 0.3\n")
     (tmp_path / "i25.txt").unlink()
     with pytest.raises(
-        InputError, match=r"iXY.txt: no such file \(info\), but the genotypes have variants of chromosome XY"
+        InputError, match=r"iXY.txt: not found \(info\), but the genotypes have variants of chromosome XY"
     ):
         filters.choose(TABLE, config)
     found = filters.choose(TABLE, config.model_copy(update={"region": ("X:1-350", "1")}))
@@ -118,7 +118,7 @@ def test_unknown_and_low_variants_are_counted_apart(tmp_path):
         (b"rs1  0.5\nrs2 high\n", "high"),
         (b"id\tinfo\n", "has a header and nothing below it"),
         (b"id  info\n", "has a header and nothing below it"),
-        (None, r"no such file \(info\)"),
+        (None, r"does not exist \(info\)"),
     ],
 )
 def test_lists_that_are_none(tmp_path, content, message):

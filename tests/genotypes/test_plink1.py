@@ -111,16 +111,16 @@ def corrupt(path: Path, change) -> None:
     ("suffix", "change", "message"),
     [
         ("bed", lambda b: b"\x6c\x1b\x00" + b[3:], "old person-major order"),
-        ("bed", lambda b: b"PK" + b[2:], "no PLINK 1 .bed"),
+        ("bed", lambda b: b"PK" + b[2:], "not a PLINK 1 .bed"),
         ("bed", lambda b: b[:-1], r"has 20 bytes, but 7 people \(.fam\) and 9 variants \(.bim\) need 21"),
         ("bed", lambda b: b + b"\0", "has 22 bytes"),
-        ("bed", lambda b: b"", "no PLINK 1 .bed"),
-        ("fam", lambda b: b.replace(b"b 2", b"a 1"), r"1 people stand there twice \(a 1\)"),
+        ("bed", lambda b: b"", "not a PLINK 1 .bed"),
+        ("fam", lambda b: b.replace(b"b 2", b"a 1"), r"1 people are listed twice \(a 1\)"),
         ("fam", lambda b: b.replace(b"c 3 0", b"c 3"), "line 3: has 5 columns, not 6"),
         ("fam", lambda b: b"", "is empty"),
         ("fam", lambda b: b"\xff\xfe" + b, "is not text"),
-        ("bim", lambda b: b.replace(b"\t300\t", b"\tx\t"), "line 3: 'x' is no position"),
-        ("bim", lambda b: b.replace(b"\t300\t", b"\t-3\t"), "line 3: '-3' is no position"),
+        ("bim", lambda b: b.replace(b"\t300\t", b"\tx\t"), "line 3: 'x' is not a position"),
+        ("bim", lambda b: b.replace(b"\t300\t", b"\t-3\t"), "line 3: '-3' is not a position"),
     ],
 )
 def test_broken_files_are_refused(files, suffix, change, message):
@@ -132,7 +132,7 @@ def test_broken_files_are_refused(files, suffix, change, message):
 @pytest.mark.parametrize("suffix", ["bed", "bim", "fam"])
 def test_missing_files_are_named(files, suffix):
     Path(f"{files}.{suffix}").unlink()
-    with pytest.raises(InputError, match=rf"c\.{suffix}: no such file"):
+    with pytest.raises(InputError, match=rf"c\.{suffix}: does not exist"):
         open_genotypes(files)
 
 

@@ -76,12 +76,12 @@ def test_ids_that_do_not_match(cohort):
 
 def test_duplicate_people_are_refused(cohort):
     rewrite(cohort, "covar", lambda t: pd.concat([t, t.iloc[:2]]))
-    with pytest.raises(InputError, match=r"c.covar: 2 people stand there more than once \(F0 I0, F1 I1\)"):
+    with pytest.raises(InputError, match=r"c.covar: 2 people are listed more than once \(F0 I0, F1 I1\)"):
         sample_of(cohort)
     fam = read_fam(str(cohort.folder / "c"))
     fam.loc[1, "IID"] = "I0"
     with pytest.raises(
-        InputError, match=r"c.fam: 1 people stand there more than once \(I0\).*match=iid ignores the FID"
+        InputError, match=r"c.fam: 1 people are listed more than once \(I0\).*match=iid ignores the FID"
     ):
         assemble(fam, "c.fam", [cohort.folder / "c.pheno"], cohort.config(match="iid"))
 

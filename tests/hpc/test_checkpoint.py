@@ -81,11 +81,11 @@ def test_damage_is_named_and_the_one_before_is_used(tmp_path, caplog, damage, me
     logging.getLogger("hpc").propagate = True
     with caplog.at_level(logging.WARNING):
         assert checkpoints.last_whole()["step"] == 2
-    assert re.search(f"{message}.*kept as .*damaged-step-00000003, and the run goes back to step 2", caplog.text)
+    assert re.search(f"{message}.*renamed .*damaged-step-00000003, and the run goes back to step 2", caplog.text)
     assert checkpoints.steps() == [2] and (tmp_path / "damaged-step-00000003").is_dir()
     assert json.loads((tmp_path / "last.json").read_text())["step"] == 2
     damage(checkpoints.find("2"))
-    with pytest.raises(InputError, match=f"no checkpoint is whole .*{message}.*type overwrite=true to start afresh"):
+    with pytest.raises(InputError, match=f"no checkpoint is intact .*{message}.*type overwrite=true to start again"):
         checkpoints.last_whole()
     assert checkpoints.steps() == [2]
 

@@ -13,7 +13,7 @@ from hpc.errors import Error, of_the_disk
 def test_a_limit_of_file_sizes_is_a_refusal():
     refusal = of_the_disk(OSError(errno.EFBIG, "File too large", "/somewhere/x.tsv"))
     assert isinstance(refusal, Error)
-    assert str(refusal).startswith("/somewhere/x.tsv: File too large; mend the path")
+    assert str(refusal).startswith("/somewhere/x.tsv: File too large; check the path")
 
 
 def test_an_array_that_numpy_could_not_write_whole_is_a_full_disk(tmp_path):

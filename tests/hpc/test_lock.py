@@ -70,7 +70,7 @@ def test_a_living_holder_is_waited_for_and_a_killed_one_is_not(tmp_path, caplog)
         pass
     with locked(tmp_path / "lock", give_up):
         assert json.loads((tmp_path / "lock").read_text())["pid"] == os.getpid()
-    assert f"process {holder} on" in caplog.text and "taken over" in caplog.text
+    assert f"process {holder} on" in caplog.text and "takes it over" in caplog.text
     assert not list(tmp_path.iterdir())
 
 

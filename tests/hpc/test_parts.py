@@ -103,7 +103,7 @@ def test_a_file_that_is_not_as_it_was_written_is_named_and_done_again(tmp_path, 
         file.unlink()
     else:
         file.write_text(text)
-    told = {None: r"3.txt \(is gone\)", "": r"3.txt \(has 0 bytes, not 1\)", "8": r"3.txt \(other bytes\)"}[text]
+    told = {None: r"3.txt \(is missing\)", "": r"3.txt \(has 0 bytes, not 1\)", "8": r"3.txt \(other bytes\)"}[text]
     assert list(parts.damaged(job)) == [3] and list(parts.damaged(job, contents=False)) == ([] if text == "8" else [3])
     with pytest.raises(Incomplete, match=rf"1 files of 1 parts .*: {told}; do these parts again \(parts 3\)"):
         parts.finish(job)

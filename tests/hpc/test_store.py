@@ -103,7 +103,7 @@ def test_rows_left_out_are_zeros_and_a_shard_that_is_gone_is_an_error(tmp_path):
     reader = store.RowReader(layout.path)
     np.testing.assert_array_equal([reader.row(i) for i in range(4)], expected[:4])
     np.testing.assert_array_equal(zarr.open_array(layout.path, mode="r")[...], expected)
-    with pytest.raises(InputError, match="c/2/0/0: is gone; copy the store again"):
+    with pytest.raises(InputError, match="c/2/0/0: is missing; copy the store again"):
         reader.row(4)
 
 
@@ -191,7 +191,7 @@ def test_a_sealed_store_opens_with_xarray_without_warnings(tmp_path):
     np.testing.assert_array_equal(group["number"][:], [1.5, np.nan, -2])
     with pytest.raises(ValueError, match="read-only"):
         group.create_array("more", shape=(1,), dtype="int8")
-    with pytest.raises(InputError, match="is not there"):
+    with pytest.raises(InputError, match="does not exist"):
         store.open_group(tmp_path / "absent.zarr")
 
 

@@ -130,7 +130,7 @@ def test_sigterm_ends_a_sweep_which_then_goes_on(tmp_path, monkeypatch):
     wait_for(lambda: (folder / "epoch0.json").exists() or process.poll() is not None)
     process.send_signal(signal.SIGTERM)
     said = process.communicate()[0]
-    assert process.returncode == 75 and "the same command goes on" in said
+    assert process.returncode == 75 and "the same command continues" in said
     wait_for(lambda: not of_sweep(tmp_path), 20)
     (tmp_path / "trials" / "go").touch()
     process = driver(tmp_path, **keys)

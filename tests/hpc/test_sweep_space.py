@@ -42,14 +42,14 @@ def test_examples_meet_every_option_and_both_ends():
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("lr: 3", "space.lr: 3 says no values to try; give {grid: [a, b]}"),
-        ("lr: {grid: []}", "space.lr: grid: [] is no list of values"),
-        ("lr: {grid: [1, 1]}", "holds a value twice"),
-        ("lr: {uniform: [2, 1]}", "is no range; give {uniform: [low, high]} with low < high"),
-        ("lr: {uniform: [a, 1]}", "is no range"),
+        ("lr: 3", "space.lr: 3 gives no values to try; give {grid: [a, b]}"),
+        ("lr: {grid: []}", "space.lr: grid: [] is not a list of values"),
+        ("lr: {grid: [1, 1]}", "has a value twice"),
+        ("lr: {uniform: [2, 1]}", "is not a range; give {uniform: [low, high]} with low < high"),
+        ("lr: {uniform: [a, 1]}", "is not a range"),
         ("lr: {loguniform: [0, 1]}", "its low end must be above 0"),
         ("lr: {randint: [1, 2.5]}", "are not whole numbers"),
-        ("lr: {grid: {a: 1}}", "option a: 1 is no mapping of keys"),
+        ("lr: {grid: {a: 1}}", "option a: 1 is not a mapping of keys"),
         ("{lr: {grid: [1]}, set: {grid: {a: {lr: 2}}}}", "space.set: sets lr, as space.lr does; keep one of them"),
     ],
 )
@@ -111,9 +111,9 @@ def test_names_are_names_of_files():
     ("algorithm", "text", "seeds", "said"),
     [
         ("grid", "lr: {uniform: [0, 1]}", [1], "search.algorithm=grid: tries listed values only, not lr (uniform)"),
-        ("pbt", "set: {grid: {a: {lr: 1}}}", [1], "search.algorithm=pbt: varies values, and the space has none"),
-        ("grid", "lr: {grid: [1]}", [1, 1], "none twice"),
-        ("grid", "lr: {grid: [1]}", [], "must name one seed or more"),
+        ("pbt", "set: {grid: {a: {lr: 1}}}", [1], "search.algorithm=pbt: varies values, but the space has none"),
+        ("grid", "lr: {grid: [1]}", [1, 1], "each once"),
+        ("grid", "lr: {grid: [1]}", [], "must name at least one seed"),
     ],
 )
 def test_plans_that_cannot_be(algorithm, text, seeds, said):
@@ -127,7 +127,7 @@ def test_plans_that_cannot_be(algorithm, text, seeds, said):
     [
         ({"ranks": 2, "cpus": 2}, "a trial takes 2 cores and 1 for the service (ray.service_cpus), and there are 2"),
         ({"ranks": 3, "cpus": 2, "service_cpus": 0}, "a trial takes 3 cores, and there are 2"),
-        ({"ranks": 2, "cpus_per_trial": 1}, "is less than a core for each of ray.ranks=2"),
+        ({"ranks": 2, "cpus_per_trial": 1}, "is less than one core for each of ray.ranks=2"),
         ({"nodes": 2}, "ray.nodes=2: needs a Ray of several nodes"),
     ],
 )

@@ -167,27 +167,27 @@ SHARD = "store.zarr/image/c/1/0/0/0"
 DAMAGES = [  # name, what is done to it, what is said
     ("store.zarr", lambda p: _cut(p / SHARD), "image/c/1/0/0/0"),
     ("store.zarr", lambda p: (p / SHARD).unlink(), "image/c/1/0/0/0"),
-    ("store.zarr", lambda p: shutil.rmtree(p / "store.zarr" / "mask"), "the array mask is gone"),
-    ("store.zarr", lambda p: shutil.rmtree(p / "store.zarr" / "std" / "c"), "the array std is gone"),
+    ("store.zarr", lambda p: shutil.rmtree(p / "store.zarr" / "mask"), "the array mask is missing"),
+    ("store.zarr", lambda p: shutil.rmtree(p / "store.zarr" / "std" / "c"), "the array std is missing"),
     ("store.zarr", lambda p: _cut(p / "store.zarr" / "std" / "c" / "0"), "the array std cannot be read"),
     ("store.zarr", lambda p: (p / "store.zarr" / "zarr.json").unlink(), "zarr.json is missing"),
     ("nifti", lambda p: _cut(p / "nifti" / "s1.nii.gz"), "s1.nii.gz has .* bytes, not"),
-    ("nifti", lambda p: (p / "nifti" / "s1.nii.gz").unlink(), "s1.nii.gz is gone"),
+    ("nifti", lambda p: (p / "nifti" / "s1.nii.gz").unlink(), "s1.nii.gz is missing"),
     ("nifti", lambda p: (p / "nifti" / "files.tsv").unlink(), "files.tsv is missing"),
     ("nifti", lambda p: _cut(p / "nifti" / "files.tsv", 70), "files.tsv is damaged"),
     ("nifti", lambda p: (p / "nifti" / "files.tsv").write_text("FID\tIID\tfile\n"), "it lists 0 files of 5"),
     ("store.zarr", lambda p: (p / "store.failures.tsv").unlink(), "store.failures.tsv is missing"),
-    ("store.zarr", lambda p: shutil.rmtree(p / "store.zarr/thumbnail/c/1"), "thumbnail/c/1/0/0/0: is gone"),
+    ("store.zarr", lambda p: shutil.rmtree(p / "store.zarr/thumbnail/c/1"), "thumbnail/c/1/0/0/0: is missing"),
     ("store.zarr", lambda p: _cut(p / "store.zarr" / "zarr.json"), "damaged: "),
     ("ome", lambda p: (p / "ome" / "s1.ome.zarr" / "zarr.json").unlink(), "s1.ome.zarr has"),
     ("latents.parquet", lambda p: _cut(p / "latents.parquet"), "cannot be read as Parquet"),
     ("latents.parquet", lambda p: (p / "latents.pheno").unlink(), "latents.pheno is missing"),
-    ("latents.parquet", lambda p: (p / "latents.parquet").unlink(), "its manifest is there, and it is not"),
+    ("latents.parquet", lambda p: (p / "latents.parquet").unlink(), "its manifest exists, but the output does not"),
     ("gwas", lambda p: _cut(p / "gwas" / "sumstats.zarr" / "beta" / "c" / "1" / "0"), "beta/c/1/0 has"),
-    ("gwas", lambda p: (p / "gwas" / "null.tsv").unlink(), "null.tsv is gone"),
+    ("gwas", lambda p: (p / "gwas" / "null.tsv").unlink(), "null.tsv is missing"),
     ("gwas", lambda p: (p / "gwas" / "parts" / "000001.json").write_text("{"), "000001.json: .* not valid JSON"),
-    ("y0.tsv", lambda p: (p / "y0.tsv-meta.yaml").unlink(), "y0.tsv-meta.yaml is gone"),
-    ("all", lambda p: (p / "all" / "all_y1.regenie.gz").unlink(), "all_y1.regenie.gz is gone"),
+    ("y0.tsv", lambda p: (p / "y0.tsv-meta.yaml").unlink(), "y0.tsv-meta.yaml is missing"),
+    ("all", lambda p: (p / "all" / "all_y1.regenie.gz").unlink(), "all_y1.regenie.gz is missing"),
     ("sparse.grm.sp", lambda p: (p / "sparse.grm.id").unlink(), "sparse.grm.id is missing"),
     ("sparse.grm.sp", lambda p: (p / "sparse.grm.id").write_text("a a\n"), "sparse.grm.id names 1 people, not 40"),
     ("loci", lambda p: (p / "loci" / "leadSNPs.txt").unlink(), "leadSNPs.txt is missing"),
@@ -401,7 +401,7 @@ def test_genotypes_of_chromosomes(place):
     assert found.facts == {"people": N, "variants": 2 * M, "sets": ["chr1", "chr2"]}
     (place / "chr2.bed").write_bytes(b"\0" + (place / "chr2.bed").read_bytes()[1:])
     (problem,) = look(place / "chr{chr}", contents=False).problems
-    assert problem.endswith("chr2.bed is no variant-major .bed (it begins with 00 1b 01)")
+    assert problem.endswith("chr2.bed is not a variant-major .bed (it begins with 00 1b 01)")
 
 
 @pytest.mark.parametrize("name", ["sparse", "sparse.grm.sp", "sparse.grm.id"])
@@ -496,11 +496,11 @@ def test_simulated_cohort(tmp_path):
 
 
 def test_nothing_and_nothing_known(tmp_path):
-    with pytest.raises(InputError, match="nowhere: is not there; nor are PREFIX.bed"):
+    with pytest.raises(InputError, match="nowhere: does not exist; nor do PREFIX.bed"):
         look(tmp_path / "nowhere", contents=False)
     (tmp_path / "x.pkl").write_bytes(b"cos\nsystem\n(S'false'\ntR.")
     for path in (tmp_path, tmp_path / "x.pkl"):
-        with pytest.raises(InputError, match="is nothing that is known here. Looked for: outputs of the verbs"):
+        with pytest.raises(InputError, match="is not a known kind of file. Looked for: outputs of the verbs"):
             look(path, contents=True)
 
 
@@ -511,7 +511,7 @@ def test_command_line(place, udipdist):
     (place / "gwas" / "null.tsv").unlink()
     done = udipdist("inspect", f"path={place / 'gwas'}", check=False)
     assert done.returncode == 4 and "WRONG" in done.stdout
-    assert done.stderr.strip().endswith("association results, damaged: null.tsv is gone")
+    assert done.stderr.strip().endswith("association results, damaged: null.tsv is missing")
     assert udipdist("inspect", place / "nowhere", check=False).returncode == 2
     (line,) = inspecting.preview(InspectConfig(path=place / "loci"))
     assert line.endswith("loci: genomic risk loci, complete; reads what is on record")

@@ -372,7 +372,7 @@ def test_what_is_refused(run, store, tmp_path):
         attention(AttentionConfig(**keys, layers=[1, 3]))
     with pytest.raises(ConfigError, match="heads=9: the network of .* has 2"):
         attention(AttentionConfig(**keys, heads=9))
-    with pytest.raises(ConfigError, match="layer=2: is none of the layers looked at; type one of 1"):
+    with pytest.raises(ConfigError, match="layer=2: is not looked at; type one of 1"):
         attention(AttentionConfig(**keys, layers=[1], layer=2))
     with pytest.raises(ConfigError, match="give each run once, and not run_dir itself"):
         attention(AttentionConfig(**keys, runs=[run]))

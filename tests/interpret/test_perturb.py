@@ -237,8 +237,8 @@ def test_slices_go_through_the_brain_where_most_changes():
     ("keys", "error", "message"),
     [
         ({"snp": ["rs1"]}, ConfigError, "sumstats: is needed"),
-        ({"sumstats": "gwas"}, ConfigError, "of which SNPs"),
-        ({"atlas_labels": "x.tsv"}, ConfigError, "of no use with atlas=seitzman_2018"),
+        ({"sumstats": "gwas"}, ConfigError, "needs SNPs to show"),
+        ({"atlas_labels": "x.tsv"}, ConfigError, "has no effect with atlas=seitzman_2018"),
         ({"latents": [6]}, ConfigError, "the network has no 6"),
         ({"subjects": 1}, ConfigError, "subjects"),
         ({"atlas": "nowhere.nii.gz"}, InputError, "nowhere.nii.gz: does not exist"),

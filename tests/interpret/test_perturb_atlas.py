@@ -158,12 +158,12 @@ def test_atlases_that_cannot_be_used_are_refused(image, tmp_path):
     with pytest.raises(InputError, match=r"text\.nii: cannot be read as an image"):
         load(str(tmp_path / "text.nii"), None, SHAPE, AFFINE)
     nib.save(nib.Nifti1Image(np.full(SHAPE, 0.5, np.float32), AFFINE), tmp_path / "half.nii.gz")
-    with pytest.raises(InputError, match="no image of labels"):
+    with pytest.raises(InputError, match="not a label image"):
         load(str(tmp_path / "half.nii.gz"), None, SHAPE, AFFINE)
     for text, message in (
         ("index\tname\n7\tleft\n", "no name for the labels 20"),
         ("number\tname\n7\tleft\n", "needs index and name"),
-        ("index\tname\nseven\tleft\n", "index 'seven' is no number"),
+        ("index\tname\nseven\tleft\n", "index 'seven' is not a number"),
         ("index\tname\n7\tleft\n7\tright\n", "index 7 comes twice"),
         ("index\tname\n7\tleft\n20\t\n", "index 20 has no name"),
         ("", "cannot be read as a table"),

@@ -90,8 +90,8 @@ def test_rows_of_a_table(tmp_path):
         (lambda t: t.assign(intercept=1), "has other columns: intercept"),
         (lambda t: t.iloc[:0], "has no rows"),
         (lambda t: t.assign(name="age"), "the name age comes twice"),
-        (lambda t: t.assign(z001="x"), "row age holds what is no finite number"),
-        (lambda t: t.assign(z001=np.inf), "row age holds what is no finite number"),
+        (lambda t: t.assign(z001="x"), "row age has a value that is not finite"),
+        (lambda t: t.assign(z001=np.inf), "row age has a value that is not finite"),
     ],
 )
 def test_tables_that_are_refused(tmp_path, change, message):

@@ -140,7 +140,7 @@ def test_the_verb(tiny, caplog):
     alike = table[["random_subjects", "random", "halves"]]
     assert np.isfinite(alike).all(axis=None) and (alike.abs() <= 1).all(axis=None)
     assert table["gap"].notna().tolist() == [True, True, False, False, False, False]
-    assert "likeness of each map to that of random weights" in caplog.text and "integrated_gradients" in caplog.text
+    assert "similarity of each map to that of random weights" in caplog.text and "integrated_gradients" in caplog.text
     mask = VolumeStore.open(tiny.store).mask
     for method in METHODS:
         for ending in ("", "_signed", "_random"):

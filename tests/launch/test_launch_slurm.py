@@ -150,7 +150,7 @@ def test_a_job_stopped_by_a_signal_is_queued_again(slurm, trains, tasks):
     saved = trains.last()["step"]
     assert saved > 0 and f"step {saved} of" in job.output and "queued again" in job.output
     limit = time.monotonic() + 60
-    while f"going on from step {saved} of" not in job.output:
+    while f"continuing from step {saved} of" not in job.output:
         assert time.monotonic() < limit, job.output
         if job.facts()["JobState"] == "PENDING":  # Slurm has it wait for two minutes, once all of it has ended
             slurm.ask("scontrol", "update", f"JobId={job.number}", "StartTime=now")

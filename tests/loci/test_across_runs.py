@@ -266,12 +266,12 @@ def test_keys_that_contradict_each_other():
         ({"sumstats": []}, "the list is empty"),
         ({"sumstats": "s", "trait": ["a", "a"]}, "a trait twice"),
         ({"sumstats": "s", "mhc": [5, 1], "exclude_mhc": True}, "ends before it begins"),
-        ({"sumstats": "s", "mhc": [1, 5]}, "is of no use without exclude_mhc=true"),
+        ({"sumstats": "s", "mhc": [1, 5]}, "has no effect without exclude_mhc=true"),
     ]:
         with pytest.raises(ConfigError, match=message):
             LociConfig.parse(places | keys)
     same = LociConfig.parse(places | {"sumstats": ["s", "s"]})
-    with pytest.raises(InputError, match="stands there twice"):
+    with pytest.raises(InputError, match="is listed twice"):
         loci(same)
 
 

@@ -160,9 +160,9 @@ def test_positions_are_intervals_of_one_base(tmp_path):
     ("text", "message"),
     [
         ("snp\tbp\nrs1\t5\n", r"lacks the columns chr, start and end \(or chr and pos\); its columns are snp, bp"),
-        ("chr pos\n1 5\nbanana 6\nkiwi 7\n", r"line 3: chr='banana' is no chromosome.*2 such rows"),
-        ("chr pos\n1 5\n1 6e\n", r"line 3: pos='6e' is no position"),
-        ("chr start end\n1 9 5\n", r"line 2: end='5' lies before the start"),
+        ("chr pos\n1 5\nbanana 6\nkiwi 7\n", r"line 3: chr='banana' is not a chromosome.*2 such rows"),
+        ("chr pos\n1 5\n1 6e\n", r"line 3: pos='6e' is not a position"),
+        ("chr start end\n1 9 5\n", r"line 2: end='5' is before the start"),
         ("chr start end\n", "has no rows"),
         ("chr\tpos\n1\t5\t9\n", "is not a text table with a header"),
         ("chr\tpos\n1\t5\n1\t5\t9\n", "is not a text table with a header"),
@@ -177,9 +177,9 @@ def test_bad_tables(tmp_path, text, message):
 
 
 def test_missing_inputs(tmp_path):
-    with pytest.raises(InputError, match=r"panel=big41: is no file; give big40, a table"):
+    with pytest.raises(InputError, match=r"panel=big41: is not a file; give big40, a table"):
         read_panel("big41")
-    with pytest.raises(InputError, match=r"GenomicRiskLoci\.txt: no such file; give loci="):
+    with pytest.raises(InputError, match=r"GenomicRiskLoci\.txt: does not exist; give loci="):
         panel(PanelConfig(loci=tmp_path, out=tmp_path / "out"))
 
 

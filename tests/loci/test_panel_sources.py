@@ -89,7 +89,7 @@ def test_comments_above_a_table_are_skipped_and_lines_counted(tmp_path):
         ("a.tsv", b"chr1\t5\t9\nchr1\t6\t9\n", r"has no header; write one .*NAME\.bed"),
         ("a.bed", b"\x6c\x1b\x01\x00", "is a PLINK .bed of genotypes"),
         ("a.bed", b"chr1\t5\t9\nchr2\t6\n", "line 2: has fewer than the columns"),
-        ("a.bed", b"chr1\tfive\t9\n", "start='five' is no position"),
+        ("a.bed", b"chr1\tfive\t9\n", "start='five' is not a position"),
         ("a.tsv.gz", b"chr\tpos\n1\t5\n", "is not a text table"),
     ],
 )
@@ -252,7 +252,7 @@ def test_intervals_are_lifted_by_their_ends(tmp_path):
         ({"panel": []}, "names no panel"),
         ({"panel": ["big40", "big40"]}, "or one twice"),
         ({"catalog_traits": [" "]}, "a word is empty"),
-        ({"variants": "a", "chain": "b"}, "give one of them"),
+        ({"variants": "a", "chain": "b"}, "give only one of them"),
     ],
 )
 def test_configurations_that_are_refused(keys, message):
@@ -279,7 +279,7 @@ def test_a_table_of_the_other_build_is_found_out(tmp_path):
         with pytest.raises(InputError, match=rf"so it is {build}: give panel_assembly={build}"):
             run(tmp_path, rows, panel=[path], assembly=builds.other(build))
     low = known_table(tmp_path / "low.tsv", "position_GRCh37", shift=-1)
-    with pytest.raises(InputError, match="lie one base too low, so its positions count from 0; add 1"):
+    with pytest.raises(InputError, match="are one base too low, so its positions count from 0; add 1"):
         run(tmp_path, rows, panel=[str(low)])
 
 
@@ -329,7 +329,7 @@ def test_the_build_that_loci_was_told(tmp_path):
         (folder / "GenomicRiskLoci.txt").write_bytes(table)
     with pytest.raises(InputError, match="the loci are of GRCh38; give variants=geno "):
         panel(PanelConfig(loci=folder, out=tmp_path / "out"))
-    with pytest.raises(InputError, match="assembly=GRCh37: loci was told assembly=GRCh38"):
+    with pytest.raises(InputError, match="assembly=GRCh37: loci was given assembly=GRCh38"):
         panel(PanelConfig(loci=folder, out=tmp_path / "out2", assembly="GRCh37"))
 
 
@@ -414,7 +414,7 @@ def test_gene_tables_that_are_refused(tmp_path, text, message):
     path.write_text(text)
     with pytest.raises(InputError, match=message):
         genes.read(str(path), "GRCh37", ["protein_coding"])
-    with pytest.raises(InputError, match=r"genes=none: is no file; give a GTF"):
+    with pytest.raises(InputError, match=r"genes=none: is not a file; give a GENCODE"):
         genes.read("none", "GRCh37", [])
 
 

@@ -299,7 +299,7 @@ def test_bad_inputs(make_study, caplog):
         loci(elsewhere.config())
     with pytest.raises(InputError, match="no trait 'minpp'; did you mean minp"):
         loci(study.config(trait="minpp"))
-    with pytest.raises(InputError, match=r"nothing\.bed: no such file"):
+    with pytest.raises(InputError, match=r"nothing\.bed: does not exist"):
         loci(study.config(genotypes=study.folder / "nothing"))
     (study.folder / "gwas" / "manifest.json").unlink()
     with pytest.raises(InputError, match="unfinished"):

@@ -41,11 +41,11 @@ def test_minus_nine_is_missing_in_a_text_phenotype_only(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("FID\tIID\tx\na\t1\t2\na\t1\t3\n", r"1 people stand there more than once \(a 1\)"),
+        ("FID\tIID\tx\na\t1\t2\na\t1\t3\n", r"1 people are listed more than once \(a 1\)"),
         ("FID\tIID\tx\na\t1\t2\nb\t2\tlow\n", r"trait x of b 2 \(row 2\) is 'low', not a number"),
         ("FID\tIID\tx\na\t1\tinf\n", r"trait x of a 1 \(row 1\) is infinite"),
         ("FID\tIID\tminp\na\t1\t2\n", "a trait is called 'minp'"),
-        ("FID\tIID\na\t1\n", "has no column beside FID and IID"),
+        ("FID\tIID\na\t1\n", "has no column besides FID and IID"),
         ("IID\tx\n1\t2\n", "has no column FID .*match=iid will do without FID"),
         ("a\tb\tx\n1\t2\t3\n", "has no column IID .*the first line must name the columns"),
         ("FID\tIID\tx\tx\na\t1\t2\t3\n", "two columns called 'x'"),

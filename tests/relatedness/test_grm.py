@@ -69,7 +69,7 @@ def test_reading(files):
         ("0 0 1\n1 1 1\n2 2 1\n3 0 .5\n", r"line 4: row is 3, not a row number 0..2"),
         ("0 0 1\n1 1 1\n2 2 1\n1 0 x\n", "line 4: value is x, not a number"),
         ("0 0 1\n1 1 1\n2 2 nan\n", "line 3: value is"),
-        ("0 0 1\n1 1 1\n2 2 1\n1 0 .5\n0 1 .5\n", "line 5: the pair 0 1 stands there twice"),
+        ("0 0 1\n1 1 1\n2 2 1\n1 0 .5\n0 1 .5\n", "line 5: the pair 0 1 is listed twice"),
         ("0 0 1\n1 1 1\n", r"no diagonal entry for 1 people \(row 2\)"),
         ("0 0 1 9\n1 1 1 9\n", "has 4 columns, not 3"),
         ("", "is not a table"),
@@ -91,12 +91,12 @@ def test_a_header_is_told_apart(files):
 def test_people_who_stand_there_twice_are_named(files):
     files.with_name("c.grm.id").write_text("a\t1\na\t1\nc\t3\n")
     people, _ = grm.read(str(files))
-    with pytest.raises(InputError, match=r"c.grm.id: 1 people stand there more than once \(a 1\)"):
+    with pytest.raises(InputError, match=r"c.grm.id: 1 people are listed more than once \(a 1\)"):
         grm.rows_of(str(files), people, people.iloc[2:], "fid_iid")
 
 
 def test_missing_files_are_named(tmp_path):
-    with pytest.raises(InputError, match=r"nope\.grm\.id: no such file; sparse_grm= is the prefix"):
+    with pytest.raises(InputError, match=r"nope\.grm\.id: does not exist; sparse_grm= is the prefix"):
         grm.read(str(tmp_path / "nope"))
 
 

@@ -232,7 +232,7 @@ def test_unfinished_work_goes_on_and_another_plan_is_refused(made, tmp_path, mon
 def test_outputs_are_not_run_over(made, tmp_path):
     run = made(cohort(9, 40, 200, families=2))
     run()
-    with pytest.raises(OutputExists, match="exists already"):
+    with pytest.raises(OutputExists, match="already exists"):
         run(overwrite=False)
     (tmp_path / "folder").mkdir()
     with pytest.raises(OutputExists, match="is a folder; out= is the prefix"):
@@ -273,7 +273,7 @@ def test_variants_are_common_called_autosomal_and_spread(tmp_path, plink_writer)
 
 
 def test_genotypes_of_no_use_are_refused(made):
-    with pytest.raises(InputError, match=r"no variant lies on the chromosomes 1..22 \(the .bim says 'X' first\)"):
+    with pytest.raises(InputError, match=r"no variant is on chromosomes 1..22 \(the .bim begins with 'X'\)"):
         made(cohort(10, 40, 50, families=2), chromosome="X")()
     with pytest.raises(InputError, match=r"none of the variants looked at.*min_maf=0.05"):
         made(np.zeros((50, 40), np.int8))(min_maf=0.05)

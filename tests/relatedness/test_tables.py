@@ -116,7 +116,7 @@ def test_the_cutoff_and_the_ids_that_match(prefix):
 def test_long_tables_are_read_in_pieces(prefix, monkeypatch):
     monkeypatch.setattr(tables, "LINES_AT_ONCE", 2)
     np.testing.assert_array_equal(run(prefix, TABLES["ukb_rel.dat"]), EXPECTED)
-    with pytest.raises(InputError, match=r"line 7: the pair f1 a and f2 b stands already in .*table, line 2"):
+    with pytest.raises(InputError, match=r"line 7: the pair f1 a and f2 b is already in .*table, line 2"):
         run(prefix, TABLES["ukb_rel.dat"] + "b a 0 0 0.25\n")
 
 
@@ -130,7 +130,7 @@ def test_long_tables_are_read_in_pieces(prefix, monkeypatch):
         ("a d 0 0", "line 7: has fewer columns than the header"),
         ("a d 0 0 0.1 9 9", "table: Expected 5 fields in line 7, saw 7; each line must have the columns"),
         ("a a 0 0 0.5", "line 7: pairs a with itself"),
-        ("d e 0 0 0.5\nb a 0 0 0.25", r"line 7: the pair f5 e and f4 d stands already.*line 6 \(2 such lines\)"),
+        ("d e 0 0 0.5\nb a 0 0 0.25", r"line 7: the pair f5 e and f4 d is already.*line 6 \(2 such lines\)"),
     ],
 )
 def test_broken_lines_are_named(prefix, lines, message):
@@ -143,7 +143,7 @@ def test_broken_lines_are_named(prefix, lines, message):
     [
         ("", r"line 1: the columns are \(none\); needed are ID1 and ID2"),
         ("a b 0.25\n", "line 1: the columns are a, b, 0.25; needed"),
-        ("ID1 ID2 HetHet IBS0 Kinship\n", "holds no pair"),
+        ("ID1 ID2 HetHet IBS0 Kinship\n", "has no pairs"),
         ("ID1 ID2 HetHet IBS0 Kinship\na b 0 0 0.1 9\n", "line 2: has 6 columns, and the header has 5"),
     ],
 )
@@ -154,18 +154,18 @@ def test_tables_without_columns_or_pairs_are_refused(prefix, text, message):
 
 def test_files_that_are_no_tables_are_refused(prefix):
     keys = {"genotypes": prefix, "out": prefix.with_name("g")}
-    with pytest.raises(InputError, match="no such file; kinship= is a table"):
+    with pytest.raises(InputError, match="does not exist; kinship= is a table"):
         verb.grm(GrmConfig.parse(keys | {"kinship": prefix.with_name("nope")}))
     prefix.with_name("x.king.bin").write_bytes(b"\xff\xfe\x00\x80")
     with pytest.raises(InputError, match="is not text"):
         verb.grm(GrmConfig.parse(keys | {"kinship": prefix.with_name("x.king.bin")}))
-    with pytest.raises(ConfigError, match="max_variants, method: of no use with kinship="):
+    with pytest.raises(ConfigError, match="max_variants, method: not used with kinship="):
         GrmConfig.parse(keys | {"kinship": "t", "method": "gcta", "max_variants": 5})
 
 
 def test_ids_without_families_must_be_unique(prefix):
     prefix.with_suffix(".fam").write_text(PEOPLE + "f7 a 0 0 1 -9\n")
-    with pytest.raises(InputError, match="no family ids.*: 1 people stand there more than once"):
+    with pytest.raises(InputError, match="no family ids.*: 1 people are listed more than once"):
         run(prefix, TABLES["ukb_rel.dat"])
 
 

@@ -115,7 +115,7 @@ def test_damage(looked, tmp_path):
     place = looked / "interpret" / "saliency"
     (place / "occlusion.png").write_bytes(b"GIF89a")
     with pytest.raises(
-        InputError, match="occlusion.png: is no PNG picture; run interpret saliency again with overwrite"
+        InputError, match="occlusion.png: is not a PNG picture; run interpret saliency again with overwrite"
     ):
         section_of(looked, tmp_path / "a")
     (place / "occlusion.png").unlink()

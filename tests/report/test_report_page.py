@@ -101,14 +101,14 @@ def test_what_the_sections_say(made):
     assert "10 \u00d7 12 \u00d7 11" in page.sections["cohort"] and "2 \u00d7 2 \u00d7 3" in page.sections["cohort"]
     assert "no scan" in page.sections["cohort"] and "gwas9" in page.sections["cohort"]
     assert "2,970,000" in page.sections["loci"] and "441.00" in page.sections["loci"]
-    assert "hit: rs9&9, 12 kb" in page.sections["loci"] and "none on the chromosome" in page.sections["loci"]
+    assert "hit: rs9&9, 12 kb" in page.sections["loci"] and "none on this chromosome" in page.sections["loci"]
     assert "50% of the loci hit the panel of 692" in page.sections["loci"]
     assert "chromosome 2, -log10 p 441.0" in page.sections["regions"]
-    assert "The genotypes g are not there any more" in page.sections["regions"]
+    assert "The genotypes g no longer exist" in page.sections["regions"]
     assert "QQ curves of 5 traits, one by one" in page.sections["calibration"]
     assert "1 of 2" in page.sections["comparison"] and "1.012" in page.sections["comparison"]
     assert "Loci on the null chromosomes: 0 with covariates, 0 without." in page.sections["confounding"]
-    assert "10 variants on no known chromosome are not drawn" in page.sections["manhattan"]
+    assert "10 variants without a known chromosome are not drawn" in page.sections["manhattan"]
     for stage in ("ingest train", "ingest gwas", "train", "embed", "gwas", "loci", "panel"):
         assert stage in page.sections["cost"]
     assert "comparison/without_covariates/gwas" in page.sections["cost"]
@@ -208,13 +208,13 @@ def spoil_npz(run: Path) -> None:
     ("spoil", "message"),
     [
         (lambda run: (run / "train" / "metrics.jsonl").write_text('{"step": 1, "split": "train"}\n{"st'),
-         r"metrics.jsonl, line 2: is no JSON object"),
+         r"metrics.jsonl, line 2: is not a JSON object"),
         (lambda run: (run / "train" / "metrics.jsonl").unlink(), r"metrics.jsonl: cannot be read.*run train again"),
         (spoil_npz, r"reconstructions.npz: cannot be read"),
         (lambda run: (run / "train" / "reconstructions.npz").write_bytes(b"no"), "reconstructions.npz: cannot be"),
         (lambda run: (run / "gwas" / "null.tsv").write_text("trait\tn\n"), r"null.tsv: lacks the columns k, vg, ve"),
         (lambda run: (run / "gwas" / "null.tsv").write_text("trait\tn\tk\tvg\tve\th2\th2_se\na\t1\t1\t0\t1\tbig\tNA\n"),
-         r"null.tsv, line 2: h2='big' is no number"),
+         r"null.tsv, line 2: h2='big' is not a number"),
         (lambda run: remove(run / "gwas" / "sumstats.zarr"), r"holds no sumstats.zarr"),
         (lambda run: (run / "loci" / "loci.parquet").write_bytes(b"no"), r"loci.parquet: cannot be read"),
         (lambda run: (run / "panel" / "hits.tsv").write_text(""), r"hits.tsv: is not a table"),
@@ -234,7 +234,7 @@ def test_a_broken_stage_is_refused_and_leaves_no_page(run_copy, tmp_path, draw, 
 
 
 def test_folders_that_hold_no_run_are_refused(tmp_path):
-    with pytest.raises(InputError, match="is no folder"):
+    with pytest.raises(InputError, match="is not a folder"):
         RunFolder.open(tmp_path / "none")
     with pytest.raises(InputError, match="holds no stage of a run"):
         RunFolder.open(tmp_path)
@@ -243,7 +243,7 @@ def test_folders_that_hold_no_run_are_refused(tmp_path):
 def test_what_stands_there_is_kept(whole_run, tmp_path):
     (tmp_path / "r_figures").mkdir()
     (tmp_path / "r_figures" / "mine.png").write_text("mine")
-    with pytest.raises(OutputExists, match="r_figures: exists already"):
+    with pytest.raises(OutputExists, match="r_figures: already exists"):
         report(ReportConfig(run=whole_run, out=tmp_path / "r.html"))
     assert (tmp_path / "r_figures" / "mine.png").exists()
     with pytest.raises(ConfigError, match="a page is named NAME.html"):

@@ -167,7 +167,7 @@ def test_what_cannot_be_drawn_is_refused(table, whole_run, tmp_path):
             plot(keys(**({"sumstats": path, "out": out} | more)))
         assert not out.exists()
 
-    with pytest.raises(ConfigError, match=r"ends in none of .png, .pdf, .svg, .html"):
+    with pytest.raises(ConfigError, match=r"must end in one of .png, .pdf, .svg, .html"):
         forms(keys(kind="qq", sumstats=path, out=tmp_path / "x.gif"))
     refused(InputError, "sumstats=.*does not exist", kind="qq", sumstats=tmp_path / "none")
     refused(InputError, "panel=.*does not exist", kind="manhattan", loci=whole_run / "loci", panel=tmp_path / "none")
@@ -176,7 +176,7 @@ def test_what_cannot_be_drawn_is_refused(table, whole_run, tmp_path):
     refused(InputError, "no variant with a p there", kind="regional", region="7:1-5")
     refused(InputError, "locus=9: .* has the loci 1, 2", kind="regional", loci=whole_run / "loci", locus=9)
     refused(InputError, "has no p at the lead SNP", kind="regional", loci=whole_run / "loci", locus=1)
-    refused(InputError, "is of one trait", kind="heatmap", loci=whole_run / "loci")
+    refused(InputError, "has one trait", kind="heatmap", loci=whole_run / "loci")
     refused(InputError, "the smallest of 5 p-values", kind="qq", sumstats=whole_run / "gwas", trait="minp")
     (tmp_path / "hits.tsv").write_text("locus\thit\tnearest_panel\tdistance\n7\t1\trs9\t0\n")
     refused(InputError, "give the panel of these loci", kind="manhattan", loci=whole_run / "loci", panel=tmp_path)

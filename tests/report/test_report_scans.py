@@ -1,4 +1,4 @@
-"""The section on quality: outliers by name, what cannot be told, several modalities, what is old or broken."""
+"""The section on quality: outliers by name, what not known, several modalities, what is old or broken."""
 
 from __future__ import annotations
 
@@ -61,8 +61,8 @@ def test_who_looks_unusual_is_named(run, tmp_path):
     section = scans.quality(RunFolder.open(run), Album(tmp_path))
     text = text_of(section)
     assert f"{BOLD} mean high, std high" in text
-    assert f"training and association T1 {N - 1} 1 1 cannot be told" in text
-    assert f"training and association T2 {N} 0 0 cannot be told" in text
+    assert f"training and association T1 {N - 1} 1 1 not known" in text
+    assert f"training and association T2 {N} 0 0 not known" in text
     assert "train.qc.tsv" in text
     assert [tile.value for tile in section.tiles] == ["1"]
     assert {path.name for path in tmp_path.iterdir()} == {
@@ -91,7 +91,7 @@ def spoilt(run, tmp_path, monkeypatch):
 def test_a_store_without_figures_is_said(spoilt, tmp_path):
     (tmp_path / "train.qc.tsv").unlink()
     section = scans.quality(spoilt, Album(tmp_path))
-    assert "no figures of quality" in section.missing and "overwrite=true" in section.missing
+    assert "no quality figures" in section.missing and "overwrite=true" in section.missing
 
 
 @pytest.mark.parametrize(

@@ -275,7 +275,7 @@ def test_people_are_those_of_the_trait(gwas, caplog):
     assert n[NOT_CALLED] == 60 and set(n.drop(NOT_CALLED)) == {N}
     (gwas / "null.tsv").unlink()
     run(gwas, "c.tsv", trait="z002")
-    assert "no null.tsv beside the store with their numbers: N and the allele frequency are of all 100" in caplog.text
+    assert "no null.tsv beside it with their numbers: N and the allele frequency are of all 100" in caplog.text
 
 
 @pytest.mark.parametrize(("encoding", "suffix"), [("text", ""), (None, ".gz"), ("parquet", ".parquet")])
@@ -389,8 +389,8 @@ def test_bad_inputs_leave_no_file(gwas):
     for keys, message in (
         ({"trait": "all"}, "several traits are files in a folder"),
         ({"trait": []}, "several traits are files in a folder"),
-        ({"trait": [], "out": out.with_suffix("")}, "names nothing"),
-        ({"out": out.with_suffix("")}, "is to be one file; give it a suffix"),
+        ({"trait": [], "out": out.with_suffix("")}, "is empty"),
+        ({"out": out.with_suffix("")}, "must be one file; give it a suffix"),
         ({"trait": ["z000", "z000"], "out": out.with_suffix("")}, "names z000 twice"),
         ({"encoding": "gz"}, "says text; one file is encoded as its suffix says"),
         ({"format": "ssf"}, r"ends in \.tsv or \.tsv\.gz"),

@@ -189,7 +189,7 @@ def test_a_finished_folder_opens(store):
 def test_bad_inputs(store, tmp_path):
     with pytest.raises(InputError, match="does not exist; give sumstats="):
         Sumstats.open(tmp_path / "nowhere")
-    with pytest.raises(InputError, match="unfinished.*run the same gwas command"):
+    with pytest.raises(InputError, match="unfinished.*run gwas again"):
         Sumstats.open(store.parent)
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match=r"holds no sumstats\.zarr"):

@@ -105,7 +105,7 @@ def test_layouts(tmp_path, layout, name):
 def test_p_of_any_size(tmp_path, text, expected):
     path = written(tmp_path, f"CHR POS A1 A2 P\n1 5 A C {text}\n")
     if expected is None:
-        with pytest.raises(InputError, match=r"line 2: P '.5d-330' is no number"):
+        with pytest.raises(InputError, match=r"line 2: P '.5d-330' is not a number"):
             open_statistics(path)
     else:
         np.testing.assert_allclose(open_statistics(path).log10p_M, [expected], rtol=1e-13, atol=1e-15)
@@ -139,7 +139,7 @@ def test_blocks_do_not_show(tmp_path, monkeypatch):
     pd.testing.assert_frame_equal(whole.names(rows), pieces.names(rows))
     assert whole.names(rows)["snp"].tolist() == [f"v{i}" for i in rows]
     np.testing.assert_allclose(whole.log10p_M, -np.log10(table["p"]), rtol=1e-12)
-    with pytest.raises(InputError, match=r"line 3002: p 'x' is no number"):
+    with pytest.raises(InputError, match=r"line 3002: p 'x' is not a number"):
         table.astype({"p": object}).assign(p=lambda t: t["p"].where(t.index != 3000, "x")).to_csv(path, index=False)
         TextStatistics.read(path)
 
@@ -154,11 +154,11 @@ def test_blocks_do_not_show(tmp_path, monkeypatch):
         ("CHR POS A1 P\n1 1 A 0.1\n", r"lacks a1 and a2 \(called A1 and A2"),
         ("CHR POS A1 A2 BETA\n1 1 A C 0.1\n", r"lacks p \(called P, p_value"),
         ("CHR POS A1 A2 P P\n1 1 A C 0.1 1\n", "has two columns 'P'"),
-        ("CHR\tPOS\tA1\tA2\tP\n1\t1\tA\tC\t0.1\n1\t1\tA\tC\t1.5\n", r"line 3: P '1.5' is no p-value \(0..1\)"),
-        ("CHR\tPOS\tA1\tA2\tP\n1\t1\tA\tC\t-0.1\n", r"line 2: P '-0.1' is no p-value"),
+        ("CHR\tPOS\tA1\tA2\tP\n1\t1\tA\tC\t0.1\n1\t1\tA\tC\t1.5\n", r"line 3: P '1.5' is not a p-value \(0..1\)"),
+        ("CHR\tPOS\tA1\tA2\tP\n1\t1\tA\tC\t-0.1\n", r"line 2: P '-0.1' is not a p-value"),
         ("CHR\tPOS\tA1\tA2\tLOG10P\n1\t1\tA\tC\t-7\n", r"LOG10P '-7' is negative"),
-        ("CHR\tPOS\tA1\tA2\tP\n1\t1.5\tA\tC\t0.1\n", r"line 2: POS '1.5' is no position"),
-        ("CHR\tPOS\tA1\tA2\tP\n1\tNA\tA\tC\t0.1\n", r"line 2: POS None is no position"),
+        ("CHR\tPOS\tA1\tA2\tP\n1\t1.5\tA\tC\t0.1\n", r"line 2: POS '1.5' is not a position"),
+        ("CHR\tPOS\tA1\tA2\tP\n1\tNA\tA\tC\t0.1\n", r"line 2: POS None is not a position"),
         ("CHR\tPOS\tA1\tA2\tP\n1\t1\tA\tC\t0.1\n1\t1\tA\tC\n", "cannot be read as a table .*5 columns are expected"),
         ("CHR\tPOS\tA1\tA2\tP\nun\t1\tA\tC\t0.1\n", r"no line has a chromosome 1..22, X \(its column 'CHR'\)"),
         ("CHR\tPOS\tA1\tA2\tTEST\tP\n1\t1\tA\tC\tDOM\t0.1\n1\t1\tA\tC\tREC\t0.1\n", "several tests a variant .*none"),

@@ -148,7 +148,7 @@ def test_latents_that_say_nothing(study, tmp_path):
     facts = read_manifest(Path(some.out) / "loci")["facts"]
     assert facts["threshold_log10p"] == pytest.approx(-np.log10(5e-8 / 6))  # six tests, though one says nothing
     assert (nothing["loci"], nothing["panel_hits"], nothing["variants"], nothing["latents"]) == (0, 0, 0, 0)
-    assert isinstance(error, InputError) and "z002 hold values that are no numbers" in str(error)
+    assert isinstance(error, InputError) and "z002 have values that are not numbers" in str(error)
     assert mad.scores is None and not list(config.out.glob("association/*/requests.json.partial*"))
 
 
@@ -173,7 +173,7 @@ def test_thinning_keeps_to_the_filters_and_to_ids_that_are_unique(study, tmp_pat
     (tmp_path / "d.bim").write_text(lines)
     assert thinned(VariantFilter.parse(keys | {"genotypes": tmp_path / "d"}), 2) == ["rs2", "rs39"]
     (tmp_path / "d.bim").write_text("".join(f"1\t.\t0\t{i + 1}\tA\tC\n" for i in range(40)))
-    with pytest.raises(InputError, match="no variant has an id of its own"):
+    with pytest.raises(InputError, match="no variant has its own id"):
         thinned(VariantFilter.parse(keys | {"genotypes": tmp_path / "d"}), 2)
 
 
@@ -201,7 +201,7 @@ def test_worth():
         ({"stages": {"gwas": {"min_mfa": 0.1}}}, "stages.gwas.min_mfa: unknown key; did you mean min_maf"),
         ({"stages": {"gwas": {"phenotypes": "x"}}}, "stages.gwas.phenotypes: unknown key"),
         ({"stages": {"gwas": {"test": "mixed"}}}, "stages.gwas.sparse_grm: is required by test=mixed"),
-        ({"seeds": [1, 1]}, "names no seed, or one twice"),
+        ({"seeds": [1, 1]}, "is empty, or names a seed twice"),
         ({"objective": {"score": "lots"}}, "objective.score"),
         ({"objective": {"score": {"loci": 0}}}, "needs weights other than 0"),
         ({"objective": {"score": "ssim"}, "train": {"validation": 0}}, "objective.score=ssim: needs held-out subjects"),

@@ -58,7 +58,7 @@ def test_a_consensus_is_made_once_and_anew_when_a_replicate_changes(tmp_path):
 def test_a_consensus_of_what_is_not_there_is_refused(tmp_path):
     out = tmp_path / "out"
     fake.whole(out)
-    with pytest.raises(ConfigError, match="consensus=cca: is no method; the methods are pca, maxvar"):
+    with pytest.raises(ConfigError, match="consensus=cca: is not a method; the methods are pca, maxvar"):
         consensus.make(out, "step", "cca")
     with pytest.raises(ConfigError, match="configuration stepp: has 0 finished replicates"):
         consensus.make(out, "stepp")

@@ -143,7 +143,7 @@ def test_trials(sweep):
     assert (found.facts["ended"], found.facts["seed"]) == ("finished", 1)
     assert [one.kind for one in found.inside] == ["tested latents"] * 3 + ["training run"]
     (trial / "ended.json").unlink()
-    assert state(trial)[2] == ["has not ended: it is running, or was stopped; the sweep's command goes on with it"]
+    assert state(trial)[2] == ["has not ended: it is running, or was stopped; the sweep's command continues it"]
     fail(trial, "Error", "no <disk>\nmore", "run")
     assert state(trial)[2] == ["failed: no <disk>; its log is log.txt; the sweep's command tries it again"]
 

@@ -194,7 +194,7 @@ def test_a_score_that_is_no_number_is_named(tmp_path):
     fake.begin(out)
     made = fake.trial(out, 0, "step", 1)
     fake.look(made.folder / "epochs", 1, [1], seed=1, loci="many")
-    with pytest.raises(InputError, match=r"0001/scores.json: loci='many' is no number"):
+    with pytest.raises(InputError, match=r"0001/scores.json: loci='many' is not a number"):
         results.write_tables(out)
 
 

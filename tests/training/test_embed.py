@@ -105,7 +105,7 @@ def test_a_store_of_another_shape(trained, other_shape, tmp_path):
 
 
 def test_not_a_run(store, tmp_path):
-    with pytest.raises(InputError, match="config.yaml: is missing, so .* is no training run"):
+    with pytest.raises(InputError, match="config.yaml: is missing, so .* is not a training run"):
         latents(tmp_path, store, tmp_path / "latents.parquet")
 
 

@@ -44,7 +44,7 @@ def test_a_run_that_goes_on_or_was_stopped(run):
         file.write('{"step": 99')
     found = look(run, contents=True)
     assert (found.kind, found.state) == ("training run", "unfinished")
-    assert found.parts == {"done": 2, "total": 2, "unit": "epochs"} and "the same command goes on" in found.problems[0]
+    assert found.parts == {"done": 2, "total": 2, "unit": "epochs"} and "same command continues" in found.problems[0]
     assert found.made["command"][1] == "train" and found.inputs[0]["key"] == "store"
     assert "cut off" in found.notes[0]
 
@@ -52,9 +52,9 @@ def test_a_run_that_goes_on_or_was_stopped(run):
 DAMAGES = [
     (lambda run, last: (last / "weights.safetensors").write_bytes(b""), "weights.safetensors has 0 bytes"),
     (lambda run, last: (last / "meta.json").unlink(), "meta.json, which is written last, is missing"),
-    (lambda run, last: next((last / "state").iterdir()).unlink(), "is gone"),
+    (lambda run, last: next((last / "state").iterdir()).unlink(), "is missing"),
     (lambda run, last: shutil.rmtree(last), "last.json points to"),
-    (lambda run, last: (run / "metrics.jsonl").write_text("no JSON\n"), "line 1 of metrics.jsonl is no JSON"),
+    (lambda run, last: (run / "metrics.jsonl").write_text("no JSON\n"), "line 1 of metrics.jsonl is not JSON"),
     (lambda run, last: (run / "provenance.json").write_text("{}"), "provenance.json is damaged"),
     (lambda run, last: (run / "reconstructions.npz").unlink(), "reconstructions.npz is missing"),
 ]

@@ -62,7 +62,7 @@ def test_where_it_came_from(trained):
 
 def test_a_rate_that_is_too_high_names_the_subjects(store, tmp_path):
     with pytest.raises(
-        Error, match=r"step \d: the loss of 8 subjects is no number: S0.* type optim.lr=\S+ overwrite=true"
+        Error, match=r"step \d: the loss of 8 subjects is not finite: S0.* type optim.lr=\S+ overwrite=true"
     ):
         run(store, tmp_path / "run", optim={"lr": 1e38, "clip": 0})
 
@@ -83,7 +83,7 @@ def test_one_subject_without_a_loss_is_named(store, tmp_path, monkeypatch):
 
     monkeypatch.setattr(base, "reconstruction_loss", loss)
     monkeypatch.setattr(loop.Run, "start", start)
-    with pytest.raises(Error, match=rf"step \d+: the loss of 1 subjects is no number: {name}\. .* subjects=\[{name}\]"):
+    with pytest.raises(Error, match=rf"the loss of 1 subjects is not finite: {name}\. .* subjects=\[{name}\]"):
         run(store, tmp_path / "run", global_batch=4, validation=0)
 
 

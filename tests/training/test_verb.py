@@ -97,8 +97,8 @@ def test_a_damaged_checkpoint_is_passed_over(trained, tmp_path):
     (run / weights).write_bytes((run / weights).read_bytes()[:-8])
     done = launch("udipdist", ["train", str(run / "config.yaml"), f"run_dir={run}"])
     assert done.returncode == 0, done.stderr
-    assert "so the checkpoint is damaged; it is kept as" in done.stderr
-    assert "the run goes back to step 4" in done.stderr and "going on from step 4 of 8" in done.stderr
+    assert "so the checkpoint is damaged; it is renamed" in done.stderr
+    assert "the run goes back to step 4" in done.stderr and "continuing from step 4 of 8" in done.stderr
     assert (run / weights).read_bytes() == (trained / weights).read_bytes()
     assert (run / "checkpoints" / "damaged-step-00000008").is_dir()
 
@@ -122,7 +122,7 @@ def test_refused_before_anything_is_written(store, tmp_path, keys, error, messag
 
 
 def test_a_finished_run_is_not_overwritten(trained, store):
-    with pytest.raises(OutputExists, match="exists already"):
+    with pytest.raises(OutputExists, match="already exists"):
         training.train(config(store, trained))
 
 

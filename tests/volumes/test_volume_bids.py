@@ -113,7 +113,7 @@ def test_what_is_left_open_is_refused_with_what_to_type(tmp_path):
 @pytest.mark.parametrize("name", ["T1w.nii.gz", "sub-01_T1w", "_T1w", "anat T1w", "space_T1w"])
 def test_names_that_are_no_suffix(tmp_path, name):
     dataset(tmp_path, "sub-a/anat/sub-a_T1w.nii.gz")
-    with pytest.raises(ConfigError, match=f"modalities={name}: is no BIDS suffix; give T1w"):
+    with pytest.raises(ConfigError, match=f"modalities={name}: is not a suffix; give T1w"):
         list_cohort(tmp_path, modalities=[name])
 
 

@@ -290,7 +290,7 @@ def test_a_disk_that_cannot_hold_it_says_so_first(config, monkeypatch):
     [
         ({"subjects": ["1001", "1"]}, "subjects: 1 not in .*store.zarr; its 5 subjects are 1001, .*quotes"),
         ({"subjects": ["1005"]}, "1005 could not be read when .* was made"),
-        ({"store": "nowhere.zarr"}, "nowhere.zarr: is not there"),
+        ({"store": "nowhere.zarr"}, "nowhere.zarr: does not exist"),
         ({"modality": "T3"}, "store.zarr: holds no T3; give modality= of image"),
         ({"format": "ome-zarr", "orientation": "source"}, "OME-Zarr 0.5 cannot say that an axis is flipped"),
     ],

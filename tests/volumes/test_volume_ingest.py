@@ -185,7 +185,7 @@ def test_real_images_round_trip(tmp_path, name):
 def test_nan_around_the_brain_is_refused(tmp_path):
     """A real image, resampled by a program that writes NaN outside the field of view."""
     shutil.copy(Path(data_path) / "resampled_anat_moved.nii", tmp_path / "a.nii")
-    with pytest.raises(InputError, match="a.nii: holds NaN, .* write 0"):
+    with pytest.raises(InputError, match="a.nii: has NaN, .* write 0"):
         ingest(config(tmp_path, tmp_path / "store.zarr"))
 
 
@@ -444,7 +444,7 @@ def test_a_file_that_changes_after_the_plan_is_a_failure(scans, monkeypatch):
 def test_different_affines_are_told(scans, caplog):
     write(scans / "0011.nii.gz", brain(0), np.diag([2.0, 2, 2.1, 1]))
     ingest(config(scans))
-    assert "1 of 11 volumes have another affine" in caplog.text
+    assert "1 of 11 volumes have a different affine" in caplog.text
     assert read_manifest(scans.parent / "store.zarr")["facts"]["affine_differs"] == 1
 
 
@@ -468,7 +468,7 @@ def test_one_scan_under_two_names_is_told(scans, caplog):
     second.write_bytes(first.read_bytes())
     ingest(config(scans))
     twins = [" = ".join(path.name.partition(".")[0] for path in (first, second))]
-    assert f"more than one subject: {twins[0]}" in caplog.text
+    assert f"the same file, byte for byte: {twins[0]}" in caplog.text
     assert read_manifest(config(scans).out)["facts"]["same_bytes"] == twins
 
 
@@ -481,7 +481,7 @@ def test_a_damaged_store_is_named(tmp_path, scans):
 
 
 def test_not_a_store(tmp_path, scans):
-    with pytest.raises(InputError, match="is not there"):
+    with pytest.raises(InputError, match="does not exist"):
         VolumeStore.open(tmp_path / "absent.zarr")
     ingest(config(scans))
     meta = tmp_path / "store.zarr" / "zarr.json"

@@ -130,7 +130,7 @@ def test_a_limit_of_file_sizes(cohort, tmp_path):
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
     )  # fmt: skip
     assert process.returncode == 2 and "Traceback" not in process.stderr
-    assert "a limit of file sizes is reached (File too large), in part" in process.stderr
+    assert "a file size limit is reached (File too large), in part" in process.stderr
     assert not list((limited.out / "image").rglob("*.partial-*")) and read_manifest(limited.out) is None
     ingest(limited)
     assert written(limited.out) == written(whole.out)

@@ -178,5 +178,5 @@ def test_what_is_not_an_image_of_a_brain():
     assert np.isnan(resampled(stored, stored_as("LAS"), shift(9.5, 9, 9))[:, 11, 11]).sum() == 2
     stored[2, 2, 2] = 1
     for away in (shift(-50, 0, 0), shift(0, 0, 400), shift(1e9, 0, 0)):
-        with pytest.raises(Unreadable, match="wholly outside of MNI152"):
+        with pytest.raises(Unreadable, match="wholly outside MNI152"):
             resampled(stored, stored_as("LAS"), away)

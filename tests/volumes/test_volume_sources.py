@@ -140,9 +140,9 @@ def test_every_cell_is_taken_once_or_listed(rows):
 def test_patterns_without_ids(folder, tmp_path):
     (folder / "a_T1.nii").touch()
     (folder / "_T1.nii").touch()
-    with pytest.raises(InputError, match="the wildcards stand for nothing in .*/_T1.nii, so it has no id"):
+    with pytest.raises(InputError, match="the wildcards match nothing in .*/_T1.nii, so it has no id"):
         list_cohort(folder / "*_T1.nii")
-    with pytest.raises(InputError, match="does not say what the ids are; put a \\* where the id stands"):
+    with pytest.raises(InputError, match="does not say what the ids are; put a \\* in place of the id"):
         list_cohort(tmp_path / "**" / "a_T1.nii")
     with pytest.raises(InputError, match="finds no .*quote it"):
         list_cohort(folder / "*.txt")
@@ -159,11 +159,11 @@ def test_patterns_without_ids(folder, tmp_path):
         ("EID,T1\n", "no rows"),
         ("name,T1\n1,scans/12.nii\n", "no column EID"),
         ("EID,FID\n1,1\n", "no column of paths"),
-        ("EID,T1,T1\n1,a,b\n", "T1 stand more than once"),
+        ("EID,T1,T1\n1,a,b\n", "T1 are repeated"),
         ("EID,T1\n1,scans/12.nii\n2\n", "line 3: has 1 cells"),
         ("EID,T1\n,scans/12.nii\n", "line 2: an id is empty"),
         ("EID,FID,T1\n1,,scans/12.nii\n", "line 2: an id is empty"),
-        ("EID,T1\n1,scans/12.nii\n2,scans/13.nii\n", "1 of 2 files are not there, or are no files \\(.*13.nii\\)"),
+        ("EID,T1\n1,scans/12.nii\n2,scans/13.nii\n", "1 of 2 paths do not exist, or are not files \\(.*13.nii\\)"),
     ],
 )
 def test_bad_tables(folder, text, message):
@@ -172,7 +172,7 @@ def test_bad_tables(folder, text, message):
 
 
 def test_other_mistakes(tmp_path):
-    with pytest.raises(InputError, match="is not there"):
+    with pytest.raises(InputError, match="does not exist"):
         list_cohort(tmp_path / "absent")
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="holds no \\*.nii.gz"):

@@ -65,7 +65,7 @@ class Latents:
             values_NP = table.drop(columns=IDS).to_numpy(np.float64)
         except (OSError, ValueError, KeyError) as error:
             raise InputError(
-                f"{path}: is no table of latents ({error}); it should have FID, IID and a column of numbers for each "
+                f"{path}: is not a latents table ({error}); it should have FID, IID and a column of numbers for each "
                 "latent; delete it, and run the sweep again"
             ) from None
         order = np.argsort(ids, kind="stable")
@@ -76,7 +76,7 @@ class Latents:
         bad = np.flatnonzero(~np.isfinite(values_NP).all(axis=1))
         if len(bad):
             raise InputError(
-                f"{path}: row {bad[0]} holds a value that is no number; delete the table, and run the sweep again"
+                f"{path}: row {bad[0]} has a value that is not a number; delete the table, and run the sweep again"
             )
         return cls(ids, values_NP[order])
 

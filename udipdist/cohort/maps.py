@@ -1,4 +1,4 @@
-"""Maps of found SNPs held against what the generator does to the images with the factor that was planted there.
+"""Maps of found SNPs compared with what the generator does to the images with the factor that was planted there.
 
 A true map is the mean over people of the image with the factor at +1 SD less the same person's image at -1 SD, same
 scan and same noise, each image z-scored over its own brain as a network sees it.

@@ -1,4 +1,4 @@
-"""Found loci and latents held against the truth of a simulated cohort.
+"""Found loci and latents compared with the truth of a simulated cohort.
 
 Every lead SNP falls into one class:
 

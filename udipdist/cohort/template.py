@@ -119,7 +119,7 @@ def _read(kind: str) -> np.ndarray:
         )
     path = Path(spec.origin).parent / "datasets" / "data" / f"mni_icbm152_{kind}_tal_nlin_sym_09a_converted.nii.gz"
     if not path.exists():
-        raise InputError(f"{path}: nilearn's template is not there; pip install 'nilearn>=0.12'")
+        raise InputError(f"{path}: nilearn's template does not exist; pip install 'nilearn>=0.12'")
     image = nib.load(path)
     first = BOX_ORIGIN - image.affine[:3, 3]
     if not np.array_equal(image.affine[:3, :3], np.eye(3)) or (first < 0).any() or (first % 1).any():

@@ -20,14 +20,14 @@ class VariantFilter(Config):
 
     genotypes: Path = Field(description="prefix of PLINK .bed/.bim/.fam; {chr} in it stands for 1..22, X, XY")
     region: tuple[str, ...] = Field(
-        (), description="only variants there: chr6:25000000-35000000, a chromosome, a BED file, or a list [..., ...]"
+        (), description="only variants in these: chr6:25000000-35000000, a chromosome, a BED file, or a list [..., ...]"
     )
-    extract: Path | None = Field(None, description="only variants whose ids this file lists, one a line")
-    exclude: Path | None = Field(None, description="no variants whose ids this file lists")
+    extract: Path | None = Field(None, description="only variants whose ids are in this file, one per line")
+    exclude: Path | None = Field(None, description="leave out variants whose ids are in this file")
     info: str | None = Field(
-        None, description="list of INFO: ukb_mfi_chr{chr}_v3.txt, a table with ID and INFO or R2, or two columns"
+        None, description="file with INFO: ukb_mfi_chr{chr}_v3.txt, a table with ID and INFO or R2, or two columns"
     )
-    min_info: Share | None = Field(None, description="variants below this INFO, or not in the list, are left out")
+    min_info: Share | None = Field(None, description="variants below this INFO, or not in the file, are left out")
 
     @field_validator("region", mode="before")
     @classmethod
@@ -38,9 +38,9 @@ class VariantFilter(Config):
     @model_validator(mode="after")
     def _list_and_limit(self) -> Self:
         if self.min_info is not None and self.info is None:
-            raise ValueError("min_info: needs the list that says what each variant's INFO is; give info=FILE")
+            raise ValueError("min_info: needs the INFO of each variant; give info=FILE")
         if self.min_info is None and self.info is not None:
-            raise ValueError("info: is of no use without a limit; give min_info=0.3, or another between 0 and 1")
+            raise ValueError("info: has no effect without a limit; give min_info=0.3, or another value between 0 and 1")
         return self
 
 
@@ -49,13 +49,13 @@ class SampleOptions(Config):
 
     covariates: Path | None = Field(None, description="text or Parquet table with FID IID and covariates")
     formula: str | None = Field(
-        None, description="covariates to use, as 'age + I(age**2) + sex + sex:age + C(site)'; default all columns"
+        None, description="covariates to use, such as 'age + I(age**2) + sex + sex:age + C(site)'; default: all columns"
     )
     missing_covariates: Literal["refuse", "drop"] = Field(
-        "refuse", description="people with a missing covariate: an error, or left out"
+        "refuse", description="people with a missing covariate: refuse reports an error, drop leaves them out"
     )
     match: Literal["fid_iid", "iid"] = Field("fid_iid", description="ids that must agree between the tables")
-    normalise: Literal["none", "rank"] = Field("none", description="rank: traits to normal scores before anything else")
+    normalise: Literal["none", "rank"] = Field("none", description="rank: turn traits into normal scores first")
 
 
 class Relatedness(Config):
@@ -63,7 +63,7 @@ class Relatedness(Config):
 
     sparse_grm: Path | None = Field(None, description="prefix of GCTA .grm.sp/.grm.id; needed by test=mixed")
     test: Literal["mixed", "linear"] = Field("mixed", description="exact mixed model, or linear regression")
-    max_family: Positive = Field(8000, description="largest group of relatives that is decomposed")
+    max_family: Positive = Field(8000, description="largest group of relatives that is allowed")
 
     @model_validator(mode="after")
     def _has_grm(self) -> Self:
@@ -89,7 +89,7 @@ class NullOptions(Relatedness):
 
     adjust: Literal["gls", "project", "phenotype"] = Field(
         "gls",
-        description="covariates by GLS with the variants; projected (OLS) out of both; or out of the phenotype only",
+        description="covariates: by GLS with each variant; by OLS out of both sides; or out of the trait only",
     )
     weight_tolerance: float = Field(1e-9, gt=0, description="largest relative error of the weights' factorisation")
     null: NullConfig = NullConfig()
@@ -104,8 +104,8 @@ class ScanOptions(NullOptions, SampleOptions, VariantFilter, VerbConfig):
         0.0,
         description="variants with a smaller p of Hardy-Weinberg equilibrium (exact; X: females) are not tested (NaN)",
     )
-    block: Positive = Field(2048, description="variants decoded at once at most; does not change the result")
-    variants_per_part: Positive = Field(8192, description="variants of one part, one shard of the output")
+    block: Positive = Field(2048, description="most variants decoded at once; does not change the result")
+    variants_per_part: Positive = Field(8192, description="variants in one part, which is one shard of the output")
     workers: NonNegative = Field(0, description="Dask worker processes on this machine; 0 works in this one")
     cluster: ClusterConfig = ClusterConfig()
     operational: ClassVar[frozenset[str]] = VerbConfig.operational | {"block", "variants_per_part", "cluster"}
@@ -115,8 +115,8 @@ class ScanPlaces(VerbConfig):
     """The phenotypes of a scan, and where its results go."""
 
     phenotypes: tuple[Path, ...] = Field(
-        description="Parquet or text table with FID IID and one column a trait; several, as [a.parquet, b.parquet], "
-        "are tested in one pass, each with a folder of its own below out"
+        description="Parquet or text table with FID IID and one column per trait; several, as [a.parquet, b.parquet], "
+        "are tested in one pass, each with its own folder below out"
     )
     out: Path = Field(description="folder to write: sumstats.zarr, null.tsv, samples.tsv")
 

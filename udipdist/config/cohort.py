@@ -56,11 +56,11 @@ class SimulateConfig(VerbConfig):
     """A cohort with known truth: genotypes, volumes, covariates, sparse GRM."""
 
     out: Path = Field(description="folder to write the cohort to")
-    preset: Literal["smoke", "demo", "bench"] = Field("demo", description="sizes to start from; other keys go on top")
+    preset: Literal["smoke", "demo", "bench"] = Field("demo", description="default sizes, which other keys override")
     seed: NonNegative = Field(1, description="the same seed gives the same bytes")
-    train: NonNegative = Field(2500, description="people with a scan only, to train on")
-    gwas: Positive = Field(4000, description="other people with scan and genotypes, to test")
-    traits_only: bool = Field(False, description="write no volumes; a phenotype table stands in for the latents")
+    train: NonNegative = Field(2500, description="people with only a scan, to train on")
+    gwas: Positive = Field(4000, description="other people, with scan and genotypes, to test")
+    traits_only: bool = Field(False, description="write no volumes; a phenotype table replaces the latents")
     genomes: GenomeConfig = GenomeConfig()
     traits: TraitConfig = TraitConfig()
     brains: BrainConfig = BrainConfig()

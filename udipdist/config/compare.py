@@ -1,4 +1,4 @@
-"""The configuration of a comparison: several networks trained on one cohort, held against each other by their loci."""
+"""The configuration of a comparison: several networks trained on one cohort, compared by their loci."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _NAME = r"[A-Za-z0-9][\w.+-]*"
 
 
 class CompareConfig(RunConfig):
-    """The whole pipeline for several networks on one cohort: their loci, novel loci, and how far they agree."""
+    """The whole pipeline for several networks on one cohort: their loci, novel loci, and how well they agree."""
 
     networks: dict[str, dict[str, Any]] = Field(
-        description="name -> keys of train, over those of stages.train, as {ViT: {}, CNN: {model: {name: cnn_ae}}}; "
-        "the first is that of the run, each other has a folder networks/NAME"
+        description="name -> keys of train, which override stages.train, as {ViT: {}, CNN: {model: {name: cnn_ae}}}; "
+        "the first network is the run itself; each other one has a folder networks/NAME"
     )
     truth: Path | None = Field(
-        None, description="folder truth/ of a simulated cohort: planted loci are counted, and false ones"
+        None, description="folder truth/ of a simulated cohort: planted and false loci are counted"
     )
 
     @field_validator("networks")
@@ -32,5 +32,5 @@ class CompareConfig(RunConfig):
             raise ValueError("needs two networks or more; as {ViT: {}, CNN: {model: {name: cnn_ae}}}")
         for name in value:
             if not re.fullmatch(_NAME, name) or name.lower() in LOCI_FOLDERS.values():
-                raise ValueError(f"{name!r}: is no name for a folder; use letters, digits, . + - and _")
+                raise ValueError(f"{name!r}: cannot be the name of a folder; use letters, digits, . + - and _")
         return value

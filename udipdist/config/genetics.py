@@ -20,21 +20,21 @@ class GrmConfig(VerbConfig):
     kinship: Path | tuple[Path, ...] | None = Field(
         None,
         description="table of KING (.kin0, .kin, .seg), plink2 (--make-king-table) or UK Biobank (ukb_rel.dat), or a "
-        "list [a.kin, b.kin0], taken instead of the genotypes (only the .fam is read); G is twice the kinship",
+        "list [a.kin, b.kin0], used instead of the genotypes (only the .fam is read); G is twice the kinship",
     )
     out: Path = Field(description="prefix to write: .grm.sp, .grm.id (for sparse_grm=); .grm.kin0 lists the pairs")
     method: Literal["king", "gcta"] = Field(
-        "king", description="king: KING-robust, right among ancestries; gcta: GCTA's GRM, which takes ancestry for kin"
+        "king", description="king: KING-robust, for several ancestries; gcta: GCTA's GRM, takes ancestry for kinship"
     )
     cutoff: Annotated[float, Field(gt=0, lt=1)] = Field(
-        0.0884, description="pairs with smaller relatedness G count as unrelated; 0.0884: up to third-degree relatives"
+        0.0884, description="pairs with a smaller G count as unrelated; 0.0884 keeps relatives up to the third degree"
     )
-    match: Literal["fid_iid", "iid"] = Field("fid_iid", description="ids of the kinship table that agree with the .fam")
+    match: Literal["fid_iid", "iid"] = Field("fid_iid", description="ids that kinship table and .fam must share")
     max_variants: Positive = Field(20_000, description="variants used, spread evenly over the autosomes")
     min_maf: Share = Field(0.05, description="variants below this minor allele frequency are not used")
     max_missing: Share = Field(0.02, description="variants with more missing calls are not used")
-    max_family: Positive = Field(8000, description="a larger group of relatives is refused, as gwas would")
-    tile: Positive = Field(2048, description="people of a tile; memory grows with it, the result does not change")
+    max_family: Positive = Field(8000, description="a larger group of relatives is refused, as in gwas")
+    tile: Positive = Field(2048, description="people per tile; memory grows with it, the result does not change")
     workers: NonNegative = Field(0, description="Dask worker processes; 0 works in this one")
     operational: ClassVar[frozenset[str]] = VerbConfig.operational | {"tile"}
 
@@ -43,7 +43,7 @@ class GrmConfig(VerbConfig):
         unused = {"method", "max_variants", "min_maf", "max_missing"} & self.model_fields_set
         if self.kinship is not None and unused:
             raise ValueError(
-                f"{', '.join(sorted(unused))}: of no use with kinship=, which is read as it is; leave it out"
+                f"{', '.join(sorted(unused))}: not used with kinship=, whose table is read unchanged; leave it out"
             )
         return self
 
@@ -55,19 +55,19 @@ class GwasConfig(ScanOptions, ScanPlaces):
     def _components_of_one_table(self) -> Self:
         if self.null.variance is not None and len(self.phenotypes) > 1:
             raise ValueError(
-                "null.variance: names traits of one table, but phenotypes has several; test these tables one by one"
+                "null.variance: names traits of one table, but phenotypes has several; test the tables one by one"
             )
         return self
 
 
 class GwasPlanConfig(GwasConfig):
-    """Plan a gwas whose parts run as a job array: check all input, fit the null models, print how many parts."""
+    """Plan a gwas whose parts run as a job array: check the input, fit the null models, print the number of parts."""
 
 
 class GwasPartConfig(GwasConfig):
     """Do parts of a planned gwas: udipdist gwas-part 7 CONFIG.yaml, or 0-9, or 3,5,8."""
 
-    part: str = Field(description="number of the part, a range as 0-9 (it may end beyond the last), or a list of both")
+    part: str = Field(description="number of a part, a range 0-9 (it may end beyond the last), or a list of both")
     operational: ClassVar[frozenset[str]] = GwasConfig.operational | {"part"}
 
     @field_validator("part", mode="before")
@@ -79,16 +79,16 @@ class GwasPartConfig(GwasConfig):
     @classmethod
     def _of_numbers(cls, value: str) -> str:
         if not re.fullmatch(r"\d+(-\d+)?(,\d+(-\d+)?)*", value):
-            raise ValueError("is no number of a part; give a number as 7, a range as 0-9, or a list of both as 0-9,12")
+            raise ValueError("is not a part; give a number such as 7, a range such as 0-9, or a list such as 0-9,12")
         return value
 
 
 class GwasFinishConfig(GwasConfig):
-    """End a gwas of which all parts are done: check every file that they wrote, and write the manifest."""
+    """Finish a gwas whose parts are all done: check every file that they wrote, and write the manifest."""
 
 
 class ExportConfig(VerbConfig):
-    """Summary statistics as other programs read them: of a trait, of several, or of the smallest p over traits."""
+    """Summary statistics in the formats of other programs: of a trait, several traits, or the smallest p."""
 
     sumstats: Path = Field(description="folder that gwas wrote")
     trait: str | list[str] = Field(
@@ -98,9 +98,9 @@ class ExportConfig(VerbConfig):
     format: Literal["fastgwa", "ssf", "fuma", "regenie"] = Field(
         "fastgwa", description="columns of GCTA, of GWAS-SSF (with its -meta.yaml), of FUMA's input, or of regenie"
     )
-    out: Path = Field(description="file to write (.gz compresses, .parquet is Parquet); of several traits a folder")
+    out: Path = Field(description="file to write (.gz compresses, .parquet is Parquet); for several traits a folder")
     encoding: Literal["text", "gz", "parquet"] | None = Field(
-        None, description="of the files of a folder; default gz. One file is encoded as its suffix says"
+        None, description="encoding of the files in a folder; default gz. The suffix of a single file decides"
     )
     untested: bool = Field(False, description="keep variants that were not tested, as NA (fastgwa, regenie)")
     assembly: Literal["GRCh36", "GRCh37", "GRCh38", "NR"] = Field(
@@ -113,33 +113,33 @@ class LociOptions(VerbConfig):
 
     genotypes: Path = Field(description="prefix of .bed/.bim/.fam for LD; {chr} in it stands for 1..22, X, XY")
     trait: str | tuple[str, ...] = Field(
-        MINP, description="minp, multivariate, a trait, a list of these, or all; of a table minp, which is its p"
+        MINP, description="minp, multivariate, a trait, a list of these, or all; for a table minp, which is its p"
     )
     p: Probability = Field(5e-8, description="threshold of lead SNPs, before division by traits")
-    traits: Positive | None = Field(None, description="Bonferroni divisor; default the number tested (1 for one trait)")
+    traits: Positive | None = Field(None, description="Bonferroni divisor; default: traits tested (1 for one trait)")
     p_candidate: Probability = Field(0.05, description="threshold of candidate SNPs")
     r2: Share = Field(0.6, description="LD that makes a SNP a candidate of an independent significant SNP")
     r2_lead: Share = Field(0.1, description="LD that joins independent significant SNPs to one lead SNP")
     r2_floor: Share = Field(0.05, description="weaker LD counts as none")
     merge_bp: NonNegative = Field(250_000, description="blocks closer than this are one locus")
     window_bp: Positive = Field(1_000_000, description="LD is computed within this distance")
-    min_maf: Share = Field(0.0, description="SNPs below this are no independent significant SNPs")
+    min_maf: Share = Field(0.0, description="SNPs below this are not used as independent significant SNPs")
     exclude_mhc: bool = Field(False, description="leave out the MHC of chromosome 6")
     mhc: tuple[NonNegative, NonNegative] | None = Field(
         None, description="its first and last base pair; default 29614758, 33170276 (GRCh38: 29646981, 33202499)"
     )
     assembly: Literal["GRCh37", "GRCh38", "NR"] = Field(
-        "NR", description="genome build of all positions; checked against the lengths of the chromosomes; NR: not told"
+        "NR", description="genome build of all positions; checked against chromosome lengths; NR: not reported"
     )
     lambda_variants: Positive = Field(
-        200_000, description="variants, of shards spread evenly, from which lambda_GC of each trait is taken"
+        200_000, description="variants, in evenly spread shards, from which lambda_GC of each trait is computed"
     )
 
     @field_validator("trait")
     @classmethod
     def _names_something(cls, value: Any) -> Any:
         if isinstance(value, tuple) and len(set(value)) != len(value) or not value:
-            raise ValueError("names nothing, or a trait twice; give a trait, minp, multivariate, a list, or all")
+            raise ValueError("is empty, or names a trait twice; give a trait, minp, multivariate, a list, or all")
         return value
 
     def of_test(self, trait: str) -> Self:
@@ -151,7 +151,7 @@ class LociOptions(VerbConfig):
         if self.mhc is not None and self.mhc[0] > self.mhc[1]:
             raise ValueError(f"mhc: ends before it begins; give mhc=[{self.mhc[1]}, {self.mhc[0]}]")
         if self.mhc is not None and not self.exclude_mhc:
-            raise ValueError("mhc: is of no use without exclude_mhc=true; give both, or leave it out")
+            raise ValueError("mhc: has no effect without exclude_mhc=true; give both, or leave it out")
         return self
 
 
@@ -160,11 +160,11 @@ class LociPlaces(VerbConfig):
 
     sumstats: tuple[Path, ...] = Field(
         description="folder that gwas wrote, or a table (.gz or not) of fastGWA, GWAS-SSF, FUMA's input, plink2 --glm "
-        "or regenie; several runs, as [a, b, ...], are also held against each other"
+        "or regenie; several runs, as [a, b, ...], are also compared with each other"
     )
     out: Path = Field(
         description="folder to write: GenomicRiskLoci.txt, leadSNPs.txt, IndSigSNPs.txt, ld.txt, loci.parquet; of "
-        "several runs or traits their merged loci, with a folder below it for each"
+        "several runs or traits: their merged loci, with a folder below it for each"
     )
 
     @field_validator("sumstats", mode="before")
@@ -180,7 +180,7 @@ class LociConfig(LociOptions, LociPlaces):
 
 
 class PanelConfig(VerbConfig):
-    """Loci against panels of known ones, and the genes near them."""
+    """Compare loci with panels of known loci, and list the genes near them."""
 
     loci: Path = Field(description="folder that loci wrote, or one of FUMA")
     panel: tuple[str, ...] = Field(
@@ -190,32 +190,32 @@ class PanelConfig(VerbConfig):
     )
     out: Path = Field(description="folder to write: hits.tsv, panel.json")
     assembly: Literal["GRCh37", "GRCh38"] | None = Field(
-        None, description="genome build of the loci; default what loci was told, else GRCh37"
+        None, description="genome build of the loci; default: what `loci` was given, otherwise GRCh37"
     )
     panel_assembly: Literal["GRCh37", "GRCh38"] | None = Field(
-        None, description="genome build of tables that do not say theirs; default that of the loci"
+        None, description="genome build of tables that do not state it; default: that of the loci"
     )
     variants: Path | None = Field(
         None,
-        description="folder that gwas wrote, or prefix of .bim: it places panels of the other build by their rsIDs",
+        description="folder that gwas wrote, or prefix of .bim: places panels of the other build by rsID",
     )
     chain: Path | None = Field(
         None,
-        description="UCSC chain file that carries panels of the other build to that of the loci, such as "
+        description="UCSC chain file that lifts panels of the other build to that of the loci, such as "
         "hg38ToHg19.over.chain.gz; needs the library liftover",
     )
     catalog_traits: tuple[str, ...] = Field(
-        (), description="words: only associations of the GWAS Catalog with one of them in their trait"
+        (), description="GWAS Catalog: only associations whose trait has a word beginning with one of these"
     )
     catalog_p: Probability = Field(5e-8, description="only associations of the GWAS Catalog up to this p")
     genes: str | None = Field(
         None,
         description="GTF of GENCODE or Ensembl, refGene of UCSC, or a table with chr, start, end, gene; for GRCh38 "
-        "also ensembl, which ships",
+        "also ensembl, which comes with the package",
     )
     gene_window_bp: NonNegative = Field(10_000, description="genes are listed up to this distance from a locus")
     gene_types: tuple[str, ...] = Field(
-        ("protein_coding",), description="kinds of genes, where the table knows them; []: all"
+        ("protein_coding",), description="types of genes, if the table has them; []: all"
     )
     flank_bp: NonNegative = Field(250_000, description="added on both sides of a panel interval")
     rotations: NonNegative = Field(1000, description="rotations of the genome that give the chance level")
@@ -243,5 +243,5 @@ class PanelConfig(VerbConfig):
     @model_validator(mode="after")
     def _one_way(self) -> Self:
         if self.variants is not None and self.chain is not None:
-            raise ValueError("variants: chain is given too; give one of them to bring panels to the build of the loci")
+            raise ValueError("variants: chain is given too; give only one of them")
         return self

@@ -23,15 +23,15 @@ class IngestConfig(VerbConfig):
     )
     out: Path = Field(description="store to write, NAME.zarr")
     layout: Literal["auto", "folder", "table", "bids", "ukb"] = Field(
-        "auto", description="what volumes is; auto looks; folder: also a pattern"
+        "auto", description="form of `volumes`; auto: detect it; folder: also a pattern"
     )
     modalities: tuple[str, ...] = Field(
         (),
         description="one or several, as [T1, T2_FLAIR]: columns of the CSV; suffixes of BIDS, with entities to choose "
         "by (space-MNI_T1w); T1 or T2_FLAIR of UK Biobank. Default the first column, T1w, T1",
     )
-    subjects_per_shard: Positive = Field(64, description="volumes in one file of the store")
-    allow_failures: NonNegative = Field(0, description="files that may fail before the exit status says so")
+    subjects_per_shard: Positive = Field(64, description="volumes per file of the store")
+    allow_failures: NonNegative = Field(0, description="number of files that may fail before the exit status is 3")
     workers: NonNegative = Field(2, description="Dask worker processes on this machine; 0 works in this one")
     cluster: ClusterConfig = ClusterConfig()
     operational: ClassVar[frozenset[str]] = VerbConfig.operational | {"allow_failures", "cluster"}
@@ -50,17 +50,17 @@ class IngestConfig(VerbConfig):
 
 
 class VolumesConfig(VerbConfig):
-    """A volume store -> files of other programs, one a subject: NIfTI, NIfTI-Zarr or OME-Zarr."""
+    """A volume store -> files for other programs, one per subject: NIfTI, NIfTI-Zarr or OME-Zarr."""
 
     store: Path = Field(description="volume store that ingest wrote")
-    out: Path = Field(description="folder to write: a file (or Zarr group) a subject, and files.tsv")
+    out: Path = Field(description="folder to write: a file (or Zarr group) per subject, and files.tsv")
     format: Literal["nifti", "nifti-zarr", "ome-zarr"] = Field(
         "nifti", description="nifti: IID.nii.gz; ome-zarr: IID.ome.zarr (0.5, a pyramid); nifti-zarr: both headers"
     )
     subjects: str | tuple[str, ...] = Field("all", description="all, or the ids of some: 1001, or [1001, 1002]")
-    modality: str | None = Field(None, description="which one, of a store that has several")
+    modality: str | None = Field(None, description="modality, if the store has several")
     orientation: Literal["ras", "source"] = Field(
-        "ras", description="axes of the voxels: ras, as in the store, or as they were in each file"
+        "ras", description="axes of the voxels: ras, as in the store; source, as in each file"
     )
     workers: NonNegative = Field(0, description="Dask worker processes on this machine; 0 works in this one")
 
@@ -109,7 +109,7 @@ class EngineConfig(Config):
         "auto", description="kernel of the attention; auto: torch chooses, and the log says which"
     )
     offload: Literal["none", "cpu", "nvme"] = Field(
-        "none", description="where the optimiser (zero=3: the weights too) lies: on the GPU, the host, or nvme_path"
+        "none", description="where the optimiser state (zero=3: weights too) is kept: the GPU, the host, or nvme_path"
     )
     nvme_path: Path | None = Field(None, description="offload=nvme: folder on a fast local disk of every node")
     activation_checkpointing: bool = Field(False, description="recompute blocks in the backward pass to save memory")
@@ -123,7 +123,7 @@ class EngineConfig(Config):
         if self.offload == "nvme" and self.zero != 3:
             raise ValueError(f"offload=nvme: needs engine.zero=3, not {self.zero}; or type engine.offload=cpu")
         if (self.offload == "nvme") != (self.nvme_path is not None):
-            raise ValueError("nvme_path and offload=nvme: the one needs the other; give both or neither")
+            raise ValueError("nvme_path and offload=nvme: each needs the other; give both or neither")
         if self.compile and self.zero == 3:
             raise ValueError(
                 "compile=true: cannot be used with engine.zero=3, whose gathering of weights around every module stops "
@@ -136,12 +136,12 @@ Resident = Literal["auto", "device", "host", "none"]
 
 
 class DataConfig(Config):
-    """Where the voxels are that the network reads: in its own order, uncompressed, made once from the store."""
+    """Where the packed voxels are kept: in the order of the network, uncompressed, made once from the store."""
 
     resident: Resident = Field(
         "auto",
         description="held in the memory of the GPU (device) or of the machine, once for all its ranks (host), or read "
-        "as they come (none); auto: the first that has room",
+        "as needed (none); auto: the first with enough room",
     )
     packed: Path | None = Field(None, description="folder for the packed voxels; default NAME.zarr/packed in the store")
 
@@ -155,20 +155,20 @@ class TrainConfig(VerbConfig):
     epochs: NonNegative = Field(10, description="passes over the training subjects; 0 saves the untrained network")
     global_batch: Positive = Field(16, description="subjects in one optimiser step, over all ranks")
     micro_batch: Positive | None = Field(
-        None, description="subjects a rank holds at once; default global_batch / ranks"
+        None, description="subjects that a rank holds at once; default global_batch / ranks"
     )
     loss: Literal["brain", "patch", "batch"] = Field(
         "brain", description="voxels that count: brain; whole patches; whole patches of the batch (the published code)"
     )
     validation: Share = Field(0.1, description="share of subjects held out, chosen by a hash of the id")
     checkpoint_epochs: Positive = Field(1, description="epochs between checkpoints")
-    keep: Positive = Field(3, description="checkpoints kept beside the first (untrained) and the best")
+    keep: Positive = Field(3, description="newest checkpoints to keep, besides the first (untrained) and the best")
     keep_epochs: tuple[NonNegative, ...] = Field(
         (), description="epochs whose checkpoints are saved and kept in any case, as [10, 50]"
     )
     picture_epochs: Positive = Field(5, description="epochs between pictures of reconstructions")
     tensorboard: bool = Field(True, description="write event files for TensorBoard into run_dir/tensorboard")
-    resume: bool = Field(True, description="go on from the last checkpoint of run_dir")
+    resume: bool = Field(True, description="continue from the last checkpoint of run_dir")
     seed: NonNegative = Field(0, description="weights, order of subjects, dropout")
     threads: NonNegative = Field(0, description="CPU threads of a rank; 0: cores / ranks")
     model: AnyNetwork = VitAeConfig()
@@ -192,7 +192,7 @@ class EmbedConfig(VerbConfig):
     run_dir: Path = Field(description="folder of the training run")
     store: Path = Field(description="volume store to embed")
     modality: str | None = Field(None, description="which images of a store that holds several, as T1")
-    out: Path = Field(Path("latents.parquet"), description="latents table to write; a PLINK .pheno is put beside it")
+    out: Path = Field(Path("latents.parquet"), description="latents table to write, with a PLINK .pheno beside it")
     checkpoint: Checkpoint = Field("last", description="last, best, or the number of an optimiser step (0: untrained)")
     batch: Positive = Field(32, description="subjects at once; does not change the result")
     threads: NonNegative = Field(0, description="CPU threads; 0: all cores")

@@ -24,9 +24,9 @@ class AttentionConfig(OfNetwork):
     """Where a transformer looks: attention maps, sparsity, spotlight tokens, symmetry; as NIfTI and pictures."""
 
     subjects: NonNegative = Field(200, description="subjects to look at, drawn by seed; 0: all")
-    layers: list[Positive] = Field([], description="layers to look at, 1 is the first, as [1, 12]; none: all")
-    layer: Positive = Field(1, description="the one of them whose maps and correlations are kept whole and drawn")
-    heads: list[Positive] = Field([], description="heads of that layer whose maps are kept, as [1, 8]; none: all")
+    layers: list[Positive] = Field([], description="layers to look at, from 1, as [1, 12]; empty: all")
+    layer: Positive = Field(1, description="the layer whose maps and correlations are kept whole and drawn")
+    heads: list[Positive] = Field([], description="heads of that layer whose maps are kept, as [1, 8]; empty: all")
     embedding: Literal["patch", "layer"] = Field(
         "patch", description="what is correlated: patch: embedded patches, without position; layer: what a layer reads"
     )
@@ -34,10 +34,8 @@ class AttentionConfig(OfNetwork):
         0.5, gt=0, le=1, description="spotlight: mean correlation with the others below this times the median token's"
     )
     high: float = Field(2.0, gt=0, description="spotlight: attention received, at least this times a fair share")
-    runs: list[Path] = Field(
-        [], description="runs with other seeds: how far their spotlights agree with those of run_dir"
-    )
-    permutations: Positive = Field(999, description="random pairings behind the p-values of the symmetry")
+    runs: list[Path] = Field([], description="runs with other seeds, to compare their spotlights with those of run_dir")
+    permutations: Positive = Field(999, description="random pairings for the p-values of the symmetry")
     rollout: bool = Field(False, description="also follow attention through all layers (Abnar and Zuidema 2020)")
     seed: NonNegative = Field(0, description="of the draw of subjects and the random pairings")
     batch: Positive = Field(8, description="subjects at once; changes the last digits only")
@@ -50,27 +48,27 @@ class AttentionConfig(OfNetwork):
 
 
 class PerturbConfig(OfNetwork):
-    """What a latent direction looks like in the brain: subjects decoded as they are, and shifted along it."""
+    """What a latent direction looks like in the brain: subjects decoded unchanged, and shifted along it."""
 
     latents: tuple[NonNegative, ...] | Literal["all"] = Field(
-        (), description="latents by number, as [0, 17], or all; all where no other direction is asked for"
+        (), description="latents by number, as [0, 17], or all; default: all, if no other direction is given"
     )
     directions: Path | None = Field(
-        None, description="tab-separated table of changes of the latents: name and one column a latent (z000 ...)"
+        None, description="tab-separated table of changes of the latents: name and one column per latent (z000 ...)"
     )
     probe: Path | None = Field(
-        None, description="the same of weights of a score; what goes with the score is shown (Haufe et al. 2014)"
+        None, description="the same for weights of a score; shows what goes with the score (Haufe et al. 2014)"
     )
     sumstats: Path | None = Field(None, description="folder of a gwas of this network's latents; needed for SNPs")
     snp: tuple[str, ...] = Field((), description="SNPs to show, by their ids in the gwas, as [rs1, rs2]")
     loci: Path | None = Field(None, description="folder that loci wrote: the lead SNP of every locus is shown")
-    controls: NonNegative = Field(0, description="random directions with the covariance of the latents, beside these")
+    controls: NonNegative = Field(0, description="additional random directions with the covariance of the latents")
     population: Path | None = Field(
         None, description="latents table of the cohort, for SD and covariance; default those of the subjects looked at"
     )
     shift: float = Field(1.0, gt=0, description="how far, in standard deviations along the direction")
     sides: Literal["plus", "minus", "both"] = Field(
-        "plus", description="shifted up or down against as they are, or up against down"
+        "plus", description="plus, minus: shifted up or down, minus unchanged; both: up minus down"
     )
     subjects: Annotated[int, Field(ge=2)] = Field(500, description="subjects to look at, drawn by seed")
     smooth_mm: float = Field(3.0, ge=0, description="SD of the smoothing of |t|")
@@ -85,7 +83,7 @@ class PerturbConfig(OfNetwork):
     permutations: Positive = Field(1000, description="surrogate maps for the p-value of a region")
     seed: NonNegative = Field(0, description="of the draw of subjects, controls and permutations")
     batch: Positive = Field(16, description="subjects decoded at once")
-    at_once: Positive = Field(8, description="directions decoded beside each other; memory grows with it")
+    at_once: Positive = Field(8, description="directions decoded at once; memory grows with it")
     operational: ClassVar[frozenset[str]] = OfNetwork.operational | {"batch"}
 
     @field_validator("latents", "snp", mode="before")
@@ -98,24 +96,24 @@ class PerturbConfig(OfNetwork):
         if (self.snp or self.loci is not None) and self.sumstats is None:
             raise ValueError("sumstats: is needed to show SNPs; give sumstats= the folder that gwas wrote")
         if self.sumstats is not None and not self.snp and self.loci is None:
-            raise ValueError("sumstats: of which SNPs? Give loci=FOLDER for the lead SNPs, or snp=[rs1, rs2]")
+            raise ValueError("sumstats: needs SNPs to show; give loci=FOLDER for the lead SNPs, or snp=[rs1, rs2]")
         if self.atlas_labels is not None and self.atlas in ("none", "seitzman_2018", "dosenbach_2010"):
-            raise ValueError(f"atlas_labels: is of no use with atlas={self.atlas}; leave it out")
+            raise ValueError(f"atlas_labels: has no effect with atlas={self.atlas}; leave it out")
         return self
 
 
 class SaliencyConfig(OfNetwork):
-    """Which voxels of the input a latent depends on, beside the same maps of a network with random weights."""
+    """Which voxels of the input a latent depends on, with the same maps for random weights as a check."""
 
     methods: list[Literal["integrated_gradients", "gradient_x_input", "occlusion"]] = Field(
         ["integrated_gradients", "gradient_x_input", "occlusion"], min_length=1, description="maps to make"
     )
-    latents: list[NonNegative] = Field([], description="numbers of the latents to explain, as [0, 7]; none: see top")
-    top: Positive = Field(4, description="without latents: how many, those that vary most over the subjects")
+    latents: list[NonNegative] = Field([], description="numbers of the latents to explain, as [0, 7]; empty: see top")
+    top: Positive = Field(4, description="without latents=: how many of the latents that vary most over the subjects")
     subjects: Annotated[int, Field(ge=2)] = Field(16, description="subjects to look at, drawn by seed")
     steps: Annotated[int, Field(ge=2)] = Field(32, description="integrated gradients: points of the path")
     window_mm: PositiveFloat = Field(24.0, description="occlusion: edge of the cubes that are replaced [mm]")
-    shifts: Positive = Field(1, description="occlusion: grids of cubes an axis, evenly shifted, that are averaged")
+    shifts: Positive = Field(1, description="occlusion: evenly shifted grids of cubes per axis that are averaged")
     random_networks: NonNegative = Field(1, description="sanity check: networks with random weights; 0: no check")
     seed: NonNegative = Field(0, description="of the draw of subjects and the random weights")
     batch: Positive = Field(8, description="subjects at once; changes the last digits only")
@@ -130,10 +128,10 @@ class GalleryConfig(OfNetwork):
     basis: Literal["latents", "components"] = Field(
         "latents", description="what to walk along: single latents, or the principal components of all of them"
     )
-    latents: list[NonNegative] = Field([], description="numbers of the latents or components to walk; none: see top")
-    top: Positive = Field(6, description="without latents: how many, those that vary most over the sample")
+    latents: list[NonNegative] = Field([], description="numbers of the latents or components to walk; empty: see top")
+    top: Positive = Field(6, description="without latents=: how many of those that vary most over the sample")
     reach: PositiveFloat = Field(3.0, description="walk from -reach to +reach standard deviations")
-    steps: Annotated[int, Field(ge=2)] = Field(7, description="brains of one walk")
+    steps: Annotated[int, Field(ge=2)] = Field(7, description="brains per walk")
     seed: NonNegative = Field(0, description="of the draw of the sample")
     batch: Positive = Field(16, description="subjects at once; changes the last digits only")
     operational: ClassVar[frozenset[str]] = OfNetwork.operational | {"batch"}

@@ -109,12 +109,12 @@ class VitAeConfig(NetworkConfig):
 
     name: Literal["vit_ae"] = Field("vit_ae", description="network: a vision transformer")
     size: Literal["seed", "S", "B", "L", "H"] | None = Field(
-        None, description="a named size; sets what is not given of width, depth, heads, mlp_ratio and the decoder's"
+        None, description="a named size: default of width, depth, heads, mlp_ratio and of the decoder's keys"
     )
     width: Positive = Field(128, description="token width")
     depth: Positive = Field(4, description="encoder blocks (the paper: 12)")
     heads: Positive = Field(4, description="attention heads (the paper: 8)")
-    mlp_ratio: float = Field(3.0, gt=0, description="hidden width of the MLP over the token width (the paper: 4)")
+    mlp_ratio: float = Field(3.0, gt=0, description="hidden width of the MLP divided by the token width (the paper: 4)")
     decoder_width: Positive | None = Field(
         None, description="token width of the decoder (the paper: 64); default width"
     )
@@ -151,7 +151,7 @@ class VitUdipConfig(NetworkConfig):
     @classmethod
     def refusal(cls, given: Mapping[str, Any]) -> str:
         """The message for keys that this network lacks."""
-        return f"model.compat=vit_udip: is one network as it was published; leave out {_told(given)}"
+        return f"model.compat=vit_udip: is exactly one published network; leave out {_told(given)}"
 
 
 class CnnAeConfig(NetworkConfig):

@@ -16,18 +16,18 @@ Score = Literal["loci", "multivariate_loci", "panel_hits", "val_loss", "ssim"]
 
 
 class ObjectiveConfig(Config):
-    """What the search seeks."""
+    """What the search maximises."""
 
     score: Score | dict[Score, float] = Field(
         "loci",
         description="loci (of the smallest p over traits, which depends on the rotation of the latents), "
         "multivariate_loci (of the joint test, which does not), panel_hits, val_loss or ssim; or weights of several, "
-        "as {loci: 1, panel_hits: 0.5, val_loss: -10}: their weighted sum, the more the better",
+        "as {loci: 1, panel_hits: 0.5, val_loss: -10}: their weighted sum; larger is better",
     )
     variants: Positive | None = Field(
         None,
-        description="test only about so many, spread evenly over the .bim without regard to LD, and the finalists with "
-        "all; null: all of them, always",
+        description="test only about this many, evenly spread over the .bim without regard to LD; the finalists with "
+        "all; null: always all",
     )
     finalists: Positive = Field(3, description="with variants=: trials whose best epoch is tested with all variants")
 
@@ -43,40 +43,40 @@ class SweepConfig(VerbConfig):
     """Train many configurations and replicates, and score each by the loci it discovers.
 
     Every trial is a training; the checkpoints of the epochs in look_at are embedded and tested, all that are ready in
-    one pass over the genotypes. Killed at any time, the same command goes on where it stopped.
+    one pass over the genotypes. If it is killed, the same command continues where it stopped.
     """
 
     out: Path = Field(description="folder of the sweep")
     store: Path = Field(description="volume store to train on")
-    test_store: Path | None = Field(None, description="volume store of the people to test; default the same")
-    modality: str | None = Field(None, description="which images of stores that hold several, as T1")
+    test_store: Path | None = Field(None, description="volume store of the people to test; default: store")
+    modality: str | None = Field(None, description="modality, if the stores have several, such as T1")
     genotypes: Path = Field(description="prefix of PLINK .bed/.bim/.fam; {chr} in it stands for 1..22, X, XY")
     covariates: Path | None = Field(None, description="table with FID IID and covariates")
     sparse_grm: Path | None = Field(None, description="prefix of GCTA .grm.sp/.grm.id; without it the test is linear")
     train: dict[str, Any] = Field({}, description="keys of train, for all trials")
     space: dict[str, Any] = Field(
         {},
-        description="what differs between configurations: dotted keys of train with {grid: [a, b]}, {choice: [...]}, "
+        description="what varies between configurations: dotted keys of train with {grid: [a, b]}, {choice: [...]}, "
         "{uniform: [low, high]}, {loguniform: [low, high]} or {randint: [low, high]}; of grid and choice the options "
         "may have names and set several keys: {schedule: {grid: {step: {schedule.name: step}, cosine: {...}}}}",
     )
     seeds: tuple[NonNegative, ...] = Field((1, 2), description="replicates: every configuration is trained with each")
     look_at: tuple[NonNegative, ...] = Field(
         (0,),
-        description="epochs whose checkpoints are tested, beside the last of each trial; 0 is the untrained network, "
-        "which is scored, but not told to the search",
+        description="epochs whose checkpoints are tested, besides the last of each trial; 0 is the untrained network, "
+        "which is scored, but not reported to the search",
     )
     objective: ObjectiveConfig = ObjectiveConfig()
     search: SearchConfig = SearchConfig()
     ray: RayConfig = RayConfig()
     stages: dict[str, dict[str, Any]] = Field({}, description="keys for single stages: embed, gwas, loci, panel")
-    tables_per_pass: Positive = Field(16, description="checkpoints tested in one pass at most; memory grows with it")
+    tables_per_pass: Positive = Field(16, description="most checkpoints tested in one pass; memory grows with it")
     consensus: Literal["none", "pca", "maxvar"] = Field(
         "none",
         description="phenotypes common to the replicates of each configuration, by PCA or MAXVAR; tested as well",
     )
-    keep_sumstats: bool = Field(False, description="keep the summary statistics of every pass; else only loci stay")
-    allow_failures: NonNegative = Field(0, description="trials that may fail before the exit status says so")
+    keep_sumstats: bool = Field(False, description="keep the summary statistics of every pass, not only the loci")
+    allow_failures: NonNegative = Field(0, description="number of trials that may fail before the exit status is 3")
     operational: ClassVar[frozenset[str]] = VerbConfig.operational | {
         "ray", "tables_per_pass", "consensus", "keep_sumstats", "allow_failures",
     }  # fmt: skip
@@ -90,7 +90,7 @@ class SweepConfig(VerbConfig):
     @classmethod
     def _each_once(cls, value: tuple[int, ...]) -> tuple[int, ...]:
         if not value or len(set(value)) < len(value):
-            raise ValueError("names no seed, or one twice; give seeds=[1, 2]")
+            raise ValueError("is empty, or names a seed twice; give seeds=[1, 2]")
         return value
 
     @field_validator("look_at")

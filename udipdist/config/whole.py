@@ -32,34 +32,34 @@ class PlotConfig(VerbConfig):
         "or regenie"
     )
     out: Path = Field(
-        description="file to write: NAME.png, .pdf, .svg, or .html, a page where loci can be pointed at; dots are "
-        "pixels in all of them"
+        description="file to write: NAME.png, .pdf, .svg, or .html, a page with a tooltip for each locus; dots are "
+        "pixels in each format"
     )
-    also: tuple[Literal["png", "pdf", "svg", "html"], ...] = Field((), description="other forms, beside it: [pdf, svg]")
+    also: tuple[Literal["png", "pdf", "svg", "html"], ...] = Field((), description="also write these: [pdf, svg]")
     trait: str | None = Field(
-        None, description="minp, multivariate, or a trait; qq: also all, a small curve each; default minp, of qq all"
+        None, description="minp, multivariate, or a trait; qq: also all, one small curve each; default minp, qq: all"
     )
-    loci: Path | None = Field(None, description="folder that loci wrote, or FUMA's: marks and names; heatmap needs it")
-    panel: Path | None = Field(None, description="folder that panel wrote for these loci: hits, nearest genes")
-    p: Probability = Field(5e-8, description="threshold, divided by the traits of minp; that of the loci comes first")
-    below: Path | None = Field(None, description="miami: sumstats drawn downwards; default the same, of below_trait")
+    loci: Path | None = Field(None, description="folder that loci or FUMA wrote, to mark loci; heatmap needs it")
+    panel: Path | None = Field(None, description="folder that panel wrote for these loci, with hits and nearest genes")
+    p: Probability = Field(5e-8, description="threshold (minp: divided by the traits); that of loci= overrides it")
+    below: Path | None = Field(None, description="miami: sumstats drawn downwards; default: sumstats, with below_trait")
     below_trait: str = Field(MINP, description="miami: trait drawn downwards")
-    below_loci: Path | None = Field(None, description="miami: loci of what is drawn downwards")
-    names: tuple[str, str] | None = Field(None, description="miami: words for above and below; default the traits")
-    locus: Positive | None = Field(None, description="regional: number of a locus of `loci`")
-    region: str | None = Field(None, description="regional: chr:start-end, where there is no locus; LD to its best SNP")
-    flank_bp: Positive = Field(500_000, description="regional: what is shown on both sides of the lead SNP")
+    below_loci: Path | None = Field(None, description="miami: loci for the lower half")
+    names: tuple[str, str] | None = Field(None, description="miami: labels above and below; default: traits")
+    locus: Positive | None = Field(None, description="regional: number of a locus in `loci`")
+    region: str | None = Field(None, description="regional: chr:start-end, instead of a locus; LD is to its best SNP")
+    flank_bp: Positive = Field(500_000, description="regional: base pairs shown on both sides of the lead SNP")
     genotypes: Path | None = Field(None, description="regional: prefix of .bed/.bim/.fam for LD colours")
     genes: str | None = Field(
         None, description="regional: ensembl, or a GTF, refGene or table with chr, start, end, gene: a track of genes"
     )
     gene_types: tuple[str, ...] = Field(
-        ("protein_coding",), description="kinds of genes, where the table knows; [] all"
+        ("protein_coding",), description="types of genes, if the table has them; []: all"
     )
-    assembly: Literal["GRCh37", "GRCh38"] = Field("GRCh37", description="build of the positions, held against `genes`")
-    cap: float = Field(20.0, gt=0, description="heatmap: -log10 p that has the darkest colour")
+    assembly: Literal["GRCh37", "GRCh38"] = Field("GRCh37", description="build of the positions; genes= is checked")
+    cap: float = Field(20.0, gt=0, description="heatmap: -log10 p at the darkest colour")
     width_mm: Annotated[float, Field(ge=40, le=1000)] | None = Field(None, description="width of the figure, as 180")
-    dpi: Annotated[int, Field(ge=30, le=1200)] = Field(300, description="pixels an inch, of PNG and of dots")
+    dpi: Annotated[int, Field(ge=30, le=1200)] = Field(300, description="pixels per inch, of PNG and of dots")
 
     @field_validator("also", "gene_types", "names", mode="before")
     @classmethod
@@ -103,13 +103,13 @@ class RunConfig(VerbConfig):
 
     out: Path = Field(description="folder of the run; each stage has a folder below it")
     volumes: Volumes = Field(description="scans of the people to test: a folder, pattern, CSV ..., as in ingest")
-    train_volumes: Volumes | None = Field(None, description="scans of the people to train on; default the same")
+    train_volumes: Volumes | None = Field(None, description="scans of the people to train on; default: volumes")
     genotypes: Path = Field(description="prefix of PLINK .bed/.bim/.fam; {chr} in it stands for 1..22, X, XY")
     covariates: Path | None = Field(None, description="table with FID IID and covariates")
     sparse_grm: Path | None = Field(None, description="prefix of GCTA .grm.sp/.grm.id; without it the test is linear")
     workers: NonNegative = Field(2, description="worker processes of ingest and gwas; 0 works in this one")
     interpret: bool = Field(
-        False, description="look into the network, too: gallery, attention, saliency, perturb, and maps of lead SNPs"
+        False, description="also look into the network: gallery, attention, saliency, perturb, and maps of lead SNPs"
     )
     report: bool = Field(True, description="write report.html")
     stages: dict[str, dict[str, Any]] = Field(
@@ -121,7 +121,7 @@ class RunConfig(VerbConfig):
 
 
 class DemoConfig(VerbConfig):
-    """The whole pipeline on a simulated cohort; the found loci are held against the planted ones."""
+    """The whole pipeline on a simulated cohort; the loci found are compared with the planted ones."""
 
     out: Path = Field(Path("demo"), description="folder to write")
     preset: Literal["smoke", "demo"] = Field("demo", description="size of the cohort")
@@ -131,14 +131,14 @@ class DemoConfig(VerbConfig):
 
 
 class InspectConfig(Config):
-    """What a file or folder is: what made it from what, whether it is complete, and whether its files are whole.
+    """What a file or folder is: how it was made, whether it is complete, and whether its files are intact.
 
-    The exit code is 0 where it is complete, 3 where it is unfinished, 4 where files are missing or damaged, and 2
-    where there is nothing, or nothing that is known. Inputs that changed since are told, and change nothing of that.
+    The exit code is 0 if it is complete, 3 if it is unfinished, 4 if files are missing or damaged, and 2
+    if nothing is there, or nothing known. Inputs that have changed since are reported; they do not affect the code.
     """
 
     path: Path = Field(
-        description="anything that these verbs write or read; its name alone will do: udipdist inspect X"
+        description="anything that these verbs write or read; the name alone is enough: udipdist inspect X"
     )
-    contents: bool = Field(False, description="read all of it: compare SHA-256 where one is on record, unpack volumes")
+    contents: bool = Field(False, description="read everything: compare recorded SHA-256, unpack volumes")
     format: Literal["text", "json"] = Field("text", description="text for people, json for programs")

@@ -127,7 +127,7 @@ def _check_positions(path: str, position_M: np.ndarray) -> None:
 
 def _no_position(path: str, row: int, text: str) -> InputError:
     return InputError(
-        f"{path}, line {row + 1}: {text!r} is no position (0..{_LAST_POSITION}); "
+        f"{path}, line {row + 1}: {text!r} is not a position (0..{_LAST_POSITION}); "
         "the columns are chromosome, id, centimorgan, position, A1, A2"
     )
 
@@ -142,7 +142,7 @@ def _check_alleles(path: str, frame: pd.DataFrame) -> None:
         more = f" (and {len(wrong) - 1:,} other lines)" if len(wrong) > 1 else ""
         raise InputError(
             f"{path}, line {wrong[0] + 1}: A1 and A2 of {row.snp} are both {row.a1!r}{more}; "
-            "a variant has two alleles: mend the lines, or leave the variants out (plink --exclude)"
+            "a variant has two alleles: correct the lines, or leave the variants out (plink --exclude)"
         )
 
 
@@ -199,7 +199,7 @@ def _warn(found: dict[str, int], falls: np.ndarray, variants: pd.DataFrame, wher
         log.warning(
             "%s: of %s variants %s. All are tested, in the order of the file; lists of ids (extract, exclude, info) "
             "mean every variant with the id, and loci takes one of those that repeat position and alleles. "
-            "plink2 --sort-vars --make-pgen, --rm-dup and --set-missing-var-ids mend this",
+            "plink2 --sort-vars --make-pgen, --rm-dup and --set-missing-var-ids fix this",
             where, f"{len(variants):,}", "; ".join(said),
         )  # fmt: skip
 

@@ -175,16 +175,16 @@ def _read_bed(path: Path) -> list[Region]:
                 where = f"{path}, line {number}"
                 if len(words) < 3 or not (words[1].isdecimal() and words[2].isdecimal()):
                     raise InputError(
-                        f"{where}: is no line of a BED file; it begins with chromosome, start, end (0-based)"
+                        f"{where}: is not a line of a BED file; that begins with chromosome, start, end (0-based)"
                     )
                 start, end = int(words[1]), int(words[2])
                 if end <= start:
-                    raise InputError(f"{where}: ends at {end} and starts at {start}; the end of a region lies after it")
+                    raise InputError(f"{where}: ends at {end} and starts at {start}; the end must be after the start")
                 code = chromosomes.code(words[0])
                 if code != chromosomes.OTHER:  # contigs may stand in a BED file
                     regions.append(Region(code, start + 1, end))
     except FileNotFoundError:
-        raise InputError(f"{path}: no such file (region)") from None
+        raise InputError(f"{path}: does not exist (region)") from None
     except (UnicodeDecodeError, gzip.BadGzipFile, EOFError):
         raise InputError(f"{path}: is not text; region= takes a BED file: chromosome, start, end (0-based)") from None
     if not regions:
@@ -197,13 +197,13 @@ def _listed(snp: pd.Series, path: Path, key: str) -> np.ndarray:
     try:
         table = pd.read_csv(path, sep=r"\s+", header=None, dtype="str", keep_default_na=False, quoting=3)
     except FileNotFoundError:
-        raise InputError(f"{path}: no such file ({key})") from None
+        raise InputError(f"{path}: does not exist ({key})") from None
     except pd.errors.EmptyDataError:
-        raise InputError(f"{path}: is empty; {key}= takes a file with one variant id a line") from None
+        raise InputError(f"{path}: is empty; {key}= takes a file with one variant id per line") from None
     except (UnicodeDecodeError, pd.errors.ParserError, gzip.BadGzipFile, EOFError):
-        raise InputError(f"{path}: is no list; {key}= takes a file with one variant id a line") from None
+        raise InputError(f"{path}: is not a list; {key}= takes a file with one variant id per line") from None
     if table.shape[1] != 1:
-        raise InputError(f"{path}: has {table.shape[1]} columns; {key}= takes a file with one variant id a line")
+        raise InputError(f"{path}: has {table.shape[1]} columns; {key}= takes a file with one variant id per line")
     listed, ours_M = hashes(table[0]), hashes(snp)
     unknown = table[0][find(listed, np.sort(ours_M)) < 0].unique()
     listed = np.unique(listed)

@@ -44,7 +44,7 @@ def files(pattern: str, chromosome_codes: np.ndarray) -> dict[int | None, Path]:
     """
     if "{chr}" not in pattern:
         if not Path(pattern).is_file():
-            raise InputError(f"{pattern}: no such file (info)")
+            raise InputError(f"{pattern}: does not exist (info)")
         return {None: Path(pattern)}
     found: dict[int | None, Path] = {}
     for code in np.unique(chromosome_codes).tolist():
@@ -53,7 +53,7 @@ def files(pattern: str, chromosome_codes: np.ndarray) -> dict[int | None, Path]:
         there = [path for path in (Path(pattern.replace("{chr}", word)) for word in spellings) if path.is_file()]
         if not there:
             raise InputError(
-                f"{pattern.replace('{chr}', name)}: no such file (info), but the genotypes have variants of chromosome "
+                f"{pattern.replace('{chr}', name)}: not found (info), but the genotypes have variants of chromosome "
                 f"{name}; give its list, or leave the chromosome out with region="
             )
         found[code] = there[0]
@@ -95,7 +95,7 @@ def _match(path: Path, variants: pd.DataFrame) -> np.ndarray:
     several = known[(best_keys[after] == best_keys[here]) & (info[after] > info[here])]
     if len(several):
         log.warning(
-            "%s: %d variants stand there with several values of INFO (first %s); the smallest counts",
+            "%s: %d variants have several values of INFO (first %s); the smallest counts",
             path, len(several), variants["snp"].iloc[several[0]],
         )  # fmt: skip
     return np.where(best_row >= 0, info[best_order[best_row]], np.nan)

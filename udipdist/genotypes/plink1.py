@@ -28,7 +28,7 @@ from udipdist.genotypes.source import FileSet, GenotypeFormat, GenotypeRows, Gen
 log = logging.getLogger(__name__)
 
 _MAGIC = b"\x6c\x1b\x01"
-_RESTORE = "put it back as it was and run the same command, or start afresh with overwrite=true"
+_RESTORE = "restore it as it was and run the same command, or start again with overwrite=true"
 _LOOK_AT = 100  # rows whose padding is looked at
 _FAM = ["FID", "IID", "father", "mother", "sex", "phenotype"]
 
@@ -129,7 +129,7 @@ class PackedRows(GenotypeRows):
         try:
             stamp = stamp_of(self.paths[i])
         except OSError as error:
-            raise InputError(f"{self.paths[i]}: is gone ({error.strerror}) while it is read; {_RESTORE}") from None
+            raise InputError(f"{self.paths[i]}: disappeared ({error.strerror}) while it was read; {_RESTORE}") from None
         if stamp != list(self.stamps[i]):
             raise InputError(
                 f"{self.paths[i]}: has changed since it was opened ({self.stamps[i][0]:,} bytes of "
@@ -205,7 +205,7 @@ def find_prefixes(pattern: str | Path) -> list[str]:
     for spellings in _candidates(text):
         there = [p for p in spellings if Path(f"{p}.bed").exists()]
         if len(there) > 1:
-            raise InputError(f"{there[0]}.bed, {there[1]}.bed: are of the same chromosome; leave one of them there")
+            raise InputError(f"{there[0]}.bed, {there[1]}.bed: are of the same chromosome; remove one of them")
         found += there
     if not found:
         raise InputError(
@@ -249,14 +249,14 @@ def read_fam(prefix: str) -> pd.DataFrame:
     twice = table[table.duplicated(["FID", "IID"])]
     if len(twice):
         ids = some(f"{fid} {iid}" for fid, iid in zip(twice.FID, twice.IID, strict=True))
-        raise InputError(f"{prefix}.fam: {len(twice)} people stand there twice ({ids}); FID IID must be unique")
+        raise InputError(f"{prefix}.fam: {len(twice)} people are listed twice ({ids}); FID IID must be unique")
     return table
 
 
 def _require_files(prefix: str) -> None:
     absent = [suffix for suffix in (".bed", ".bim", ".fam") if not Path(prefix + suffix).is_file()]
     if absent:
-        raise InputError(f"{prefix}{absent[0]}: no such file; give the prefix that .bed, .bim and .fam share")
+        raise InputError(f"{prefix}{absent[0]}: does not exist; give the prefix that .bed, .bim and .fam share")
 
 
 def _check_bed(prefix: str, n_samples: int, n_variants: int) -> None:
@@ -264,9 +264,9 @@ def _check_bed(prefix: str, n_samples: int, n_variants: int) -> None:
     with path.open("rb") as file:
         magic = file.read(len(_MAGIC))
     if magic[:2] == _MAGIC[:2] and magic[2:] == b"\x00":
-        raise InputError(f"{path}: is in the old person-major order; write it anew with plink --make-bed")
+        raise InputError(f"{path}: is in the old person-major order; rewrite it with plink --make-bed")
     if magic != _MAGIC:
-        raise InputError(f"{path}: is no PLINK 1 .bed (it begins with {magic.hex(' ')}, not {_MAGIC.hex(' ')})")
+        raise InputError(f"{path}: is not a PLINK 1 .bed (it begins with {magic.hex(' ')}, not {_MAGIC.hex(' ')})")
     row_bytes = (n_samples + 3) // 4
     expected = len(_MAGIC) + n_variants * row_bytes
     size = path.stat().st_size

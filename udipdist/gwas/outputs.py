@@ -105,7 +105,7 @@ def names(paths: Sequence[Path]) -> list[str]:
     its folder; where some are, both. Raises InputError."""
     twice = [path for path, count in Counter(path.absolute() for path in paths).items() if count > 1]
     if twice:
-        raise InputError(f"phenotypes: {some(twice)} stands there twice; name each table once")
+        raise InputError(f"phenotypes: {some(twice)} is listed twice; name each table once")
     stems = [_safe(_stem(path)) for path in paths]
     folders = [_safe(path.absolute().parent.name) for path in paths]
     number = Counter(stem.casefold() for stem in stems)

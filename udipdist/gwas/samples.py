@@ -235,7 +235,7 @@ class Covariates:
             )
         _drop(dropped, fam.iloc[fam_N[lacking]], "missing covariates")
         if lacking.all():
-            raise InputError(f"{path}: everybody has a missing covariate; leave sparse columns out by formula=")
+            raise InputError(f"{path}: every person has a missing covariate; leave sparse columns out with formula=")
         return fam_N[~lacking]
 
     def columns(self, fam_N: np.ndarray) -> pd.DataFrame:

@@ -71,7 +71,7 @@ def finished(path: Path, contents: bool) -> Finding | None:
     found = Finding(path, KINDS.get(stage, f"output of {stage}"))
     records.tell(found, manifest)
     if not path.exists():
-        found.worsen(DAMAGED, ["its manifest is there, and it is not"])
+        found.worsen(DAMAGED, ["its manifest exists, but the output does not"])
         return found
     found.facts = records.of_manifest(manifest)
     CHECKS.get(stage, _nothing_more)(found, manifest, contents)
@@ -79,7 +79,7 @@ def finished(path: Path, contents: bool) -> Finding | None:
         records.check_size(found, manifest)
     found.notes += records.leftovers(path)
     if any(one["state"] in (records.CHANGED, records.GONE) for one in found.inputs):
-        found.notes.append("an input is not what it was: to make this of what is there now, add overwrite=true")
+        found.notes.append("an input has changed: to make this again from the new one, add overwrite=true")
     return found
 
 
@@ -103,7 +103,7 @@ def unfinished(path: Path, contents: bool) -> Finding | None:
     ]
     records.check_parts(found, contents)
     found.notes += records.leftovers(path)
-    found.worsen(UNFINISHED, ["has no manifest: it is being made, or was; the same command goes on with it"])
+    found.worsen(UNFINISHED, ["has no manifest: it is being made, or was interrupted; the same command continues it"])
     return found
 
 
@@ -144,7 +144,7 @@ def _volumes(found: Finding, manifest: Mapping[str, Any], contents: bool) -> Non
     for row in _rows_of(found, convert.FILES, found.facts.get("subjects", 0)):
         path = found.path / row["file"]
         if not path.exists():
-            found.worsen(DAMAGED, [f"{row['file']} is gone"])
+            found.worsen(DAMAGED, [f"{row['file']} is missing"])
         elif size_of(path) != int(row["bytes"]):
             found.worsen(DAMAGED, [f"{row['file']} has {size_of(path):,} bytes, not {int(row['bytes']):,}"])
         elif contents and convert.digest(path)[1] != row["sha256"]:
@@ -200,7 +200,7 @@ def _export(found: Finding, manifest: Mapping[str, Any], contents: bool) -> None
         paths = [found.path / row["file"] for row in _rows_of(found, "files.tsv", found.facts.get("files", 0))]
     if config.get("format") == "ssf":
         paths += [path.with_name(f"{path.name}-meta.yaml") for path in paths]
-    found.worsen(DAMAGED, [f"{path.name} is gone" for path in paths if not path.is_file()])
+    found.worsen(DAMAGED, [f"{path.name} is missing" for path in paths if not path.is_file()])
     if contents:
         found.worsen(DAMAGED, [line for path in paths if path.is_file() for line in unzipped(path)])
 
@@ -252,7 +252,7 @@ def genotype_problems(prefix: str) -> list[str]:
         magic = file.read(3)
     lines, size = _lines(Path(f"{prefix}.bim")), Path(f"{prefix}.bed").stat().st_size
     if magic != b"\x6c\x1b\x01":
-        return [f"{prefix}.bed is no variant-major .bed (it begins with {magic.hex(' ')})"]
+        return [f"{prefix}.bed is not a variant-major .bed (it begins with {magic.hex(' ')})"]
     if lines != variants or size != 3 + variants * ((people + 3) // 4):
         return [f"{prefix}.bed holds {variants:,} variants of {people:,} people by its size, the .bim {lines:,}"]
     return []

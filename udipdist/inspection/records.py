@@ -133,7 +133,7 @@ def wrong(place: Path, files: Mapping[str, Mapping[str, Any]], contents: bool) -
     for name, seen in files.items():
         path = place / name
         if not path.is_file():
-            lines.append(f"{name} is gone")
+            lines.append(f"{name} is missing")
         elif path.stat().st_size != seen["bytes"]:
             lines.append(f"{name} has {path.stat().st_size:,} bytes, not {seen['bytes']:,}")
         elif contents:

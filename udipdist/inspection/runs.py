@@ -47,7 +47,7 @@ def _compared(found: Finding) -> None:
     found.kind = "comparison of networks"
     summary = found.path / NETWORKS / SUMMARY
     if not summary.exists():
-        found.worsen(UNFINISHED, [f"has no {NETWORKS}/{SUMMARY}: the same `udipdist compare` goes on with it"])
+        found.worsen(UNFINISHED, [f"has no {NETWORKS}/{SUMMARY}: the same `udipdist compare` continues it"])
         return
     try:
         found.facts["networks"] = [row["name"] for row in records.read_json(summary)["networks"]]

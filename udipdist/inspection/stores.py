@@ -50,7 +50,7 @@ def zarr_group(path: Path, contents: bool) -> Finding | None:
     names = {name for name, _ in opened.arrays()}
     if {"beta", "se", "trait"} <= names:
         found = Finding(path, SUMSTATS)
-        found.notes.append("the folder that gwas wrote is not around it, so whether every part was done is not known")
+        found.notes.append("it is outside the folder that gwas wrote, so whether every part was done is not known")
         check_sumstats(found, path, contents)
         return found
     if "multiscales" in attrs.get("ome", {}):
@@ -96,7 +96,7 @@ def derived_array(path: Path, contents: bool) -> Finding | None:
     records.check_parts(found, contents)
     if not sealed:
         found.parts = {"done": len(list((path / "parts").glob("*.json"))), "total": None}
-        found.worsen(UNFINISHED, ["is being made, or was: the training that needs it goes on with it"])
+        found.worsen(UNFINISHED, ["is being made, or was interrupted: the training that needs it continues it"])
     elif (stale := _stale(path, attrs)) is not None:
         found.notes.append(stale)
     return found
@@ -118,7 +118,7 @@ def _stale(path: Path, attrs: dict[str, Any]) -> str | None:
         now = packed.content(VolumeStore.open(place))
     except _FAULTS:
         return f"its store {place} cannot be opened"
-    return None if now == attrs.get("made_from") else "is of the store as it was before; it is made anew when needed"
+    return None if now == attrs.get("made_from") else "is of an older state of the store; it is made again when needed"
 
 
 def check_sumstats(found: Finding, path: Path, contents: bool) -> None:
@@ -140,7 +140,7 @@ def _whose(path: Path) -> str:
     """Why a store has no manifest of its own."""
     if path.name in _json(path.parent / "zarr.json").get("attributes", {}).get("modalities", []):
         return f"is a modality of {path.parent}, whose manifest says who made it"
-    return "its manifest is not beside it, so who made it from what is not known"
+    return "its manifest is not beside it, so its origin is not known"
 
 
 def _facts(volumes: VolumeStore) -> dict[str, Any]:
@@ -168,7 +168,7 @@ def _bad_arrays(path: Path) -> list[str]:
     for name, array in sorted(group.arrays()):
         own = path / name / "zarr.json"
         if not own.is_file() or (name in _NEVER_ZEROS and not array.nchunks_initialized):
-            problems.append(f"the array {name} is gone")
+            problems.append(f"the array {name} is missing")
         elif name in listed and _json(own) != listed[name]:
             problems.append(f"the array {name} is damaged (its zarr.json is not as the store has it)")
         elif name not in _BY_ROWS:

@@ -56,7 +56,7 @@ def _unfinished(path: Path, contents: bool) -> Finding:
     found.parts = {"done": ended, "total": _planned(path), "unit": "trials"}
     written = [file for name in ("reports.jsonl", "now.txt", _TRIAL) for file in path.glob(f"trials/*/{name}")]
     found.facts["last_written"] = records.last_change([path / "plan.json", *written])
-    found.worsen(UNFINISHED, ["has no manifest: it is running, or was stopped; the same command goes on with it"])
+    found.worsen(UNFINISHED, ["has no manifest: it is running, or was stopped; the same command continues it"])
     _hold(found, trials)
     _hold_the_rest(found, contents)
     return found
@@ -89,7 +89,7 @@ def _trial(path: Path, contents: bool) -> Finding:
         said = (outcome.error or "").split("\n")[0]
         found.worsen(UNFINISHED, [f"failed: {said}; its log is {outcome.log.name}; the sweep's command tries it again"])
     elif outcome.state == "unfinished":
-        found.worsen(UNFINISHED, ["has not ended: it is running, or was stopped; the sweep's command goes on with it"])
+        found.worsen(UNFINISHED, ["has not ended: it is running, or was stopped; the sweep's command continues it"])
     excused = [one for one in inside if one.state == UNFINISHED] if outcome.state == "stopped" else []
     _hold(found, inside, excused)
     if outcome.state == "stopped":
@@ -136,7 +136,7 @@ def _pass(path: Path, contents: bool) -> Finding:
         found.worsen(DAMAGED, [f"its record is damaged ({error})"])
         return found
     if done is None:
-        found.worsen(UNFINISHED, [f"has no {_DONE}: it is being made, or was; the sweep's command goes on with it"])
+        found.worsen(UNFINISHED, [f"has no {_DONE}: it is unfinished; the sweep's command continues it"])
     found.hold(_outputs_in(path, ["gwas"], contents))
     return found
 

@@ -81,7 +81,7 @@ def unfinished(path: Path, contents: bool) -> Finding | None:
     except (records.Unreadable, KeyError, IndexError, TypeError) as error:
         found.worsen(DAMAGED, [f"provenance.json does not say who started it ({error})"])
     found.facts["last_written"] = records.last_change([path / "metrics.jsonl", path / "provenance.json"])
-    found.worsen(UNFINISHED, ["has no manifest.json: it is running, or was stopped; the same command goes on with it"])
+    found.worsen(UNFINISHED, ["has no manifest.json: it is running, or was stopped; the same command continues it"])
     return found
 
 
@@ -103,7 +103,7 @@ def _check_all(found: Finding, place: Path, contents: bool) -> None:
     for name in ("last", "best"):
         target = _pointer(place, name)
         if target is not None and not (place / target).is_dir():
-            found.worsen(DAMAGED, [f"{name}.json points to {target}, which is not there"])
+            found.worsen(DAMAGED, [f"{name}.json points to {target}, which does not exist"])
     found.notes += records.leftovers(place)
 
 
@@ -121,13 +121,13 @@ def _metrics(found: Finding) -> dict[str, Any]:
         return {}
     *whole, rest = path.read_text(encoding="utf-8", errors="replace").split("\n")
     if rest:
-        found.notes.append("the last line of metrics.jsonl is cut off; the run removes it when it goes on")
+        found.notes.append("the last line of metrics.jsonl is cut off; the run removes it when it continues")
     entries = []
     for number, line in enumerate(whole, 1):
         try:
             entries.append(dict(json.loads(line)))
         except (ValueError, TypeError) as error:
-            found.worsen(DAMAGED, [f"line {number} of metrics.jsonl is no JSON ({error})"])
+            found.worsen(DAMAGED, [f"line {number} of metrics.jsonl is not JSON ({error})"])
             return {}
     facts: dict[str, Any] = {key: entries[-1][key] for key in ("step", "epoch") if entries and key in entries[-1]}
     for split in ("train", "validation"):

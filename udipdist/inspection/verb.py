@@ -28,7 +28,7 @@ class Damaged(Error):
 
 
 def inspect(config: InspectConfig) -> None:
-    """Print what stands at `path`. Raises InputError (2), Incomplete (3) or Damaged (4) where it is not all there."""
+    """Print what is at `path`. Raises InputError (2), Incomplete (3) or Damaged (4) where it is not all there."""
     found = look(config.path, config.contents)
     print(json.dumps(found.tree(), indent=1) if config.format == "json" else found.text())
     if found.state == DAMAGED:
@@ -65,8 +65,8 @@ def look(path: Path, contents: bool) -> Finding:
         if found is not None:
             return found
     if not path.exists():
-        raise InputError(f"{path}: is not there; nor are PREFIX.bed or PREFIX.grm.sp of that prefix")
-    raise InputError(f"{path}: is nothing that is known here. Looked for: {KNOWN}")
+        raise InputError(f"{path}: does not exist; nor do PREFIX.bed or PREFIX.grm.sp of that prefix")
+    raise InputError(f"{path}: is not a known kind of file. Looked for: {KNOWN}")
 
 
 def _meant(path: Path) -> Path:

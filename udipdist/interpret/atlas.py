@@ -264,7 +264,7 @@ def _from_image(path: Path, labels: Path | None, shape: tuple[int, int, int], af
         raise InputError(f"{path}: cannot be read as an image ({error}); give another atlas=") from None
     values = values[..., 0] if values.ndim == 4 and values.shape[3] == 1 else values
     if values.ndim != 3 or not np.array_equal(values, np.round(values)):
-        raise InputError(f"{path}: is no image of labels (3-D, whole numbers); give another atlas=")
+        raise InputError(f"{path}: is not a label image (3-D, whole numbers); give another atlas=")
     to_image = np.linalg.inv(image.affine) @ affine
     found = ndimage.affine_transform(
         values.astype(np.int64), to_image[:3, :3], to_image[:3, 3], output_shape=shape, order=0, cval=0
@@ -290,7 +290,7 @@ def _label_names(path: Path) -> dict[int, str]:
         raise InputError(f"{path}: has the columns {some(table.columns)}; atlas_labels= needs index and name")
     numbers = pd.to_numeric(table["index"], errors="coerce")
     if numbers.isna().any():
-        raise InputError(f"{path}: index {table['index'][numbers.isna()].iloc[0]!r} is no number; mend it")
+        raise InputError(f"{path}: index {table['index'][numbers.isna()].iloc[0]!r} is not a number; correct it")
     twice = table["index"][numbers.duplicated()]
     if len(twice):
         raise InputError(f"{path}: index {twice.iloc[0]} comes twice; a label has one name")

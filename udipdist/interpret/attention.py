@@ -88,7 +88,7 @@ class _View:
             if wanted and max(wanted) > most:
                 raise ConfigError(f"{key}={max(wanted)}: the network of {config.run_dir} has {most}; type 1 to {most}")
         if config.layer not in layers:
-            raise ConfigError(f"layer={config.layer}: is none of the layers looked at; type one of {some(layers, 24)}")
+            raise ConfigError(f"layer={config.layer}: is not looked at; type one of {some(layers, 24)}")
         rows = draw(opened, config.subjects or len(opened.rows), config.seed)
         return cls(opened, tuple(layer - 1 for layer in layers), heads, rows)
 

@@ -123,7 +123,7 @@ def read_rows(path: Path, key: str, count: int) -> list[tuple[str, np.ndarray]]:
     numbers = table[wanted].apply(pd.to_numeric, errors="coerce").to_numpy(np.float64)
     bad = np.flatnonzero(~np.isfinite(numbers).all(axis=1))
     if len(bad):
-        raise InputError(f"{path}: row {table['name'].iloc[bad[0]]} holds what is no finite number; mend it")
+        raise InputError(f"{path}: row {table['name'].iloc[bad[0]]} has a value that is not finite; correct it")
     return list(zip(table["name"].astype(str), numbers, strict=True))
 
 
@@ -143,7 +143,7 @@ def require_distinct(directions: Sequence[Direction]) -> None:
     seen = [direction.name for direction in directions]
     twice = sorted({name for name in seen if seen.count(name) > 1})
     if twice:
-        raise InputError(f"two directions are called {twice[0]}, and so would be their files; rename one, or drop it")
+        raise InputError(f"two directions are called {twice[0]}, so their files would clash; rename one")
 
 
 def _read(path: Path, key: str) -> pd.DataFrame:
@@ -152,4 +152,4 @@ def _read(path: Path, key: str) -> pd.DataFrame:
     try:
         return pd.read_csv(path, sep="\t", dtype={"name": str})
     except (ValueError, pd.errors.ParserError) as error:
-        raise InputError(f"{path}: cannot be read as a tab-separated table ({error}); mend it") from None
+        raise InputError(f"{path}: cannot be read as a tab-separated table ({error}); correct it") from None

@@ -1,4 +1,4 @@
-"""The verb `interpret saliency`: which voxels a latent depends on, held against networks with random weights.
+"""The verb `interpret saliency`: which voxels a latent depends on, compared with networks with random weights.
 
 A map that looks the same for a network that has learnt nothing shows the input and not what was learnt (Adebayo et al.
 2018, "Sanity checks for saliency maps"). So every map is made again with random weights, and stands beside it; as a
@@ -68,7 +68,7 @@ def saliency(config: SaliencyConfig) -> None:
                 figure = brains.heat(shown, titles, latent_names(chosen), opened.store.mask, opened.store.zooms)
                 save(figure, folder / method)
         made.note(subjects=len(rows), latents=chosen, methods=config.methods, captions=captions)
-    log.info("likeness of each map to that of random weights, and of two halves of the subjects:\n%s", _text(table))
+    log.info("similarity of each map to that of random weights, and of two halves of the subjects:\n%s", _text(table))
 
 
 def preview(config: SaliencyConfig) -> list[str]:

@@ -1,4 +1,4 @@
-"""Loci of several traits and of several runs held against each other: unions, overlaps, and traits at a locus."""
+"""Loci of several traits and of several runs compared with each other: unions, overlaps, and traits at a locus."""
 
 from __future__ import annotations
 

@@ -76,12 +76,12 @@ def check_snps(table: pd.DataFrame, build: str, what: str, say: str) -> None:
     right, wrong, low = (int(np.sum(found)) for found in (right & ~wrong & ~low, wrong & ~right & ~low, low))
     if low >= ENOUGH and low > max(right, wrong):
         raise InputError(
-            f"{what}: {low} of {len(known)} known SNPs lie one base too low, so its positions count "
+            f"{what}: {low} of {len(known)} known SNPs are one base too low, so its positions count "
             "from 0; add 1 to them, or give BED (chrom, start, end, no header, NAME.bed)"
         )
     if wrong >= ENOUGH and wrong > right:
         raise InputError(
-            f"{what}: {wrong} of {len(known)} known SNPs do not lie where {build} has them ({right} do), so "
+            f"{what}: {wrong} of {len(known)} known SNPs are not where {build} has them ({right} do), so "
             f"it is {other(build)}: {say}"
         )
 
@@ -102,7 +102,7 @@ class Lift:
         """Raises InputError where the file is no chain from `source` to `target`, or the library is missing."""
         path = Path(path)
         if not path.is_file():
-            raise InputError(f"chain={path}: no such file; give {chain_name(source, target)} of UCSC")
+            raise InputError(f"chain={path}: does not exist; give {chain_name(source, target)} of UCSC")
         _check_chain(path, source, target)
         try:
             from liftover import ChainFile

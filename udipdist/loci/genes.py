@@ -58,8 +58,8 @@ def read(name: str, build: str, types: list[str]) -> Genes:
     path = Path(name)
     if not path.is_file():
         raise InputError(
-            f"genes={name}: is no file; give a GTF of GENCODE or Ensembl, refGene.txt.gz of UCSC, or a table with the "
-            f"columns chr, start, end, gene (for {SHIPPED_BUILD} also {ENSEMBL}, which ships)"
+            f"genes={name}: is not a file; give a GENCODE or Ensembl GTF, refGene.txt.gz of UCSC, or a table with the "
+            f"columns chr, start, end, gene (for {SHIPPED_BUILD} also {ENSEMBL}, which is in the package)"
         )
     head, line = intervals.head(path)
     if line.count("\t") >= 8 and _is_gtf(line):
@@ -164,7 +164,7 @@ def _from_refgene(path: Path, types: list[str], bins: bool) -> pd.DataFrame:
     if types == ["protein_coding"]:
         raw = raw[raw.name.str.startswith(("NM_", "XM_"))]
     elif types:
-        raise InputError(f"genes={path}: refGene knows protein_coding alone; give gene_types=[protein_coding], or []")
+        raise InputError(f"genes={path}: refGene knows only protein_coding; give gene_types=[protein_coding], or []")
     return _spans(raw.assign(chrom=assemblies.codes(raw.chrom)))
 
 

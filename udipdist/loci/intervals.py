@@ -115,14 +115,14 @@ def of_table(table: pd.DataFrame, path: Path, extra: Sequence[str] = ()) -> pd.D
             f"{path}: lacks the columns chr, start and end (or chr and pos); its columns are {some(table.columns, 20)}"
         )
     chrom = assemblies.codes(table[column["chrom"]])
-    _refuse(table, chrom == assemblies.UNPLACED, column["chrom"], path, "is no chromosome; write 1..22, X, Y or MT")
+    _refuse(table, chrom == assemblies.UNPLACED, column["chrom"], path, "is not a chromosome; write 1..22, X, Y or MT")
     result = {"chrom": chrom}
     for key, name in (("start", start), ("end", end)):
         number = pd.to_numeric(table[name], errors="coerce")
-        _refuse(table, ~(number >= 0) | (number % 1 != 0), name, path, "is no position in base pairs; write an integer")
+        _refuse(table, ~(number >= 0) | (number % 1 != 0), name, path, "is not a position; write an integer")
         result[key] = number.astype(np.int64)
     result = pd.DataFrame(result)
-    _refuse(table, result.end < result.start, end, path, "lies before the start of its interval")
+    _refuse(table, result.end < result.start, end, path, "is before the start of its interval")
     lead = table[column["lead"]] if column["lead"] else _place_names(result)
     return result.assign(lead=lead, **{key: table[column[key]] for key in extra if column[key]})
 

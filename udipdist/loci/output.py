@@ -1,7 +1,7 @@
 """The folder that `loci` writes: FUMA's tables, which traits are significant at each locus, and lambda_GC.
 
 One run and one trait give one folder of tables. Several traits give such a folder each and their merged loci above
-them; several runs give what each would give alone, their merged loci, and how far they agree.
+them; several runs give what each would give alone, their merged loci, and how well they agree.
 """
 
 from __future__ import annotations

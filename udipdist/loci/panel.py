@@ -113,12 +113,12 @@ def read_loci(config: PanelConfig) -> Loci:
     folder = Path(config.loci)
     path = folder / fuma.LOCI
     if not path.is_file():
-        raise InputError(f"{path}: no such file; give loci= the folder that `udipdist loci` wrote (its out=)")
+        raise InputError(f"{path}: does not exist; give loci= the folder that `udipdist loci` wrote (its out=)")
     manifest = read_manifest(folder) or {}
     told = manifest.get("config", {}).get("assembly")
     told = told if told in builds.BUILDS else None
     if told and config.assembly not in (None, told):
-        raise InputError(f"assembly={config.assembly}: loci was told assembly={told} ({folder}); leave it out here")
+        raise InputError(f"assembly={config.assembly}: loci was given assembly={told} ({folder}); leave it out here")
     build = config.assembly or told or DEFAULT_BUILD
     raw = intervals.read(path)
     table = intervals.of_table(raw, path)
@@ -133,7 +133,7 @@ def read_loci(config: PanelConfig) -> Loci:
     say = f"give assembly={builds.other(build)}"
     beyond = builds.check_lengths(table, build, str(path), say)
     if beyond:
-        log.warning("%s: %d loci are beyond their chromosome in every build that is known here", path, beyond)
+        log.warning("%s: %d loci are beyond the end of their chromosome in every known build", path, beyond)
     builds.check_snps(table.assign(start=table["first"], end=table["last"]), build, str(path), say)
     return Loci(table, build, str(manifest.get("config", {}).get("genotypes", "")))
 

@@ -66,7 +66,7 @@ def read(name: str, config: PanelConfig, build: str) -> Panel:
     path = Path(name)
     if not path.is_file():
         raise InputError(
-            f"panel={name}: is no file; give big40, a table with the columns chr, start, end (or chr, pos), BED, or "
+            f"panel={name}: is not a file; give big40, a table with the columns chr, start, end (or chr, pos), BED, or "
             "the GWAS Catalog's table of associations"
         )
     called = re.sub(r"\W+", "_", re.sub(r"(\.(tsv|txt|csv|bed|gz|zip))+$", "", path.name)).strip("_")
@@ -77,11 +77,11 @@ def read(name: str, config: PanelConfig, build: str) -> Panel:
         return Panel(called, name, catalog.BUILD, known, facts)
     if config.catalog_traits and len(config.panel) == 1:
         raise InputError(
-            f"catalog_traits=: {path} is no GWAS Catalog table (it has no CHR_ID, CHR_POS, SNPS); leave the words out"
+            f"catalog_traits=: {path} is not a GWAS Catalog table (it lacks CHR_ID, CHR_POS, SNPS); leave the key out"
         )
     known = intervals.of_file(path)
     if known.empty:
-        raise InputError(f"{path}: has no rows; give a table with a row a known locus")
+        raise InputError(f"{path}: has no rows; give a table with one row per known locus")
     own = builds.stated(intervals.head(path)[0] if bed else comments)
     if own and config.panel_assembly not in (None, own):
         raise InputError(f"{path}: says that it is {own}, panel_assembly={config.panel_assembly}; leave that out")

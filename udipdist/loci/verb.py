@@ -67,7 +67,7 @@ def run_names(paths: tuple[Path, ...]) -> list[str]:
     """A short name for each run, fit for a folder: what tells their paths apart. Raises InputError."""
     parts = [path.absolute().parts for path in paths]
     if len(set(parts)) < len(parts):
-        raise InputError(f"sumstats: {some(p for p in paths if paths.count(p) > 1)} stands there twice; name each once")
+        raise InputError(f"sumstats: {some(p for p in paths if paths.count(p) > 1)} is listed twice; name each once")
     if len(parts) == 1:
         return [paths[0].name]
     while len({part[-1] for part in parts}) == 1:

@@ -145,7 +145,7 @@ def design(columns: pd.DataFrame) -> Design:
 
 
 def warn_dropped(found: Design) -> None:
-    """Say which covariate columns are of no use."""
+    """Report covariate columns that have no effect."""
     if found.constant:
         log.warning("constant covariate columns are dropped: %s", some(found.constant, 20))
     if found.collinear:
@@ -157,7 +157,7 @@ def _known(name: str, available: list[str], text: str) -> str:
         return name
     close = difflib.get_close_matches(name, available, n=1)
     hint = f"did you mean {close[0]}?" if close else f"the columns are {some(available, 20)}"
-    raise InputError(f"formula={text!r}: {name} is no covariate; {hint}")
+    raise InputError(f"formula={text!r}: {name} is not a covariate; {hint}")
 
 
 def _factors(plain: str, text: str) -> list[str]:
@@ -175,7 +175,7 @@ def _factors(plain: str, text: str) -> list[str]:
         raise InputError(f"formula={text!r}: must be a right side only, such as 'age + I(age**2) + C(site)'")
     factors = [factor.expr for term in parsed for factor in term.factors]
     if "1" not in factors:
-        raise InputError(f"formula={text!r}: leaves out the intercept, which every model here has; drop the 0 or -1")
+        raise InputError(f"formula={text!r}: leaves out the intercept, which every model here has; remove the 0 or -1")
     return [factor for factor in factors if factor != "1"]
 
 

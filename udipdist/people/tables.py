@@ -38,8 +38,8 @@ def refuse_duplicates(people: pd.DataFrame, match: Match, where: str | Path) -> 
     if len(twice):
         hint = " (match=iid ignores the FID; match=fid_iid does not)" if match == "iid" else ""
         raise InputError(
-            f"{where}: {len(twice)} people stand there more than once ({describe_keys(twice)}); "
-            f"keep one row a person{hint}"
+            f"{where}: {len(twice)} people are listed more than once ({describe_keys(twice)}); "
+            f"keep one row per person{hint}"
         )
 
 
@@ -53,7 +53,7 @@ def read_phenotypes(path: Path, match: Match) -> tuple[pd.DataFrame, list[str], 
     refuse_duplicates(table, match, path)
     traits = list(table.columns[2:])
     if not traits:
-        raise InputError(f"{path}: has no column beside FID and IID; each trait needs one")
+        raise InputError(f"{path}: has no column besides FID and IID; each trait needs one")
     for name in traits:
         if name in OVER_TRAITS:
             raise InputError(f"{path}: a trait is called {name!r}, the name of a joint result; rename the column")
@@ -117,7 +117,7 @@ def read_table(path: Path, match: Match, extra_missing: tuple[str, ...] = ()) ->
     if "FID" not in table:
         table["FID"] = table.IID
     if table.empty:
-        raise InputError(f"{path}: has columns but no rows; it needs a row a person")
+        raise InputError(f"{path}: has columns but no rows; it needs one row per person")
     for column in ("FID", "IID"):
         ids = table[column].where(table[column].isna(), table[column].astype(str).str.strip())
         empty = np.flatnonzero(ids.isna() | (ids == ""))
@@ -153,7 +153,7 @@ def _require_file(path: Path) -> None:
     if path.is_dir():
         raise InputError(f"{path}: is a folder; give a Parquet file or a text table")
     if not path.is_file():
-        raise InputError(f"{path}: no such file")
+        raise InputError(f"{path}: does not exist")
 
 
 def _read_parquet(path: Path) -> pd.DataFrame:

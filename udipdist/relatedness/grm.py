@@ -83,9 +83,7 @@ def read(prefix: str) -> tuple[pd.DataFrame, sparse.csr_array]:
     twice = pd.Series(low * n + high).duplicated().to_numpy()
     if twice.any():
         line = int(np.flatnonzero(twice)[0])
-        raise InputError(
-            f"{path}, line {line + 1}: the pair {low[line]} {high[line]} stands there twice; keep one line"
-        )
+        raise InputError(f"{path}, line {line + 1}: the pair {low[line]} {high[line]} is listed twice; keep one line")
     on_diagonal = low == high
     absent = np.setdiff1d(np.arange(n), low[on_diagonal])
     if len(absent):
@@ -191,7 +189,7 @@ def refuse_family(matrix: sparse.csr_array, largest: int, max_family: int, where
         f"{where}: the largest group of relatives has {largest} people, more than "
         f"max_family={max_family}; keep only pairs above {cutoff:.4f} (gcta --make-bK-sparse {cutoff:.4f}, "
         f"or udipdist grm cutoff={cutoff + 1e-4:.4f}), "
-        f"or type max_family={largest} if there is memory for a dense matrix of that size"
+        f"or type max_family={largest} if a dense matrix of that size fits into memory"
     )
 
 
@@ -225,7 +223,7 @@ def _columns(path: str, names: list[str], dtype: type | None) -> pd.DataFrame:
     try:
         table = pd.read_csv(path, sep=r"\s+", header=None, dtype=dtype, keep_default_na=False, low_memory=False)
     except FileNotFoundError:
-        raise InputError(f"{path}: no such file; sparse_grm= is the prefix of .grm.sp and .grm.id") from None
+        raise InputError(f"{path}: does not exist; sparse_grm= is the prefix of .grm.sp and .grm.id") from None
     except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: is not a table with the columns {', '.join(names)} ({error})") from None
     if table.shape[1] != len(names):

@@ -30,8 +30,8 @@ def choose(source: GenotypeSource, most: int, min_maf: float, max_missing: float
     place = _autosomal(source.variants)
     if len(place) == 0:
         raise InputError(
-            f"{source.rows.where}: no variant lies on the chromosomes 1..22 (the .bim says "
-            f"{source.variants.chrom.iloc[0]!r} first); relatedness is estimated from autosomes"
+            f"{source.rows.where}: no variant is on chromosomes 1..22 (the .bim begins with "
+            f"{source.variants.chrom.iloc[0]!r}); relatedness is estimated from autosomes"
         )
     bin_M = _bins(place.chrom.to_numpy(), place.position.to_numpy(), most)
     rows_M = place.index.to_numpy()

@@ -61,13 +61,13 @@ def read(paths: Sequence[Path], samples: pd.DataFrame, match: Match, cutoff: flo
     n_lines, n_absent, n_below = (sum(getattr(chunk, name) for chunk in chunks) for name in _Chunk.COUNTS)
     names = ", ".join(str(path) for path in paths)
     if n_lines == 0:
-        raise InputError(f"{names}: holds no pair; give a table with pairs, or test=linear where all are unrelated")
+        raise InputError(f"{names}: has no pairs; give a table with pairs, or test=linear if all are unrelated")
     if n_lines == n_absent:
         found = describe_keys([name for chunk in chunks for name in chunk.examples])
         raise InputError(
             f"{names}: none of the {n_lines:,} pairs is of two people of the .fam (which begins with "
             f"{samples.FID.iloc[0]} {samples.IID.iloc[0]}; the pairs with {found}); "
-            "give the table of the same people, or match=iid where only the family ids differ"
+            "give the table of the same people, or match=iid if only the family ids differ"
         )
     kept = pd.concat([chunk.pairs for chunk in chunks], ignore_index=True)
     _refuse_twice(kept, samples)
@@ -133,7 +133,7 @@ def _match(
         pair = describe_keys([first.iloc[wrong[0]], second.iloc[wrong[0]]])
         raise InputError(
             f"{path}, line {line[wrong[0]]}: {columns.name} of {pair} is {part[columns.value].iloc[wrong[0]]}; it must "
-            f"be a number up to {0.5 / columns.factor:g} (negative: unrelated); mend or remove the line"
+            f"be a number up to {0.5 / columns.factor:g} (negative: unrelated); correct or remove the line"
         )
     i, j = (row_of.reindex(ids).to_numpy(np.float64) for ids in (first, second))
     here = ~(np.isnan(i) | np.isnan(j))
@@ -152,7 +152,7 @@ def _refuse_twice(table: pd.DataFrame, samples: pd.DataFrame) -> None:
     before = table[(pair == pair.iloc[twice[0]]).to_numpy()].iloc[0]
     who = " and ".join(" ".join(samples.iloc[int(row)][["FID", "IID"]]) for row in (again.low, again.high))
     raise InputError(
-        f"{again.path}, line {int(again.line)}: the pair {who} stands already in {before.path}, line "
+        f"{again.path}, line {int(again.line)}: the pair {who} is already in {before.path}, line "
         f"{int(before.line)} ({len(twice):,} such lines); keep one"
     )
 
@@ -163,7 +163,7 @@ def _columns(path: Path) -> _Columns:
         with open(path, encoding="utf-8") as file:
             header = file.readline().lstrip("#").split()
     except FileNotFoundError:
-        raise InputError(f"{path}: no such file; kinship= is a table of KING, plink2 or UK Biobank") from None
+        raise InputError(f"{path}: does not exist; kinship= is a table of KING, plink2 or UK Biobank") from None
     except UnicodeDecodeError:
         raise InputError(
             f"{path}: is not text; give a table of kinships (plink2 --make-king-table, not --make-king)"

@@ -77,7 +77,7 @@ def input_files(config: GrmConfig) -> dict[str, Path]:
         tables = {f"kinship{i or ''}": path for i, path in enumerate(_tables(config))}
         for path in tables.values():
             if not path.is_file():
-                raise InputError(f"{path}: no such file; kinship= is a table of KING, plink2 or UK Biobank")
+                raise InputError(f"{path}: does not exist; kinship= is a table of KING, plink2 or UK Biobank")
         return {f"genotypes.{label}": path for label, path in sets[0].with_people.items()} | tables
     return {f"genotypes{i or ''}.{label}": path for i, one in enumerate(sets) for label, path in one.files.items()}
 
@@ -161,7 +161,7 @@ def _warn(facts: dict[str, Any], config: GrmConfig) -> None:
             else "or genotypes that cover more of the genome",
         )  # fmt: skip
     if facts["n_badly_called"]:
-        log.warning("%d people miss more than 10 %% of the calls; look at them", facts["n_badly_called"])
+        log.warning("%d people have more than 10 %% missing calls; check them", facts["n_badly_called"])
     if facts["n_without_heterozygotes"]:
         log.warning("%d people have no heterozygous call and no relatives", facts["n_without_heterozygotes"])
 

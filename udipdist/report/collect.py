@@ -77,7 +77,7 @@ class StageOutput:
         if self.state == "unfinished":
             return (
                 f"The stage {self.name} has been started but is not finished: {self.path.name} has no manifest. "
-                f"Run the same {self.verb} command again to go on."
+                f"Run the same {self.verb} command again to continue."
             )
         return f"The stage {self.name} has not been run: there is no {self.path.name} in the run folder."
 
@@ -94,7 +94,7 @@ class RunFolder:
         """Look which stages are there. Raises InputError where there is none, or where a manifest is damaged."""
         path = Path(path)
         if not path.is_dir():
-            raise InputError(f"run={path}: is no folder; give the folder that `udipdist run` wrote (its out=)")
+            raise InputError(f"run={path}: is not a folder; give the folder that `udipdist run` wrote (its out=)")
         stages = {name: _stage(name, verb, path / place) for name, (place, verb) in STAGES.items()}
         if all(stage.state == "not run" for stage in stages.values()):
             raise InputError(
@@ -183,7 +183,7 @@ class RunFolder:
                 record["step"], record["split"]
             except (ValueError, KeyError, TypeError):
                 raise InputError(
-                    f"{path}, line {number}: is no JSON object with step and split; delete the line, or train again"
+                    f"{path}, line {number}: is not a JSON object with step and split; delete the line, or train again"
                 ) from None
             records.append(record)
         return pd.DataFrame(records, columns=None if records else ["step", "split"])
@@ -283,7 +283,7 @@ def _read_fuma(path: Path) -> pd.DataFrame:
     try:  # p may lie below the smallest float64
         log10p = [-float(decimal.Decimal(p).log10()) for p in table["p"]]
     except decimal.InvalidOperation:
-        raise InputError(f"{path}: holds a p that is no number; give the file as FUMA wrote it") from None
+        raise InputError(f"{path}: has a p that is not a number; give the file as FUMA wrote it") from None
     whole = dict.fromkeys(("locus", "lead_position", "start", "end"), np.int64)
     return table.astype(whole).assign(log10p=log10p, trait="", code=assemblies.codes(table["chrom"]))
 
@@ -319,7 +319,7 @@ def _read_tsv(path: Path, columns: tuple[str, ...], verb: str, numbers: tuple[st
         wrong = np.flatnonzero(values.isna() & ~table[name].isin(["NA", "", "nan"]))
         if len(wrong):
             raise InputError(
-                f"{path}, line {wrong[0] + 2}: {name}={table[name].iloc[wrong[0]]!r} is no number; "
+                f"{path}, line {wrong[0] + 2}: {name}={table[name].iloc[wrong[0]]!r} is not a number; "
                 f"run {verb} again with overwrite=true"
             )
         table[name] = values

@@ -21,8 +21,8 @@ def cost(run: RunFolder, album: Album) -> Section:
     """Time, memory and disk of each stage, from the manifests."""
     section = Section("cost", "Time and memory")
     section.lead = (
-        "What each stage took on this machine: time on the clock, processor time over all its processes, the largest "
-        "process's memory, and the size of what it wrote. A stage that was interrupted counts its last start only."
+        "What each stage took: wall time, processor time over all its processes, memory of the largest "
+        "process, and size of the output. For a stage that was interrupted only the last start counts."
     )
     done = [(name, stage.manifest) for name, stage in run.finished.items()]
     folder = run.path / "comparison"
@@ -54,8 +54,8 @@ def provenance(run: RunFolder, album: Album) -> Section:
     """What made each output: software, commands, configurations."""
     section = Section("provenance", "Provenance")
     section.lead = (
-        "Enough to run it again: the software that made this page, and of each stage its id, start, version and "
-        "configuration. The figures of this page stand beside it as PNG and PDF."
+        "Enough to run it again: the software that made this page, and for each stage its id, start, version and "
+        "configuration. The figures of this page are beside it as PNG and PDF."
     )
     software = [("udipdist", hpc.__version__), ("python", platform.python_version())]
     software += [(name, metadata.version(name)) for name in _LIBRARIES]

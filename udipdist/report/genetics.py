@@ -17,7 +17,7 @@ from udipdist.report.section import Album, Section, Table, Tile, count, fixed, n
 
 LAMBDA = "\u03bb"
 THINNED = (
-    "Points with p < 0.01 are drawn each (the 100,000 highest where there are more), the others one a pixel; "
+    "Points with p < 0.01 are all drawn (at most the 100,000 highest), the others once per pixel; "
     "no number on this page comes from thinned points."
 )
 
@@ -36,19 +36,19 @@ def calibration(run: RunFolder, album: Album) -> Section:
     }
     lambdas = result.lambda_P[~np.isnan(result.lambda_P)]
     section.lead = (
-        f"If nothing but noise were there, the points would follow the diagonal and every {LAMBDA} would be about 1. "
+        f"If there were only noise, the points would follow the diagonal and every {LAMBDA} would be about 1. "
         "True effects lift the right end; confounding (relatives, ancestry, scanner) lifts the whole curve. Many true "
-        f"effects on few chromosomes lift {LAMBDA} as well, so judge it where nothing is expected."
+        f"effects on a few chromosomes also lift {LAMBDA}, so judge it where no effect is expected."
     )
     if len(lambdas):
         section.tiles.append(Tile(fixed(float(np.median(lambdas))), f"median {LAMBDA} over traits"))
-        section.add(f"{LAMBDA} of the traits lies between {lambdas.min():.3f} and {lambdas.max():.3f}.")
+        section.add(f"{LAMBDA} of the traits is between {lambdas.min():.3f} and {lambdas.max():.3f}.")
     if not np.isnan(result.null_lambda_P).all():
         middle = float(np.nanmedian(result.null_lambda_P))
         section.tiles.append(Tile(fixed(middle), f"median {LAMBDA} on null chromosomes"))
     caption = (
         f"Left and middle: {plural(result.pooled.n, 'test')} of {plural(len(lambdas), 'trait')} pooled (the smallest p "
-        "over traits is no p-value of one test and is left out). The band holds 95 % of the points if tests were "
+        "over traits is not the p of a single test and is left out). The band has 95 % of the points if tests are "
         f"independent; linkage and correlated traits make it wider. Right: {LAMBDA} of each trait. {THINNED}"
     )
     section.add(album.add("qq", qq.qq(curves, result), caption, "QQ curves and lambda of each trait"))
@@ -63,11 +63,11 @@ def _of_each_trait(section: Section, run: RunFolder, album: Album, result: Calib
         return
     shown = min(tested, qq.MOST_TRAITS)
     caption = (
-        f"The same of each trait, with its {LAMBDA}; orange where that lies beyond 0.9 to 1.1. Each curve is drawn "
-        f"from its {POINTS} to {POINTS + 50} points, the highest among them, and cut off at -log10 p = {qq.FOOT:g}."
+        f"The same for each trait, with its {LAMBDA}; orange if that is outside 0.9 to 1.1. Each curve is drawn "
+        f"from {POINTS} to {POINTS + 50} points, including the highest, and cut off at -log10 p = {qq.FOOT:g}."
     )
     if shown < tested:
-        caption += f" Of {tested} traits the {shown} whose {LAMBDA} is farthest from 1."
+        caption += f" Shown are the {shown} of {tested} traits whose {LAMBDA} is farthest from 1."
     figure = qq.qq_traits(run.sumstats.traits, result.traits, result.lambda_P)
     folded = f"QQ curves of {plural(shown, 'trait')}, one by one"
     section.add(album.add("qq_traits", figure, caption, "QQ curve of each trait", folded=folded))
@@ -79,7 +79,7 @@ def _null_models(section: Section, run: RunFolder, album: Album, lambda_P: np.nd
     if null["h2_se"].notna().any():
         caption = (
             "Heritability of each trait by REML, with its standard error: the share of variance that follows the "
-            "relationship matrix. Traits at 0 carry no family resemblance, and a discovery from them is unlikely."
+            "relationship matrix. Traits at 0 show no family resemblance, so a discovery from them is unlikely."
         )
         section.add(album.add("heritability", bars.heritability(null), caption, "Heritability of each trait"))
     else:
@@ -102,8 +102,8 @@ def manhattans(run: RunFolder, album: Album) -> Section:
         section.missing = run.stages["gwas"].why_absent
         return section
     section.lead = (
-        "Each point is a variant, the higher the stronger. Above the dashed line it is significant after correction "
-        "for the number of traits; a column of points is one locus, its neighbours riding along by linkage."
+        "Each point is a variant; higher is stronger. Above the dashed line it is significant after correction "
+        "for the number of traits. A column of points is one locus: neighbouring variants follow by linkage."
     )
     known = run.planted() is not None
     notes = " Triangles at the foot: variants that were planted." if known else ""
@@ -116,11 +116,11 @@ def manhattans(run: RunFolder, album: Album) -> Section:
         scan = scan_of(run, trait, stage)
         unplaced = int((scan.code_M == assemblies.UNPLACED).sum())
         if not np.isfinite(scan.log10p_M).any():
-            section.add(f"There is no p-value of {words} (traits with different people have no joint test).")
+            section.add(f"There are no p-values of {words} (traits of different people have no joint test).")
             continue
-        caption = f"Manhattan plot of {words}.{notes} Point at a locus, or tap it, to see what it is. {THINNED}"
+        caption = f"Manhattan plot of {words}.{notes} Point at a locus, or tap it, for details. {THINNED}"
         if scan.has_loci and scan.trait_of is not None:
-            caption += " Variants in a locus have the colour of the trait whose p it is."
+            caption += " Variants in a locus have the colour of the trait with that p."
         if np.nanmax(scan.log10p_M) > 2 * BREAK:
             caption += f" Above {BREAK:g} the axis is logarithmic."
         if scan.loci is None:
@@ -130,7 +130,7 @@ def manhattans(run: RunFolder, album: Album) -> Section:
         name = "manhattan" if trait == MINP else "manhattan_joint"
         section.add(album.add(name, manhattan(scan, null), caption, f"Manhattan plot of {words}"))
     if unplaced:
-        section.add(f"{plural(unplaced, 'variant')} on no known chromosome are not drawn.")
+        section.add(f"{plural(unplaced, 'variant')} without a known chromosome are not drawn.")
     return section
 
 
@@ -149,7 +149,7 @@ def scan_of(run: RunFolder, trait: str, stage: str) -> Scan:
 
 
 def loci(run: RunFolder, album: Album) -> Section:
-    """The table of genomic risk loci, and how they stand to the panel."""
+    """The table of genomic risk loci, and how they compare with the panel."""
     section = Section("loci", "Genomic risk loci")
     if not run.done("loci"):
         section.missing = run.stages["loci"].why_absent
@@ -160,8 +160,8 @@ def loci(run: RunFolder, album: Album) -> Section:
         table = with_hits(table, rows)
     threshold = run.stages["loci"].facts.get("threshold_log10p")
     section.lead = (
-        "Significant variants in linkage are one finding: a locus spans all of them and is named after its strongest "
-        "one, the lead SNP. The trait is the one with the smallest p there."
+        "Significant variants in linkage count as one finding: a locus spans all of them. Its name is its strongest "
+        "variant, the lead SNP. The trait is the one with the smallest p there."
     )
     section.tiles.append(Tile(count(len(table)), "loci of the smallest p"))
     if run.done("loci multivariate"):
@@ -171,7 +171,7 @@ def loci(run: RunFolder, album: Album) -> Section:
     else:
         _panel(section, hits)
     if not len(table):
-        section.add("No variant passed the threshold, so there is no locus.")
+        section.add("No variant passed the threshold, so there are no loci.")
     else:
         columns, rows = _locus_table(table, hits is not None)
         at = "" if threshold is None else f" Threshold: p < {10.0**-threshold:.2g} (-log10 p > {threshold:.2f})."
@@ -202,5 +202,5 @@ def _panel(section: Section, summary: dict) -> None:
         section.add(
             f"{share:.0%} of the loci hit the panel of {count(summary.get('n_panel'))} known ones; rotating the panel "
             f"along the genome gives {chance:.0%} by chance (p = {number(summary.get('chance_p'), 2)}). The panel is "
-            f"dense, so a hit alone means little. Of the panel, {number(100 * summary['recall'])} % is found here."
+            f"dense, so a hit alone means little. {number(100 * summary['recall'])} % of the panel is found here."
         )

@@ -23,8 +23,8 @@ def cohort(run: RunFolder, album: Album) -> Section:
         section.missing = run.stages["ingest gwas"].why_absent
         return section
     section.lead = (
-        "Everyone who went in. The network learns from the training scans; the association then uses scans and "
-        "genotypes of the people tested, so a discovery cannot come from a network that has memorised them, as long as "
+        "Who and what went in. The network learns from the training scans. The association then uses scans and "
+        "genotypes of the people tested. So a discovery cannot come from a network that memorised them, as long as "
         "the two groups are different people."
     )
     if stores:
@@ -59,7 +59,7 @@ def _volumes(section: Section, run: RunFolder, stores: dict[str, dict[str, Volum
         section.add(Table(("volume: reason",), [(line,) for line in failed], folded=f"{len(failed)} not readable"))
     overlap = _overlap(list(stores.values()))
     if overlap:
-        section.add(f"Warning: {plural(overlap, 'person', 'people')} stand in both the training and the tested group.")
+        section.add(f"Warning: {plural(overlap, 'person', 'people')} are in both the training and the tested group.")
 
 
 def _overlap(stores: list[dict[str, VolumeStore]]) -> int:
@@ -75,7 +75,7 @@ def _people(section: Section, run: RunFolder) -> None:
     facts, config = stage.facts, stage.manifest["config"]
     test = {"mixed": "exact mixed model", "linear": "linear regression"}.get(config.get("test"), config.get("test"))
     adjust = {
-        "gls": "with the variants, by GLS",
+        "gls": "by GLS with each variant",
         "project": "projected out of phenotype and genotype",
         "phenotype": "out of the phenotype only",
     }.get(config.get("adjust"), config.get("adjust"))
@@ -89,7 +89,7 @@ def _people(section: Section, run: RunFolder) -> None:
         ("traits", count(len(run.sumstats.traits))),
         ("covariates", f"{covariates} ({count(facts.get('n_covariates'))} columns when encoded)"),
         ("test", f"{test}; covariates {adjust}"),
-        ("traits before the test", {"rank": "ranked to normal scores"}.get(config.get("normalise"), "as they are")),
+        ("traits before the test", {"rank": "ranked to normal scores"}.get(config.get("normalise"), "unchanged")),
     ]
     section.tiles.insert(0, Tile(count(facts.get("n_samples")), "people tested"))
     section.add(Table(("association", ""), rows, "The people, variants and covariates of the association."))
@@ -108,7 +108,7 @@ def training(run: RunFolder, album: Album) -> Section:
         return section
     section.lead = (
         "The autoencoder squeezes a brain through a few numbers and draws it again from them. Loss is the mean squared "
-        "error in units of the subject's own standard deviation (1 is no better than a flat brain); SSIM is structural "
+        "error in units of the subject's own standard deviation (1 is as bad as a flat brain); SSIM is structural "
         "similarity, 1 is perfect. A validation curve that turns up while training goes down is overfitting."
     )
     facts, config, metrics = stage.facts, stage.manifest["config"], run.metrics()
@@ -148,12 +148,12 @@ def reconstruction(run: RunFolder, album: Album) -> Section:
         return section
     arrays = run.reconstructions()
     if arrays is None:
-        section.missing = "Training has written no reconstructions.npz."
+        section.missing = "Training did not write reconstructions.npz."
         return section
     section.lead = (
-        "People that the network was not trained on, what it makes of them, and the difference. What is in the middle "
-        "picture has passed through the bottleneck and can be found by the association; what remains in the right one "
-        "has not. Sharp detail is lost first."
+        "People that the network was not trained on, their reconstructions, and the difference. What is in the middle "
+        "picture passed through the bottleneck, so the association can find it; what remains in the right one "
+        "did not. Sharp detail is lost first."
     )
     original, made = arrays["original"], np.where(arrays["original"] != 0, arrays["reconstruction"], 0)
     names = [str(name) for name in arrays["subject"]]

@@ -22,32 +22,32 @@ _TITLES = {
 }
 _LEADS = {
     "interpret attention": (
-        "Attention is how much each token (a patch of the brain) reads of every other, in multiples of a fair share. "
-        "Spotlight tokens are those unlike the others that many read. Attention shows where information can flow, not "
+        "Attention is how much each token (a patch of the brain) reads from each other, in multiples of a fair share. "
+        "Spotlight tokens differ from the others and are read by many. Attention shows where information can flow, not "
         "what a latent is made of."
     ),
     "interpret perturb": (
-        "People are decoded as they are, and again with their latents shifted along a direction; shown is what changes "
-        "in the image. Regions are ranked by how much of their change stands above the rest of the brain."
+        "People are decoded unchanged, and again with latents shifted along a direction. The maps show what changes "
+        "in the image. Regions are ranked by how much their change exceeds that of the rest of the brain."
     ),
     "interpret snp": (
-        "The effects of a SNP on all latents make a direction; decoded, it is a map of what goes with the allele. It "
-        "shows what the network can draw of the effect, and is no test of its own."
+        "The effects of a SNP on all latents are a direction. Decoded, it is a map of what goes with the allele. It "
+        "shows what the network can draw of the effect, and is not a test in itself."
     ),
     "interpret saliency": (
-        "The size of each voxel's part in a latent, beside the same of a network that has learnt nothing. Where the "
-        "two are as alike as the maps of two halves of the people, the map shows the image and not what was learnt."
+        "How much each voxel contributes to a latent, beside the same for a network that has learnt nothing. If the "
+        "two are as similar as the maps of two halves of the people, the map shows the image, not what was learnt."
     ),
     "interpret gallery": "People from the best reconstructed to the worst, and brains drawn along single latents.",
 }
 _CAPTIONS = {  # of pictures whose stage says none
     "maps": "Mean softmax maps of the heads of one layer, query by key; colours end at each map's 99.9th percentile.",
     "correlation": "Correlations of the embedded tokens, ordered by average linkage; below, black: spotlight tokens.",
-    "sparsity": "How sparse attention is, a square for each head of each layer.",
+    "sparsity": "How sparse attention is, one square for each head of each layer.",
     "singular": "Singular values of W_K' W_Q of each head: how many directions its comparison uses.",
-    "received": "Attention that each token receives, mean of the heads, over the template.",
-    "spotlight": "Spotlight tokens over the template: by how many heads.",
-    "stability": "In what share of the people each token is a spotlight.",
+    "received": "Attention that each token receives (mean of the heads), over the template.",
+    "spotlight": "Spotlight tokens over the template: for how many heads.",
+    "stability": "The share of the people in whom each token is a spotlight.",
     "rollout": "Attention followed through all layers.",
 }
 _CHARTS = ("singular",)  # drawn on white, without colours that carry numbers
@@ -68,8 +68,8 @@ def interpretation(run: RunFolder, album: Album) -> Section:
         section.missing = first[0].why_absent
         return section
     section.lead = (
-        "Pictures of what a network has learnt suggest, they do not prove: each stands beside what would be seen "
-        "without learning, where there is such a thing."
+        "Pictures of what a network has learnt are suggestive, not proof. Each is shown beside what you would see "
+        "without learning, if that exists."
     )
     for name, made in done.items():
         section.add(Heading(_TITLES[name]), _LEADS[name])
@@ -107,7 +107,7 @@ def _place(name: str, names: Iterable[str]) -> int:
 def _bytes(path: Path, made: StageOutput) -> bytes:
     data = path.read_bytes()
     if data[:8] != b"\x89PNG\r\n\x1a\n":
-        raise InputError(f"{path}: is no PNG picture; run {made.verb} again with overwrite=true")
+        raise InputError(f"{path}: is not a PNG picture; run {made.verb} again with overwrite=true")
     return data
 
 

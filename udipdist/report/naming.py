@@ -1,4 +1,4 @@
-"""A locus in words: its name on figures, and what is told of it where it is pointed at.
+"""A locus in words: its name on figures, and its tooltip.
 
 A locus is a row of a table with lead_snp, lead_position, code, log10p and, where they are known, trait, nearest_gene,
 distance_to_gene, hit (1: in the panel), nearest_panel and distance (base pairs to it).
@@ -23,14 +23,14 @@ def distance(base_pairs: float) -> str:
 
 
 def near(row: Any) -> str:
-    """How a locus stands to the panel."""
+    """How a locus compares with the panel."""
     if row.hit:
         return f"hit: {row.nearest_panel}" + (f", {distance(row.distance)}" if row.distance > 0 else "")
-    return f"{distance(row.distance)} to {row.nearest_panel}" if row.nearest_panel else "none on the chromosome"
+    return f"{distance(row.distance)} to {row.nearest_panel}" if row.nearest_panel else "none on this chromosome"
 
 
 def lines(row: Any) -> tuple[str, ...]:
-    """Name, place, p, trait, panel and nearest gene, a line each as far as they are known."""
+    """Lines of the tooltip: name, place, p, trait, panel and nearest gene, as far as they are known."""
     place = f"chr{assemblies.label(row.code)}:{int(row.lead_position):,}"
     told = [title(row), place if title(row) == row.lead_snp else f"{row.lead_snp}, {place}"]
     told.append(f"p = {p_text([row.log10p])[0]}")

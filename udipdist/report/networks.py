@@ -29,8 +29,8 @@ def networks(run: RunFolder, album: Album) -> Section:
         return section
     tree = _read(path)
     section.lead = (
-        "Each network was trained on the same scans and tested in the same people with the same covariates. The "
-        "smallest p depends on how a network turns its latents, the joint test does not. Novel loci are not in the "
+        "All networks were trained on the same scans and tested in the same people with the same covariates. The "
+        "smallest p depends on how a network rotates its latents; the joint test does not. Novel loci are not in the "
         "panel of known ones."
     )
     section.add(_found(tree["networks"]))
@@ -68,7 +68,7 @@ def _found(rows: list[dict[str, Any]]) -> Table:
         for folder in _KINDS if planted else ():
             cell += [f"{row[f'{folder}_planted']} of {row[f'{folder}_planted_total']}", count(row[f"{folder}_false"])]
         cells.append(cell)
-    caption = "Planted loci are known, as the cohort is simulated; strict false leads lie where nothing acts."
+    caption = "Planted loci are known because the cohort is simulated; strict false leads are where nothing acts."
     return Table(columns, cells, caption=caption if planted else "")
 
 
@@ -81,7 +81,7 @@ def _overlap(pairs: list[dict[str, Any]], words: str) -> Table:
         for pair in pairs
     ]  # fmt: skip
     columns = ("networks", ">shared", ">only the first", ">only the second", ">union", ">Jaccard")
-    return Table(columns, rows, caption=f"Overlap of the loci of {words}; loci that intersect are one.")
+    return Table(columns, rows, caption=f"Overlap of the loci of {words}; loci that intersect count as one.")
 
 
 def _scan(folder: Path) -> Scan:

@@ -64,7 +64,7 @@ def report(config: ReportConfig) -> None:
                     progress.advance()
             publish_text(config.out, render(config.title, run.path, sections))
         current.note(figures=album.names, missing=[section.id for section in sections if section.missing])
-    log.info("the page is %s, its figures as PNG and PDF are in %s", config.out, figures)
+    log.info("page: %s; its figures as PNG and PDF: %s", config.out, figures)
 
 
 def preview(config: ReportConfig) -> list[str]:

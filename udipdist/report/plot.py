@@ -1,4 +1,4 @@
-"""The verb `plot`: one figure of any summary statistics, as PNG, PDF, SVG, or a page where loci can be pointed at."""
+"""The verb `plot`: one figure of any summary statistics, as PNG, PDF, SVG, or a page with tooltips."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def preview(config: PlotConfig) -> list[str]:
 def forms(config: PlotConfig) -> list[Path]:
     """The files to write, `out` first. Raises ConfigError for an ending that is none of FORMS."""
     if config.out.suffix.lower() not in FORMS:
-        raise ConfigError(f"out={config.out}: ends in none of {', '.join(FORMS)}; give NAME.png, NAME.pdf ...")
+        raise ConfigError(f"out={config.out}: must end in one of {', '.join(FORMS)}, as in NAME.png")
     return list(dict.fromkeys([config.out, *(config.out.with_suffix(f".{form}") for form in config.also)]))
 
 
@@ -66,7 +66,7 @@ def _write(path: Path, figure: Chart, caption: str, config: PlotConfig) -> None:
     form = path.suffix.lower()
     if form == ".html":
         with tempfile.TemporaryDirectory() as folder:
-            section = Section("figure", config.kind.capitalize(), lead="Point at a mark, or tap it, to see what it is.")
+            section = Section("figure", config.kind.capitalize(), lead="Point at a mark, or tap it, for details.")
             section.add(Album(Path(folder)).add(config.kind, figure, caption, f"{config.kind} plot"))
         publish_text(path, page.render(config.out.stem, config.sumstats, [section]))
         return
@@ -103,7 +103,7 @@ def _scan(config: PlotConfig, sumstats: Path, trait: str, loci: Path | None, pan
 
 def _qq(config: PlotConfig) -> tuple[Chart, str]:
     statistics = open_statistics(config.sumstats)
-    band = "the band holds 95 % of the points if tests were independent and nothing but noise were there"
+    band = "the band has 95 % of the points if tests are independent and there is only noise"
     trait = config.trait or ALL
     if trait == ALL and isinstance(statistics, StoreStatistics):
         result = calibrate(statistics.sumstats)
@@ -113,8 +113,8 @@ def _qq(config: PlotConfig) -> tuple[Chart, str]:
     curve, value = exact_curve(analysis.log10p_M), lambda_of(analysis.log10p_M)
     if statistics.n_tests(analysis.name) > 1:
         raise InputError(
-            f"trait={trait}: the smallest of {statistics.n_tests(analysis.name)} p-values is not the p of one "
-            f"test and follows no diagonal; give trait=all, multivariate, or a trait ({some(statistics.traits)})"
+            f"trait={trait}: the smallest of {statistics.n_tests(analysis.name)} p-values is not the p of a single "
+            f"test, so not on the diagonal; give trait=all, multivariate, or a trait ({some(statistics.traits)})"
         )
     return qq.qq_one(analysis.name, curve, value, **_width(config)), f"QQ curve of {analysis.name}; {band}."
 
@@ -144,10 +144,10 @@ def _regional(config: PlotConfig) -> tuple[Chart, str]:
 def _heatmap(config: PlotConfig) -> tuple[Chart, str]:
     analysis = Analysis.open(config.sumstats, config.trait or MINP)
     if len(analysis.statistics.traits) < 2:
-        raise InputError(f"sumstats={config.sumstats}: is of one trait; loci by traits need the folder that gwas wrote")
+        raise InputError(f"sumstats={config.sumstats}: has one trait; loci by traits need the folder that gwas wrote")
     loci = _loci(config.loci, config.panel)
     if loci.empty:
-        raise InputError(f"loci={config.loci}: holds no locus, so there is nothing to draw")
+        raise InputError(f"loci={config.loci}: has no loci, so there is nothing to draw")
     strengths = analysis.strengths(loci, _threshold(config, analysis, config.loci))
     caption = (
         f"Smallest p of each of {len(strengths.traits)} traits in each of {len(loci)} loci, as -log10 p, capped at "
@@ -209,5 +209,5 @@ def _inputs(config: PlotConfig) -> dict[str, Path]:
         inputs |= {f"genotypes: {path.name}": path for one in sets for path in one.calls.values()}
     for key, path in inputs.items():
         if not path.exists():
-            raise InputError(f"{key}={path}: does not exist; give the path of a file or folder that is there")
+            raise InputError(f"{key}={path}: does not exist; give the path of an existing file or folder")
     return inputs

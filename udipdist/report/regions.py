@@ -1,4 +1,4 @@
-"""The section about single loci: which traits they move, and the strongest from near."""
+"""The section about single loci: which traits they move, and the strongest in close-up."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def strongest(loci: pd.DataFrame) -> pd.DataFrame:
 
 
 def regions(run: RunFolder, album: Album) -> Section:
-    """Which traits each locus moves, and the strongest loci from near."""
+    """Which traits each locus moves, and the strongest loci in close-up."""
     section = Section("regions", "Locus by locus")
     for name in ("gwas", "loci"):
         if not run.done(name):
@@ -37,19 +37,19 @@ def regions(run: RunFolder, album: Album) -> Section:
             return section
     table, threshold = run.loci("loci"), run.stages["loci"].facts.get("threshold_log10p")
     if table.empty:
-        section.missing = "No variant passed the threshold, so there is no locus to look at."
+        section.missing = "No variant passed the threshold, so there are no loci to look at."
         return section
     if run.done("panel"):
         table = with_hits(table, run.panel()[0])
     section.lead = (
-        "Which traits a locus moves, and how its variants stand along the chromosome. In a sound locus the variants in "
-        "strong linkage with the lead SNP (orange, red) rise with it; a lone high point is more likely an artefact."
+        "Which traits a locus moves, and its variants along the chromosome. In a sound locus the variants in "
+        "strong linkage with the lead SNP (orange, red) rise with it. A lone high point is more likely an artefact."
     )
     analysis = Analysis(run.statistics, MINP, run.sumstats.log10p(MINP))
     strengths = analysis.strengths(table, threshold)
     caption = (
-        "The smallest p of each trait within each locus, as -log10 p, capped. A column is a locus, along the genome; a "
-        "row is a trait, those alike together. Dots: beyond the threshold."
+        "The smallest p of each trait in each locus, as -log10 p, capped. Columns are loci along the genome; a "
+        "row is a trait, similar traits together. Dots: beyond the threshold."
     )
     section.add(album.add("heatmap", heatmap.heatmap(strengths), caption, "Loci by traits"))
     linkage, why = _linkage(run)
@@ -64,7 +64,7 @@ def regions(run: RunFolder, album: Album) -> Section:
         section.add(album.add(region_name(row), figure, caption, f"The region of {name}", folded=folded))
     if len(table) > REGIONS:
         section.add(
-            f"These are the {REGIONS} strongest of {len(table)} loci; udipdist plot kind=regional draws any other."
+            f"These are the {REGIONS} strongest of {len(table)} loci; `udipdist plot kind=regional` draws the others."
         )
     return section
 
@@ -75,7 +75,7 @@ def _linkage(run: RunFolder) -> tuple[Linkage | None, str]:
     given = str(manifest["config"].get("genotypes", ""))
     beds = [Path(seen["path"]) for key, seen in manifest.get("inputs", {}).items() if key.endswith(".bed")]
     if not beds or not all(bed.exists() for bed in beds):
-        return None, f"The genotypes {given} are not there any more, so the linkage with the lead SNPs is not known."
+        return None, f"The genotypes {given} no longer exist, so the linkage with the lead SNPs is not known."
     # the run may have been started in another folder than this page
     return Linkage(given if "{chr}" in str(Path(given).parent) else beds[0].parent / Path(given).name), ""
 

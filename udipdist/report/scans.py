@@ -24,12 +24,12 @@ def quality(run: RunFolder, album: Album) -> Section:
         return section
     known = {name: found for name in done if (found := run.quality(name)) is not None}
     if not known:
-        section.missing = "The volume stores hold no figures of quality; ingest the scans again with overwrite=true."
+        section.missing = "The volume stores have no quality figures; ingest the scans again with overwrite=true."
         return section
     section.lead = (
-        "Scans that do not look like the others. A scan is listed where a figure lies far from the median of its "
-        f"cohort: {rules.DEVIATIONS:g} robust standard deviations, and a stated distance at least. Nobody was left out "
-        "for it: look at the scans that are listed, then leave people out by hand where that is right."
+        "Scans that do not look like the others. A scan is listed if a figure is far from the median of its "
+        f"cohort: {rules.DEVIATIONS:g} robust standard deviations, and a minimum distance. Nobody was left out "
+        "because of it: look at the listed scans, then leave people out by hand if that is right."
     )
     words = STORES if len(done) > 1 else dict.fromkeys(STORES, "training and association")
     panels, counts, listed = [], [], []
@@ -41,18 +41,16 @@ def quality(run: RunFolder, album: Album) -> Section:
             panels.append((title, group[group["outlier"] != "failed"], limits[modality]))
     outliers = pd.concat(listed)
     section.tiles.append(Tile(count(len(outliers)), "scans that look unusual"))
-    columns = ("scans", ">judged", ">not readable", ">unusual", ">left and right exchanged?")
-    section.add(Table(columns, counts, "The last is told only of a cohort that is asymmetric enough, as brains are."))
+    columns = ("scans", ">judged", ">not readable", ">unusual", ">left and right swapped?")
+    section.add(Table(columns, counts, "The last is reported only if the cohort is asymmetric enough, as brains are."))
     _list(section, outliers, [quality_files.table_path(run.stages[name].path).name for name in known])
     caption = (
-        "Each figure over the scans that could be read. Orange: those that are listed, for this figure or another; an "
-        "arrow, where they lie outside the picture. Dashed: the limits; grey: the median."
+        "Each figure over the readable scans. Orange: listed scans, for this figure or another; an "
+        "arrow if they are outside the picture. Dashed: the limits; grey: the median."
     )
     drawn = [panel for panel in panels if len(panel[1])]
     if drawn:
-        section.add(
-            album.add("scan_figures", spread.spreads(drawn), caption, "Distributions of the figures of quality")
-        )
+        section.add(album.add("scan_figures", spread.spreads(drawn), caption, "Distributions of the quality figures"))
     for name in known:
         section.add(_sheet(run, name, words[name], album))
     return section
@@ -65,7 +63,7 @@ def _counts(group: pd.DataFrame, limits: dict) -> tuple[str, str, str, str]:
         count(int(len(group) - failed)) if limits["limits"] else f"none: fewer than {rules.FEWEST} scans",
         count(int(failed)),
         count(int(unusual)),
-        "cannot be told" if limits["flip_limit"] is None else count(int(flipped)),
+        "not known" if limits["flip_limit"] is None else count(int(flipped)),
     )
 
 
@@ -80,7 +78,7 @@ def _list(section: Section, outliers: pd.DataFrame, tables: list[str]) -> None:
     ]
     caption = f"Scans that look unusual. The limits, and everybody else, are in {' and '.join(tables)}."
     if len(outliers) > MOST:
-        caption += f" Here are the first {MOST} of {len(outliers):,}."
+        caption += f" These are the first {MOST} of {len(outliers):,}."
     section.add(Table(columns, rows, caption))
 
 
@@ -91,7 +89,7 @@ def _sheet(run: RunFolder, name: str, words: str, album: Album) -> Picture:
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); run ingest again with overwrite=true") from None
     caption = (
-        f"Contact sheet of the scans for {words}: those that look unusual first, in orange, then a random sample "
+        f"Contact sheet of the scans for {words}: unusual ones first, in orange, then a random sample "
         "of the others to compare with. Look for brains that are cut, tilted, doubled or blank."
     )
     return album.add_png(f"contact_sheet_{name.split()[-1]}", data, caption, "Slices of many brains")

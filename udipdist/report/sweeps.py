@@ -1,4 +1,4 @@
-"""The page of a sweep: table 1, loci by epoch, how far replicates agree, which trials failed, and the best one."""
+"""The page of a sweep: table 1, loci by epoch, how well replicates agree, which trials failed, and the best one."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _TEXT = (
 _WHOLE = (
     "replicates", "loci", "panel_hits", "multivariate_loci", "untrained_loci", "epoch", "loci_union", "loci_in_all",
 )  # fmt: skip
-_CURE = "run the same sweep command again: it makes the tables anew"
+_CURE = "run the same sweep command again: it rewrites the tables"
 _AFTER = 7  # lines of a failed trial's log that are shown
 
 
@@ -94,9 +94,9 @@ def reached(sweep: SweepPage, album: Album) -> Section:
         section.missing = "No trial has come to its first look yet."
         return section
     section.lead = (
-        "Each configuration is trained from several seeds and looked at after several epochs; what counts is how many "
-        "genomic loci its latents discover. The best number grows with the number of looks, so hold the spread of the "
-        "replicates against the differences between rows, and both against the untrained network, which is the floor."
+        "Each configuration is trained from several seeds and scored after several epochs. What counts is how many "
+        "genomic loci its latents discover. The best number grows with the number of looks. So compare the "
+        "differences between rows with the spread of the replicates, and both with the untrained network, the floor."
     )
     rows = sweep.rows("configuration", sweep.shown)
     drawn = rows.dropna(subset=["loci"]).iloc[: figures.MOST]
@@ -106,7 +106,7 @@ def reached(sweep: SweepPage, album: Album) -> Section:
     floor = {score: untrained[score].max() for score in ("loci", "multivariate_loci")} if len(untrained) else {}
     if len(drawn):
         caption = (
-            "The look with the most loci of each configuration; dots: the best of each replicate; dashed line: the "
+            "For each configuration the look with the most loci; dots: the best of each replicate; dashed line: the "
             f"best untrained network.{sweep.about()}"
         )
         if len(drawn) < len(rows):
@@ -123,8 +123,8 @@ def reached(sweep: SweepPage, album: Album) -> Section:
     for of in dict.fromkeys(sweep.tables["table1"]["pass"]):
         section.add(_table1(sweep, of))
     section.add(
-        "Loci, validation loss and SSIM are the best across epochs and replicates; the spread is that of the "
-        "replicates' own bests. Epoch and panel: of the look with the most loci. Found by all: loci of the union over "
+        "Loci, validation loss and SSIM are the best across epochs and replicates. The spread is that of the "
+        "replicates' own bests. Epoch and panel: of the look with the most loci. Found by all: loci in the union over "
         "replicates that every one of them has."
     )
     return section
@@ -162,12 +162,12 @@ def by_epoch(sweep: SweepPage, album: Album) -> Section:
         section.missing = "No trial has come to its first look yet."
         return section
     section.lead = (
-        "How the number of loci follows training. A low validation loss is no promise of many loci: where the curves "
-        "of the loci have flattened and the loss still falls, more training does not pay."
+        "How the number of loci follows training. A low validation loss does not mean many loci: once the curves "
+        "of the loci are flat while the loss still falls, more training does not pay."
     )
     order = list(dict.fromkeys([*sweep.rows("configuration", sweep.shown)["configuration"], *curves["configuration"]]))
     caption = (
-        "Thin lines: trials; thick: the mean of a configuration, at epochs that all its trials have; the best in "
+        "Thin lines: trials; thick: the mean of a configuration, at epochs that all its trials reached; the best in "
         f"colour.{sweep.about()}"
     )
     section.add(album.add("sweep_epochs", figures.by_epoch(curves, order), caption, "Loci by epoch"))
@@ -179,13 +179,13 @@ def agreement(sweep: SweepPage, album: Album) -> Section:
     section = Section("agreement", "Do replicates agree?")
     overlap, alike = (t[t["pass"] == sweep.shown] for t in (sweep.tables["overlap"], sweep.tables["similarity"]))
     if not len(overlap):
-        section.missing = "There are no two trained trials to compare."
+        section.missing = "Fewer than two trained trials: nothing to compare."
         return section
     section.lead = (
-        "Each trial enters with the epoch that its objective chooses, each configuration with its best trial; on the "
-        "diagonal stand the replicates of one configuration. Jaccard: loci of both over loci of either. Linear CKA and "
-        "canonical correlations compare latents whatever their rotation, 1 being the same; the univariate test depends "
-        "on the rotation, the joint test does not."
+        "Each trial counts with the epoch that the objective chooses, each configuration with its best trial. On the "
+        "diagonal are the replicates of one configuration. Jaccard: loci of both over loci of either. Linear CKA and "
+        "canonical correlations compare latents whatever their rotation; 1 means equal. The univariate test depends "
+        "on the rotation; the joint test does not."
     )
     joint = overlap["analysis"] == "multivariate_loci"
     columns = {"Jaccard of loci": (overlap[~joint], "jaccard"), "Jaccard, joint test": (overlap[joint], "jaccard"),
@@ -217,8 +217,8 @@ def _of_replicates(loci: pd.DataFrame, joint: pd.DataFrame, alike: pd.DataFrame)
         ">by chance", ">matched |r|",
     )  # fmt: skip
     caption = (
-        "Pairs of replicates, means; last, pairs of untrained networks, which see the same heads. By chance: what "
-        "shuffled people would give. Matched |r|: latents of one paired with those of the other, one to one."
+        "Means over pairs of replicates; last: pairs of untrained networks, which see the same heads. By chance: what "
+        "shuffled people would give. Matched |r|: latents of the two paired one to one."
     )
     return Table(columns, rows, caption)
 
@@ -243,7 +243,7 @@ def trials(sweep: SweepPage, album: Album) -> Section:
     """How each trial ended; the last lines of the logs of those that failed."""
     section = Section("trials", "Trials")
     if not sweep.outcomes:
-        section.missing = "There is no trial."
+        section.missing = "There are no trials."
         return section
     failed = [one for one in sweep.outcomes if one.state == "failed"]
     section.lead = "How each trial ended. A trial that fails does not end the sweep; the same command tries it again."
@@ -292,7 +292,7 @@ def _table(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
         raise InputError(f"{path}: lacks the columns {some(lacks)}; {_CURE}")
     wrong = [name for name in columns if name not in _TEXT and table[name].dtype.kind not in "fi" and len(table)]
     if wrong:
-        raise InputError(f"{path}: {wrong[0]} holds what is no number; {_CURE}")
+        raise InputError(f"{path}: {wrong[0]} has a value that is not a number; {_CURE}")
     return table
 
 

@@ -12,11 +12,11 @@ from udipdist.report.figures.manhattan import miami
 from udipdist.report.genetics import scan_of
 from udipdist.report.section import Album, Section, Table, Tile, fixed, number
 
-_NO_TRUTH = "There is no comparison.json: the cohort is not simulated, or the demo has not come to its comparison."
+_NO_TRUTH = "There is no comparison.json: the cohort is not simulated, or the demo has not reached its comparison."
 # key of a row -> heading, decimals, meaning
 _COLUMNS = {
     "planted_found": ("planted found", 0, "planted loci with a lead SNP of the smallest p near the planted variant"),
-    "leads": ("leads", 0, "lead SNPs in all"),
+    "leads": ("leads", 0, "all lead SNPs"),
     "polygenic": ("polygenic", 0, "leads where the simulated polygenic background is strong: true, but not planted"),
     "strict_false": ("strict false", 0, "leads on chromosomes where nothing acts: certainly false"),
     "lambda_null": ("\u03bb null", 3, "genomic-control \u03bb on those chromosomes, mean over traits; 1 is calibrated"),
@@ -28,20 +28,18 @@ _COLUMNS = {
 
 def comparison(run: RunFolder, album: Album) -> Section:
     """The table of the demo, and the same association without covariates."""
-    section = Section("comparison", "Held against the truth")
+    section = Section("comparison", "Compared with the truth")
     if run.comparison is None:
         section.missing = _NO_TRUTH
         return section
     rows = run.comparison["rows"]
     section.lead = (
-        "The cohort is simulated, so what acts is known. Every row is the same association on other phenotypes; the "
-        "oracle tests the true brain factors and is the most that anyone could find. A good row finds much, with few "
+        "The cohort is simulated, so the truth is known. Every row is the same association on other phenotypes. The "
+        "oracle tests the true brain factors, and is the most that anyone could find. A good row finds much, with few "
         "strict false positives and \u03bb near 1 on the null chromosomes."
     )
     if all(key in row for row in rows for key in ("planted_found", "planted_total", "strict_false")):
-        caption = (
-            "Planted loci found by the smallest p and by the joint test; on the right, false ones, on null chromosomes."
-        )
+        caption = "Planted loci found by the smallest p and by the joint test. Right: false ones, on null chromosomes."
         section.add(album.add("comparison", bars.comparison(rows), caption, "Loci found by each analysis"))
         first = rows[0]
         section.tiles.append(Tile(f"{first['planted_found']} of {first['planted_total']}", "planted loci found"))
@@ -61,7 +59,7 @@ def _cell(row: dict[str, Any], key: str) -> str:
 
 def confounding(run: RunFolder, album: Album) -> Section:
     """The same phenotypes with and without covariates, one above the other."""
-    section = Section("confounding", "Why covariates are there")
+    section = Section("confounding", "Why covariates matter")
     bare = run.bare() if run.done("gwas") else None
     if bare is None:
         section.missing = "The same association without covariates has not been run; `udipdist demo` runs it."
@@ -70,9 +68,9 @@ def confounding(run: RunFolder, album: Album) -> Section:
     above = scan_of(run, MINP, "loci")
     below = Analysis.of(statistics, MINP).scan(above.threshold, loci)
     section.lead = (
-        "The same phenotypes, people and variants, upwards with the covariates and downwards without them. Where "
-        "ancestry, site or head position move both the picture and the allele frequencies, leaving them out makes "
-        "loci that are not there."
+        "The same phenotypes, people and variants: upwards with the covariates, downwards without them. If "
+        "ancestry, site or head position move both the image and the allele frequencies, leaving them out makes "
+        "false loci."
     )
     null = run.null_chromosomes()
     caption = "Smallest p over traits with covariates (up) and without (down)."
@@ -94,11 +92,11 @@ def recall(run: RunFolder, album: Album) -> Section:
         return section
     names = [str(row["name"]) for row in run.comparison["rows"]]
     section.lead = (
-        "Every planted locus and the analyses that found it. Weak loci are missed by all; those that the oracle finds "
+        "Every planted locus and the analyses that found it. All miss weak loci. Those that the oracle finds "
         "and a network misses are in brain factors that the network has not learnt."
     )
     if "r2" in planted and len(planted):
-        caption = "A column is a planted locus, the strongest first; a filled square means that the row found it."
+        caption = "Each column is a planted locus, the strongest first; a filled square means that the row found it."
         section.add(album.add("recall", bars.recall(planted, names), caption, "Which analysis found which locus"))
     extra = [(key, name) for key, name in (("snp", "variant"), ("factor", "factor")) if key in planted]
     columns = ["locus", ">chr", ">position", *(name for _, name in extra), ">variance of the factor, %", *names]

@@ -108,7 +108,7 @@ def _plan(config: ExportConfig) -> Job:
     everything = config.trait == ALL
     names = sumstats.traits if everything else [config.trait] if isinstance(config.trait, str) else config.trait
     if not names:
-        raise ConfigError("trait=[]: names nothing; give a trait, minp, multivariate, a list of them, or all")
+        raise ConfigError("trait=[]: is empty; give a trait, minp, multivariate, a list of them, or all")
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice and not everything:
         raise ConfigError(f"trait={config.trait}: names {twice[0]} twice; name it once")
@@ -150,7 +150,7 @@ def _encoding(config: ExportConfig) -> str:
             )
         said = config.encoding or "gz"
     elif not config.out.suffix:
-        raise ConfigError(f"out={config.out}: is to be one file; give it a suffix, such as .tsv, .tsv.gz or .parquet")
+        raise ConfigError(f"out={config.out}: must be one file; give it a suffix, such as .tsv, .tsv.gz or .parquet")
     if config.encoding not in (None, said):
         raise ConfigError(
             f"encoding={config.encoding}: out={config.out} says {said}; one file is encoded as its suffix says "
@@ -158,7 +158,7 @@ def _encoding(config: ExportConfig) -> str:
         )
     if config.format == "ssf":
         if said == "parquet":
-            raise ConfigError("format=ssf: GWAS-SSF is text; choose encoding text or gz, or another format")
+            raise ConfigError("format=ssf: GWAS-SSF is text; choose encoding=text or gz, or another format")
         if not _several(config) and not config.out.name.endswith((".tsv", ".tsv.gz")):
             raise ConfigError(f"out={config.out}: GWAS-SSF asks for a name that ends in .tsv or .tsv.gz; name it so")
     return said
@@ -173,7 +173,7 @@ def _people(sumstats: Sumstats) -> dict[str, int]:
     if not path.exists():
         if differ:
             log.warning(
-                "%s: traits differ in who is missing, and there is no null.tsv beside the store with their numbers: "
+                "%s: traits differ in who is missing, and the store has no null.tsv beside it with their numbers: "
                 "N and the allele frequency are of all %s people analysed", sumstats.path, everybody,
             )  # fmt: skip
         return {}

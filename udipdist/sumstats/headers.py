@@ -89,7 +89,7 @@ def layout_of(path: Path) -> TextLayout:
     header = [name.strip().strip('"') for name in header]
     twice = sorted({name for name in header if header.count(name) > 1})
     if twice:
-        raise InputError(f"{path}: has two columns {twice[0]!r}; give each a name of its own")
+        raise InputError(f"{path}: has two columns {twice[0]!r}; column names must differ")
     return TextLayout(columns_of(header, path), header, separator, skip)
 
 

@@ -150,11 +150,11 @@ class Sumstats:
             if not store.exists():
                 raise InputError(f"{path}: holds no {STORE}; give sumstats= the folder that `udipdist gwas` wrote")
             if read_manifest(path) is None:
-                raise InputError(f"{path}: is unfinished (no manifest.json); run the same gwas command again to go on")
+                raise InputError(f"{path}: is unfinished (no manifest.json); to continue, run gwas again")
         wrong = [file for place in (store.parent, store.parent.parent) for file in parts.lost(place, store)]
         if wrong:
             raise InputError(
-                f"{store}: {len(wrong)} of its files are not as they were written: {some(wrong)}; copy the folder "
+                f"{store}: {len(wrong)} of its files have changed: {some(wrong)}; copy the folder "
                 "again, or run gwas again with overwrite=true"
             )
         try:

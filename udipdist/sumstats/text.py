@@ -153,7 +153,7 @@ class _Blocks:
             text = text.filter(pa.array(keep_M))
         if self.underflown:
             log.warning(
-                "%s: p of %d variants is 0; it is taken from beta and se where they are there, else it is infinitely "
+                "%s: p of %d variants is 0; it is computed from beta and se if they are given, else it is infinitely "
                 "small", self.path, self.underflown,
             )  # fmt: skip
         if not (columns["chrom"] != assemblies.UNPLACED).any():
@@ -167,7 +167,7 @@ class _Blocks:
         values = self._to_float("position", column)
         wrong = np.flatnonzero((values < 0) | (values > LAST_POSITION) | (values != np.rint(values)))
         if len(wrong):  # NaN differs from itself
-            raise self._bad(wrong[0], "position", column, f"is no position (0..{LAST_POSITION})")
+            raise self._bad(wrong[0], "position", column, f"is not a position (0..{LAST_POSITION})")
         return values.astype(np.int32)
 
     def _log10p(self, table: pa.Table) -> np.ndarray:
@@ -180,7 +180,7 @@ class _Blocks:
         column = table["p"]
         values = self._to_float("p", column)
         if (wrong := np.flatnonzero((values < 0) | (values > 1))).size:
-            raise self._bad(wrong[0], "p", column, "is no p-value (0..1)")
+            raise self._bad(wrong[0], "p", column, "is not a p-value (0..1)")
         with np.errstate(divide="ignore"):
             log10p = -np.log10(values)
         small = np.flatnonzero(values < _LOSSY)
@@ -203,7 +203,7 @@ class _Blocks:
             values = pd.to_numeric(text, errors="coerce")
             wrong = np.flatnonzero(values.isna() & text.notna())
             if len(wrong):
-                raise self._bad(wrong[0], what, column, "is no number") from None
+                raise self._bad(wrong[0], what, column, "is not a number") from None
             return values.to_numpy(np.float64)
 
     def _bad(self, row: int, what: str, column: pa.ChunkedArray, why: str) -> InputError:

@@ -1,4 +1,4 @@
-"""Loci of replicates and of configurations held against each other, and so their latents."""
+"""Loci of replicates and of configurations compared with each other, and their latents too."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def pairs(sweep: SweepFolder, of: str) -> Iterator[tuple[str, Look, Look]]:
     for kind, groups in kinds.items():
         for looks in groups:
             if len(looks) > MOST:
-                log.info("of %d %s the %d best are compared", len(looks), kind, MOST)
+                log.info("of %d %s only the %d best are compared", len(looks), kind, MOST)
             for a, b in itertools.combinations(sweep.leading(looks, MOST), 2):
                 yield kind, a, b
 

@@ -114,11 +114,11 @@ class Association:
                 remove(folder)
                 continue
             requests = [Request.of(tree) for tree in json.loads((folder / _REQUESTS).read_text(encoding="utf-8"))]
-            log.info("%s: an unfinished pass of %d tables goes on", folder, len(requests))
+            log.info("%s: continuing an unfinished pass of %d tables", folder, len(requests))
             try:
                 self._run(folder, requests)
             except Error as error:  # who asked then asks again, and is told
-                log.warning("%s: %s; it is given up", folder, error)
+                log.warning("%s: %s; this pass is abandoned", folder, error)
                 remove(folder)
 
     def _run(self, folder: Path, requests: Sequence[Request]) -> None:
@@ -218,7 +218,7 @@ def _prepare(request: Request, folder: Path) -> _Table:
     values_NP = latents[names].to_numpy(np.float64)
     bad = names[~np.isfinite(values_NP).all(axis=0)]
     if len(bad):
-        raise InputError(f"{request.latents}: {some(bad)} hold values that are no numbers; the training has diverged")
+        raise InputError(f"{request.latents}: {some(bad)} have values that are not numbers; the training has diverged")
     constant_P = np.ptp(values_NP, axis=0) == 0
     if constant_P.all():
         return _Table(request, None, 0, names.tolist())
@@ -238,7 +238,7 @@ def thinned(config: VariantFilter, wanted: int) -> list[str]:
     own = snp[~snp.duplicated(keep=False) & (snp != ".")]
     if not len(own):
         raise InputError(
-            f"{config.genotypes}.bim: no variant has an id of its own, by which objective.variants= could choose; give "
+            f"{config.genotypes}.bim: no variant has its own id, so objective.variants= cannot choose; give "
             "ids, or leave objective.variants out"
         )
     at = np.unique(np.linspace(0, len(own) - 1, min(wanted, len(own))).round().astype(int))

@@ -38,7 +38,7 @@ def space_of(config: SweepConfig) -> Space:
     outside = [key for key in space.keys if not key.startswith(PBT_MAY_VARY)]
     if config.search.algorithm == "pbt" and outside:
         raise ConfigError(
-            f"space.{outside[0]}: cannot vary with search.algorithm=pbt, where a network goes on with other values; "
+            f"space.{outside[0]}: cannot vary with search.algorithm=pbt, where a network continues with other values; "
             f"it may vary keys that begin with {' or '.join(PBT_MAY_VARY)}"
         )
     for configuration in space.examples():
@@ -100,7 +100,7 @@ def loci_config(config: SweepConfig, sumstats: Path, trait: str | tuple[str, ...
 
 
 def panel_config(config: SweepConfig, loci: Path, out: Path) -> PanelConfig:
-    """How loci are held against the panel."""
+    """How loci are compared with the panel."""
     return _stage(PanelConfig, config, "panel", {"loci": loci, "out": out})
 
 

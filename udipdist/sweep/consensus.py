@@ -39,7 +39,7 @@ def make(out: Path, configuration: str, method: str = "pca", components: int = C
     method or configuration, or where there are fewer than two replicates.
     """
     if method not in METHODS:
-        raise ConfigError(f"consensus={method}: is no method; the methods are {', '.join(METHODS)}")
+        raise ConfigError(f"consensus={method}: is not a method; the methods are {', '.join(METHODS)}")
     sweep = SweepFolder.open(out)
     looks = [look for look in sweep.chosen() if look.trial.configuration == configuration]
     if len(looks) < 2:

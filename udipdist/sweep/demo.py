@@ -1,4 +1,4 @@
-"""A sweep on the simulated cohort: schedules and lengths of training, held against the planted loci.
+"""A sweep on the simulated cohort: schedules and lengths of training, scored by the planted loci.
 
 Three configurations, two replicates and three epochs: a training that stops early, one whose rate falls by steps, and
 one with a cosine. The known loci that hits are counted against are those that were planted.

@@ -17,7 +17,7 @@ from udipdist.sweep.objective import Objective
 
 SCORES = get_args(Score)
 _LOOK = ("epoch", "step", "variants", "screening")
-CURE = "delete it, and run the sweep again: it is made anew"
+CURE = "delete it, and run the sweep again to recreate it"
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class SweepFolder:
         )
         if not trials:
             raise InputError(
-                f"{path}: holds no trial of a sweep; give the folder that `udipdist sweep` wrote (its out=)"
+                f"{path}: has no trials of a sweep; give the folder that `udipdist sweep` wrote (its out=)"
             )
         by_name = {trial.name: trial for trial in trials}
         looks = [look for trial in trials for look in _looks(trial, trial.folder / "epochs")]
@@ -160,5 +160,5 @@ def _looks(trial: Trial, folder: Path) -> list[Look]:
 
 def _score(value: Any, name: str, file: Path) -> float | None:
     if not isinstance(value, int | float | None):
-        raise InputError(f"{file}: {name}={value!r} is no number; {CURE}")
+        raise InputError(f"{file}: {name}={value!r} is not a number; {CURE}")
     return None if value is None or math.isnan(value) else value

@@ -33,7 +33,7 @@ class Objective:
         """That of a sweep's folder. Raises InputError."""
         path = Path(out) / "config.yaml"
         if not path.exists():
-            raise InputError(f"{path}: is missing, so {out} is no sweep; give the folder that `udipdist sweep` wrote")
+            raise InputError(f"{path}: is missing, so {out} is not a sweep; give a folder that `udipdist sweep` wrote")
         return cls.of(SweepConfig.load(path).objective)
 
     @property

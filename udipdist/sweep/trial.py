@@ -208,7 +208,7 @@ def inherit(parent: Path, run_dir: Path, epoch: int, values: dict[str, Any]) -> 
     metas = {step: json.loads((theirs.folder(step) / META).read_text(encoding="utf-8")) for step in theirs.steps()}
     steps = [step for step, meta in metas.items() if meta["epoch"] == epoch]
     if not steps:
-        raise InputError(f"{theirs.place}: has no checkpoint of epoch {epoch} to go on from")
+        raise InputError(f"{theirs.place}: has no checkpoint of epoch {epoch} to continue from")
     with publish(run_dir / "metrics.jsonl") as partial:
         shutil.copy(parent / "metrics.jsonl", partial)
     recipe = json.loads((parent / "plan.json").read_text(encoding="utf-8"))

@@ -96,7 +96,7 @@ class Run:
         left_out = len(self.sampler.left_out(0))
         if left_out:
             log.info(
-                "each epoch leaves out %d of %d subjects, others each time: they do not fill a last batch of %d",
+                "each epoch leaves out %d of %d subjects, different ones each time: they do not fill a batch of %d",
                 left_out,
                 len(rows["train"]),
                 batches.total,
@@ -164,7 +164,7 @@ class Run:
         own = losses[self.comm.rank] if len(losses) == self.comm.size else sum(losses) / len(losses)
         self._summed += own
         self._clock -= self.comm.on_main(lambda: self.metrics.cut(self.step))
-        log.info("going on from step %d of %d", self.step, self.total)
+        log.info("continuing from step %d of %d", self.step, self.total)
 
     def train_epoch(self, progress: Progress) -> None:
         """The optimiser steps that are left of the current epoch. Raises Preempted once a signal has come."""
@@ -315,13 +315,13 @@ class Run:
         if not everywhere:
             keys = " or ".join(f"model.{key}" for key in self.config.model.penalties)
             return (
-                f"step {self.step}: the loss is no number, though that of every subject is: the penalties on the "
+                f"step {self.step}: the loss is not finite, though that of every subject is: the penalties on the "
                 f"latents are too strong; lower {keys or 'them'}, and type overwrite=true"
             )
         first = min(step for step, _ in everywhere)
         names = [name for step, listed in everywhere if step == first for name in listed]
         return (
-            f"step {first + 1}: the loss of {len(names)} subjects is no number: {some(names)}. Where these are all of "
+            f"step {first + 1}: the loss of {len(names)} subjects is not finite: {some(names)}. If these are all of "
             f"a batch, the rate is too high: type optim.lr={self.config.optim.lr / 3:.1g} overwrite=true; else look "
             f"at their volumes: udipdist volumes store={self.config.store} subjects=[{names[0]}] out=look"
         )
@@ -389,7 +389,7 @@ class Run:
 
     def _go_on(self) -> None:
         if self.stop:
-            raise Preempted("stopped by a signal while the voxels were packed; the same command goes on from there")
+            raise Preempted("stopped by a signal while the voxels were packed; the same command continues from there")
 
     def _preempt(self) -> None:
         if self.step % self.sampler.steps:
@@ -397,7 +397,7 @@ class Run:
         else:
             self.close_epoch(leaving=True)
         raise Preempted(
-            f"stopped by a signal; step {self.step} of {self.total} is saved, and the same command goes on from there"
+            f"stopped by a signal; step {self.step} of {self.total} is saved, and the same command continues from there"
         )
 
     def _record(self, part: str, **values: float) -> None:

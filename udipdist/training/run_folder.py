@@ -70,12 +70,12 @@ def last_checkpoint(config: TrainConfig, world: World) -> dict[str, Any] | None:
     checkpoints = Checkpoints(config.run_dir / "checkpoints")
     if not config.resume and checkpoints.steps():
         raise ConfigError(
-            f"resume=false, but {config.run_dir} holds checkpoints; type overwrite=true to start afresh, or "
-            "resume=true to go on"
+            f"resume=false, but {config.run_dir} holds checkpoints; type overwrite=true to start again, or "
+            "resume=true to continue"
         )
     meta = checkpoints.last_whole()
     if meta is not None and meta["ranks"] != world.size:
-        log.info("step %d was saved by %d ranks, and this is a start of %d", meta["step"], meta["ranks"], world.size)
+        log.info("step %d was saved by %d ranks; this start has %d", meta["step"], meta["ranks"], world.size)
     return meta
 
 

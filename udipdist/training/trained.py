@@ -41,7 +41,7 @@ def open_trained(
     """
     path = run_dir / "config.yaml"
     if not path.exists():
-        raise InputError(f"{path}: is missing, so {run_dir} is no training run; give run_dir=FOLDER_OF_TRAIN")
+        raise InputError(f"{path}: is missing, so {run_dir} is not a training run; give run_dir=FOLDER_OF_TRAIN")
     recipe = TrainConfig.load(path)
     folder = Checkpoints(run_dir / "checkpoints").find(checkpoint)
     network = registry.load(recipe.model, folder / base.WEIGHTS)

@@ -114,5 +114,5 @@ def _subjects(config: TrainConfig, batches: Batches) -> tuple[VolumeStore, dict[
             f"type global_batch={len(rows['train'])} or less"
         )
     if config.validation > 0 and not len(rows["validation"]):
-        log.warning("none of the %d subjects falls into validation=%g", len(usable), config.validation)
+        log.warning("validation=%g selects none of the %d subjects", len(usable), config.validation)
     return store, rows

@@ -145,7 +145,7 @@ def _finish(job: IngestJob, plan: Plan, part_facts: list[dict[str, Any]]) -> dic
         if len(failed) == len(subjects):
             raise InputError(
                 f"none of {len(subjects)} volumes can be used; the first, {failures[-len(failed)]['file']}: "
-                f"{failed[0]}. Mend the files and run again with overwrite=true"
+                f"{failed[0]}. Fix the files and run again with overwrite=true"
             )
         of_modality[grid.modality] = _finish_modality(job, m, subjects, failed)
         groups[grid.modality if len(job.grids) > 1 else ""] = job.group(m)
@@ -198,13 +198,13 @@ def _finish_modality(
     off_grid = int((np.abs(affines - grid.affine).max(axis=(1, 2)) > 10**-AFFINE_DIGITS).sum())
     if off_grid:
         log.warning(
-            "ingest: %d of %d volumes have another affine than most; a store should hold volumes on one grid",
+            "ingest: %d of %d volumes have a different affine from most; a store should hold volumes on one grid",
             off_grid,
             n_valid,
         )
     twins = _same_bytes(job.sources, subjects)
     if twins:
-        log.warning("ingest: the same file, byte for byte, stands for more than one subject: %s", some(twins))
+        log.warning("ingest: more than one subject has the same file, byte for byte: %s", some(twins))
     return {
         "valid": n_valid,
         "same_bytes": twins,
@@ -284,7 +284,7 @@ def _judge(config: IngestConfig, facts: dict[str, Any]) -> None:
     if failures > config.allow_failures:
         raise Incomplete(
             f"{failures} of {total} volumes could not be used ({some(facts['failed'], 3)}). {config.out} holds the "
-            f"others, and {failures_path(config.out)} lists all that failed: mend them and run again with "
+            f"others, and {failures_path(config.out)} lists all that failed: fix them and run again with "
             f"overwrite=true, or accept this with allow_failures={failures}"
         )
     if failures:

@@ -134,7 +134,7 @@ def _read_scan(scan: Scan | None, into: _Into) -> tuple[np.ndarray, np.ndarray, 
     if seen.n == 0:
         raise nifti.Unreadable("is empty: every voxel is 0")
     if not math.isfinite(seen.std):
-        raise nifti.Unreadable("holds NaN, infinite or huge voxels; write 0 where there is no brain")
+        raise nifti.Unreadable("has NaN, infinite or huge voxels; write 0 outside the brain")
     if seen.thumbnail is None:
         raise nifti.Unreadable(
             f"has the value {seen.mean:g} in all of its {seen.n} non-zero voxels, so it cannot be z-scored"

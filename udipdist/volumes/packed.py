@@ -240,17 +240,17 @@ def pack(
     except OSError as error:
         if error.errno not in _REFUSED:
             raise
-        raise InputError(f"{place}: cannot be written ({error.strerror}); mend its permissions, {_ELSEWHERE}") from None
+        raise InputError(f"{place}: cannot be written ({error.strerror}); check permissions, {_ELSEWHERE}") from None
     return Packed(store, gather, place)
 
 
 def _wanting(place: Path, source: str, gather: Gather) -> str:
     """Why the array at `place` cannot be used; nothing where it can."""
     if not (place / "zarr.json").exists():
-        return "it is not there, or not finished"
+        return "it does not exist, or is not finished"
     attributes = rows.open_group(place).attrs
     if (attributes.get("made_from"), attributes.get("gather")) != (source, gather.key):
-        return "what is there is of the store as it was before"
+        return "it was made from an older state of the store"
     lost = parts.lost(place, place / VOXELS)
     return f"it is damaged: {some(lost)}" if lost else ""
 

@@ -55,7 +55,7 @@ def to_mni(raw_xyz: np.ndarray, header: Header, matrix: np.ndarray) -> tuple[np.
         index[:, 3] -= low - 1
         _sample(crop, tiles, np.ascontiguousarray(index), out)
         if not out.any():
-            raise Unreadable("lies wholly outside of MNI152 by its matrix")
+            raise Unreadable("is wholly outside MNI152 by its matrix")
     return out.T, MNI_AFFINE.copy()
 
 

@@ -133,7 +133,7 @@ def test_a_limit_of_file_sizes(cohort):
     process = start(config, cohort.folder, preexec_fn=limit)
     _, err = process.communicate()
     assert process.returncode == 2 and "Traceback" not in err
-    assert "the disk is full, or a limit of file sizes is reached (File too large), in part 1; free some space" in err
+    assert "the disk is full, or a file size limit is reached (File too large), in part 1; free some space" in err
     assert done(config.out) == 1 and read_manifest(config.out) is None
     gwas(config)
     assert written(config.out) == written(whole.out)

@@ -114,7 +114,7 @@ def test_numbers_that_are_not_there(text):
 
 @pytest.mark.parametrize("text", ["x", "-1", "1-", "1,,2", "1.5", "0..3"])
 def test_words_that_name_no_part(phases, text):
-    with pytest.raises(ConfigError, match="is no number of a part; give a number as 7, a range as 0-9"):
+    with pytest.raises(ConfigError, match="is not a part; give a number such as 7, a range such as 0-9"):
         phases.config(GwasPartConfig, part=text)
 
 
@@ -158,7 +158,7 @@ def flip(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("damage", "told"), [(delete, r"is gone"), (cut_off, r"has \d+ bytes, not \d+"), (flip, "other bytes")]
+    ("damage", "told"), [(delete, r"is missing"), (cut_off, r"has \d+ bytes, not \d+"), (flip, "other bytes")]
 )
 def test_a_damaged_shard_is_named_and_done_again(phases, undisturbed, damage, told):
     phases.plan()
@@ -189,7 +189,7 @@ def test_what_the_plan_wrote_is_checked_too(phases):
     phases.part("0-4")
     delete(phases.out / "sumstats.zarr/snp/c/2")
     with pytest.raises(
-        Incomplete, match=r"that the plan wrote .* sumstats.zarr/snp/c/2 \(is gone\); .* overwrite=true"
+        Incomplete, match=r"that the plan wrote .* sumstats.zarr/snp/c/2 \(is missing\); .* overwrite=true"
     ):
         phases.finish()
 
@@ -240,7 +240,7 @@ def replaced(path: Path) -> None:
     ("harm", "told"),
     [
         (cut_off, "c.bed: (ends at byte [0-9,]+, in the middle of its variants|has changed since it was opened)"),
-        (delete, r"c.bed: (is gone|cannot be read any more) \(No such file or directory\)"),
+        (delete, r"c.bed: (disappeared|cannot be read any more) \(No such file or directory\)"),
         (rewrite, "c.bed: has changed since it was opened"),
         (replaced, "c.bed: has changed since it was opened"),
     ],
@@ -273,7 +273,7 @@ def test_a_bed_that_is_put_back_goes_on(own, monkeypatch):
     kept = bed.with_name("kept.bed")
     part = job.Scan.part
     monkeypatch.setattr(job.Scan, "part", lambda self, i: (bed.rename(kept) if i == 1 else None, part(self, i))[1])
-    with pytest.raises(InputError, match="is gone"):
+    with pytest.raises(InputError, match="disappeared"):
         gwas(config)
     kept.rename(bed)
     monkeypatch.setattr(job.Scan, "part", part)
@@ -344,7 +344,7 @@ def test_the_number_of_a_part_stands_first_or_as_a_key():
     assert resolve(verb, ("010", *rest)).part == "010"  # not 8, as YAML would have it
     with pytest.raises(ConfigError, match="part: is required"):
         resolve(verb, rest)
-    with pytest.raises(ConfigError, match=r"the order is udipdist gwas-part PART \[CONFIG.yaml\] \[key=value ...\]"):
+    with pytest.raises(ConfigError, match=r"the form is udipdist gwas-part PART \[CONFIG.yaml\] \[key=value ...\]"):
         resolve(verb, (*rest, "7"))
 
 
@@ -360,7 +360,7 @@ def test_a_reader_misses_a_shard_that_is_gone(cohort, several):
     folder = config.out / "other" if several else config.out
     Sumstats.open(folder)
     (folder / "sumstats.zarr" / "beta" / "c" / "1" / "0").unlink()
-    with pytest.raises(InputError, match=r"1 of its files are not as they were written: .*beta/c/1/0 \(is gone\)"):
+    with pytest.raises(InputError, match=r"1 of its files have changed: .*beta/c/1/0 \(is missing\)"):
         Sumstats.open(folder)
     if several:
         Sumstats.open(config.out / "c")

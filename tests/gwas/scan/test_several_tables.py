@@ -215,7 +215,7 @@ def test_names_are_unique_and_fit_for_folders(files, expected):
 
 
 def test_tables_that_cannot_be_told_apart(cohort):
-    with pytest.raises(InputError, match="a.parquet stands there twice; name each table once"):
+    with pytest.raises(InputError, match="a.parquet is listed twice; name each table once"):
         outputs.names([Path("a.parquet"), Path("b.parquet"), Path("a.parquet")])
     alike = [Path("x/run/l.parquet"), Path("y/run/l.parquet")]
     with pytest.raises(

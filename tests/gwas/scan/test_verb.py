@@ -214,7 +214,7 @@ def test_people_who_are_not_in_the_grm(make_cohort, tmp_path):
 
 
 def test_a_mended_mistake_needs_no_overwrite(cohort, reference, monkeypatch):
-    with pytest.raises(InputError, match="c9 is no covariate"):
+    with pytest.raises(InputError, match="c9 is not a covariate"):
         gwas(cohort.config("mended", formula="c0 + c9"))
     monkeypatch.setattr(plan, "publish_json", lambda path, value: 1 / 0)  # killed with the store made, the plan not yet
     with pytest.raises(ZeroDivisionError):
@@ -262,7 +262,7 @@ def test_components_that_give_no_covariance(cohort):
 
 @pytest.mark.parametrize("key", ["phenotypes", "covariates", "genotypes", "sparse_grm"])
 def test_files_that_are_not_there(cohort, key):
-    with pytest.raises(InputError, match="nowhere.*no such file"):
+    with pytest.raises(InputError, match="nowhere.*does not exist"):
         gwas(cohort.config("files", **{key: cohort.folder / "nowhere"}))
 
 
@@ -288,4 +288,4 @@ def test_the_command_line(cohort, udipdist):
     assert "3 traits" in result.stdout
     udipdist("gwas", *words, "out=there")
     bad = udipdist("gwas", *words, "out=other", "phenotypes=nowhere.txt", check=False)
-    assert bad.returncode == 2 and "no such file" in bad.stderr and "Traceback" not in bad.stderr
+    assert bad.returncode == 2 and "does not exist" in bad.stderr and "Traceback" not in bad.stderr

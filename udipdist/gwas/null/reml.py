@@ -76,7 +76,7 @@ def read_components(path: Path, traits: list[str]) -> tuple[np.ndarray, np.ndarr
     try:
         table = pd.read_csv(path, sep=None, engine="python", dtype={0: str})
     except FileNotFoundError:
-        raise InputError(f"{path}: no such file; null.variance= is a table with the columns trait, Vg, Ve") from None
+        raise InputError(f"{path}: does not exist; null.variance= is a table with the columns trait, Vg, Ve") from None
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: is not a text table with the columns trait, Vg, Ve ({error})") from None
     table.columns = [str(name).lower() for name in table.columns]

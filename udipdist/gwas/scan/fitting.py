@@ -26,7 +26,7 @@ def relatedness(config: Relatedness, sample: samples.Sample) -> sparse.csr_array
     """G of the analysed people [N, N], or None for the linear test. Raises InputError."""
     if config.test == "linear":
         if config.sparse_grm is not None:
-            log.info("test=linear takes no account of relatives: sparse_grm is not used")
+            log.info("test=linear ignores relatives: sparse_grm is not used")
         return None
     prefix = str(config.sparse_grm)
     people, matrix = grm.read(prefix)
@@ -115,5 +115,5 @@ def _null_models(
     for flag, meaning in (("lower", "Vg = 0"), ("upper", "the upper limit of Vg")):
         count = models.boundary_P.count(flag)
         if count:
-            log.info("%d of %d traits have their likelihood's maximum at %s", count, len(names), meaning)
+            log.info("%d of %d traits have the maximum of their likelihood at %s", count, len(names), meaning)
     return models

@@ -222,7 +222,7 @@ def input_files(config: ScanOptions, phenotypes: Sequence[Path]) -> dict[str, Pa
         files |= {f"sparse_grm.{suffix}": Path(f"{config.sparse_grm}.grm.{suffix}") for suffix in ("id", "sp")}
     for name, path in files.items():
         if path is not None and not path.exists():
-            raise InputError(f"{path}: no such file ({name})")
+            raise InputError(f"{path}: does not exist ({name})")
     return files
 
 

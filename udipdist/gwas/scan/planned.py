@@ -53,7 +53,7 @@ class ScanPlan(BaseModel):
             tree = json.loads(path.read_text(encoding="utf-8"))
             version = tree.get("format_version", "missing")
         except FileNotFoundError:
-            raise Incomplete(f"{out}: has no plan yet; run gwas-plan with the same words first") from None
+            raise Incomplete(f"{out}: has no plan yet; run gwas-plan with the same arguments first") from None
         except (json.JSONDecodeError, UnicodeDecodeError, AttributeError):
             raise OutputExists(f"{path}: is damaged; {_AFRESH}") from None
         if version != FORMAT_VERSION:

@@ -26,13 +26,13 @@ def list_cohort(volumes: str | Path, layout: str = "auto", modalities: Sequence[
     path, modalities = Path(volumes), tuple(modalities or ())
     if not path.exists() and not is_pattern(str(volumes)):
         raise InputError(
-            f"volumes={volumes}: is not there; give a folder of NIfTI files, a pattern in quotes, a CSV with EID and "
+            f"volumes={volumes}: does not exist; give a folder of NIfTI files, a pattern in quotes, a CSV with EID and "
             "paths, a BIDS dataset, or a folder of UK Biobank's zips"
         )
     found = _layout_of(volumes) if layout == "auto" else layout
     if path.is_file() != (found == "table") or (found in ("bids", "ukb") and not path.is_dir()):
         needed = "a CSV or TSV" if found == "table" else "a folder"
-        raise ConfigError(f"layout={layout}: volumes={volumes} is not {needed}; leave layout= out, or mend the path")
+        raise ConfigError(f"layout={layout}: volumes={volumes} is not {needed}; leave layout= out, or correct the path")
     if found in _WITH_MODALITIES:
         cohort = _WITH_MODALITIES[found](path, modalities)
     elif modalities:

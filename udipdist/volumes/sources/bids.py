@@ -65,7 +65,7 @@ def _parse_modality(name: str) -> _Image:
     modality = _parse(name)
     if modality is None or "sub" in modality.entities:
         raise ConfigError(
-            f"modalities={name}: is no BIDS suffix; give T1w, T2w, FLAIR ..., with entities before it to choose by, as "
+            f"modalities={name}: is not a suffix; give T1w, T2w, FLAIR ..., with entities before it to choose by, as "
             "desc-preproc_T1w"
         )
     return modality

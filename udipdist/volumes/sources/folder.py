@@ -53,7 +53,7 @@ def list_glob(pattern: str) -> Cohort:
     found = [path for path in found if path.is_file()]
     if not found:
         raise InputError(
-            f"volumes={pattern}: finds no {_ACCEPTED}; mend the pattern, and quote it so that the shell leaves it alone"
+            f"volumes={pattern}: finds no {_ACCEPTED}; correct the pattern, and quote it against the shell"
         )
     *folders, last = Path(pattern).parts
     stem = _EXTENSION.sub("", last)
@@ -61,7 +61,7 @@ def list_glob(pattern: str) -> Cohort:
     wild = [i for i, part in enumerate(parts) if part != "**" and _WILDCARD.search(part)]
     if not wild:
         raise InputError(
-            f"volumes={pattern}: does not say what the ids are; put a * where the id stands, or give a CSV with EID "
+            f"volumes={pattern}: does not say what the ids are; put a * in place of the id, or give a CSV with EID "
             "and paths"
         )
     from_end = len(parts) - wild[-1]  # counted from the end, as ** stands for any number of folders
@@ -76,7 +76,7 @@ def list_glob(pattern: str) -> Cohort:
         iid = iid.removesuffix(extension_of(iid) or "")
         if not iid:
             raise InputError(
-                f"volumes={pattern}: the wildcards stand for nothing in {path}, so it has no id; mend the pattern, or "
+                f"volumes={pattern}: the wildcards match nothing in {path}, so it has no id; correct the pattern, or "
                 "give a CSV with EID and paths"
             )
         listed.append(Source(iid, iid, (Scan(path),)))

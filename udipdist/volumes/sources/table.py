@@ -31,7 +31,7 @@ def list_table(table: Path, modalities: Sequence[str] = ()) -> Cohort:
     family_column = lower.index(FAMILY_COLUMN) if FAMILY_COLUMN in lower else id_column
     others = [name for name in header if name.lower() not in (*ID_COLUMNS, FAMILY_COLUMN)]
     if not others:
-        raise InputError(f"{table}: has no column of paths beside the ids; add one, such as T1")
+        raise InputError(f"{table}: has no column of paths besides the ids; add one, such as T1")
     absent = [name for name in modalities if name not in others]
     if absent:
         raise InputError(
@@ -58,8 +58,8 @@ def _require_files(table: Path, cohort: Cohort) -> None:
     missing = [path for path in paths if not path.is_file()]
     if missing:
         raise InputError(
-            f"{table}: {len(missing)} of {len(paths)} files are not there, or are no files ({some(missing)}); "
-            "mend the paths, or empty the cells of scans that do not exist"
+            f"{table}: {len(missing)} of {len(paths)} paths do not exist, or are not files ({some(missing)}); "
+            "correct the paths, or empty the cells of scans that do not exist"
         )
 
 
@@ -79,7 +79,7 @@ def _read_table(table: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
     header = rows[0][1]
     repeated = [name for name, n in Counter(header).items() if n > 1]
     if repeated:
-        raise InputError(f"{table}: the columns {some(repeated)} stand more than once; rename them")
+        raise InputError(f"{table}: the columns {some(repeated)} are repeated; rename them")
     for line, row in rows[1:]:
         if len(row) != len(header):
             raise InputError(f"{table}, line {line}: has {len(row)} cells where the header has {len(header)}")
