@@ -12,7 +12,7 @@ import pytest
 
 from hpc.errors import ConfigError, InputError
 from hpc.stage import read_manifest
-from udipdist.config import GwasConfig
+from udipdist.config import GwasConfig, VariantFilter
 from udipdist.genotypes import filters
 from udipdist.genotypes.filters import Region, in_regions, read_regions
 from udipdist.genotypes.plink1 import PackedRows
@@ -36,8 +36,8 @@ TABLE = pd.DataFrame(
 )
 
 
-def config(**keys) -> GwasConfig:
-    return GwasConfig.parse({"genotypes": "c", "phenotypes": "p", "test": "linear", "out": "o"} | keys)
+def config(**keys) -> VariantFilter:
+    return VariantFilter.parse({"genotypes": "c"} | keys)
 
 
 def chosen(**keys) -> list[str]:
@@ -170,8 +170,12 @@ def test_info_needs_a_limit_and_a_limit_needs_info():
     with pytest.raises(ConfigError, match="give info=FILE"):
         config(min_info=0.3)
     again = config(info="f", min_info=0.3, region=["1", "X"])
-    assert GwasConfig.parse(again.tree()) == again
-    assert GwasConfig.parse(config().tree()) == config()
+    assert VariantFilter.parse(again.tree()) == again
+    assert VariantFilter.parse(config().tree()) == config()
+    whole = {"phenotypes": "p", "test": "linear", "out": "o"}  # the keys of the part are keys of gwas
+    assert GwasConfig.parse(again.tree() | whole).model_dump().items() >= again.model_dump().items()
+    with pytest.raises(ConfigError, match="give min_info=0.3"):
+        GwasConfig.parse(config().tree() | whole | {"info": "f"})
 
 
 # --------------------------------------------------------------------------------------------------------- rows

@@ -14,6 +14,7 @@ from hpc.stage import read_manifest
 from udipdist.genotypes.source import open_genotypes
 from udipdist.gwas.scan import plan
 from udipdist.gwas.scan import verb as scan
+from udipdist.gwas.scan.planned import ScanPlan
 from udipdist.gwas.scan.verb import gwas, preview
 from udipdist.sumstats.store import Sumstats
 
@@ -216,7 +217,7 @@ def test_people_who_are_not_in_the_grm(make_cohort, tmp_path):
 def test_a_mended_mistake_needs_no_overwrite(cohort, reference, monkeypatch):
     with pytest.raises(InputError, match="c9 is not a covariate"):
         gwas(cohort.config("mended", formula="c0 + c9"))
-    monkeypatch.setattr(plan, "publish_json", lambda path, value: 1 / 0)  # killed with the store made, the plan not yet
+    monkeypatch.setattr(ScanPlan, "save", lambda self, out: 1 / 0)  # killed with the store made, the plan not yet
     with pytest.raises(ZeroDivisionError):
         gwas(cohort.config("mended", variants_per_part=8, test="linear"))
     monkeypatch.undo()
