@@ -51,7 +51,7 @@ def test_without_a_formula_every_column_counts_and_text_becomes_dummies():
 @pytest.mark.parametrize(
     ("formula", "message"),
     [
-        ("agee", "agee is no covariate; did you mean age?"),
+        ("agee", "agee is not a covariate; did you mean age?"),
         ("age**2", r"must be written I\(age\*\*2\)"),
         ("age - 1", "leaves out the intercept"),
         ("y ~ age", "right side only"),

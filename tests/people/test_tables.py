@@ -71,7 +71,7 @@ def test_files_that_are_no_tables_are_refused(tmp_path):
     for name, message in (
         ("t.parquet", "not a Parquet"),
         ("t.txt", "not a text table"),
-        ("t.csv", "no such file"),
+        ("t.csv", "does not exist"),
         ("t.tsv.gz", "not a t"),
         ("folder.tsv", "is a folder"),
     ):
