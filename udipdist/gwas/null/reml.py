@@ -18,7 +18,6 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 from scipy import linalg
-from scipy.optimize import elementwise
 
 from hpc.errors import InputError, some
 
@@ -142,6 +141,8 @@ def _search(reml: Reml, limit: float) -> tuple[np.ndarray, list[str]]:
         rising = slope_P[inside] > 0
         low = grid[np.where(rising, best_P[inside], best_P[inside] - 1)]
         high = grid[np.where(rising, best_P[inside] + 1, best_P[inside])]
+        from scipy.optimize import elementwise  # a fifth of a second to import
+
         found = elementwise.find_root(reml.slope, (low, high), args=(inside,), tolerances={"xatol": 1e-12})
         if not found.success.all():
             log.warning("REML: %d traits keep h2 to within %.2g, the step of the grid", (~found.success).sum(), grid[1])
