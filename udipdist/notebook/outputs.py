@@ -142,7 +142,7 @@ class Sumstats(Output):
         genotypes : path, optional
             Prefix of .bed/.bim/.fam for LD. The default is what gwas read.
         **keys
-            Any other key of the verb loci: `trait="multivariate"`, `p=5e-8`, `out="loci"` ... See `help(ud.loci)`.
+            Any other key of the verb loci: `trait="multivariate"`, `p=5e-8`, `out="loci"` ... See `help(ud.notebook.loci)`.
 
         Returns
         -------
@@ -170,7 +170,7 @@ class Sumstats(Output):
         ----------
         **keys
             Any key of the verb plot: `trait="z017"`, `loci=` what `loci` returned, `out="manhattan.pdf"`,
-            `width_mm=180` ... See `help(ud.plot)`.
+            `width_mm=180` ... See `help(ud.notebook.plot)`.
 
         Returns
         -------
@@ -212,7 +212,7 @@ class Loci(Output):
         return _tsv(self.path / "IndSigSNPs.txt")
 
     def panel(self, **keys: Any) -> Panel:
-        """These loci compared with panels of known ones; any key of the verb panel (`help(ud.panel)`)."""
+        """These loci compared with panels of known ones; any key of the verb panel (`help(ud.notebook.panel)`)."""
         return made("panel", Panel, {"loci": self, **keys}, "panel")
 
 
@@ -258,7 +258,7 @@ class Run(Output):
         store : path or Volumes, optional
             The store to embed. The default is that of the training.
         **keys
-            Any other key of the verb embed: `checkpoint="best"`, `out="latents.parquet"` ... See `help(ud.embed)`.
+            Any other key of the verb embed: `checkpoint="best"`, `out="latents.parquet"` ... See `help(ud.notebook.embed)`.
 
         Returns
         -------
