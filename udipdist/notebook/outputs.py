@@ -142,7 +142,7 @@ class Sumstats(Output):
         genotypes : path, optional
             Prefix of .bed/.bim/.fam for LD. The default is what gwas read.
         **keys
-            Any other key of the verb loci: `trait="multivariate"`, `p=5e-8`, `out="loci"` ... See `help(ud.notebook.loci)`.
+            Other keys of the verb loci: `trait="multivariate"`, `p=5e-8`, `out="loci"`; see `help(ud.notebook.loci)`.
 
         Returns
         -------
@@ -258,7 +258,7 @@ class Run(Output):
         store : path or Volumes, optional
             The store to embed. The default is that of the training.
         **keys
-            Any other key of the verb embed: `checkpoint="best"`, `out="latents.parquet"` ... See `help(ud.notebook.embed)`.
+            Other keys of the verb embed: `checkpoint="best"`, `out="latents.parquet"`; see `help(ud.notebook.embed)`.
 
         Returns
         -------
