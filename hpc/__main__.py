@@ -10,6 +10,7 @@ import subprocess
 from importlib import metadata
 from pathlib import Path
 
+from hpc import int8
 from hpc.world import cores
 
 _INSTRUCTIONS = {  # flag of Linux -> what it is for
@@ -32,6 +33,7 @@ def describe_machine() -> list[str]:
             f", {name} {metadata.version(name)}" for name in ("torch", "deepspeed", "dask", "zarr", "numba", "xarray")
         ),
     ]  # fmt: skip
+    lines.append(f"products   of small whole numbers in {int8.fastest()}")
     if torch.cuda.is_available():
         gpus = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
         lines += [f"gpu        {g.name}, {g.total_memory / 2**30:.0f} GiB" for g in gpus]
