@@ -57,7 +57,7 @@ def code(label: object) -> int:
 def codes(labels: Iterable[object]) -> np.ndarray:
     """`code` of each label, int64."""
     if isinstance(labels, pd.Series) and isinstance(labels.dtype, pd.CategoricalDtype):
-        numbers, names = labels.cat.codes.to_numpy(), labels.cat.categories
+        numbers, names = labels.cat.codes.to_numpy(), labels.cat.categories.to_numpy()
     else:
         numbers, names = pd.factorize(np.asarray(labels, dtype=object))
     return np.array([*(code(name) for name in names), UNPLACED], np.int64)[numbers]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 from pathlib import Path
+from typing import TypeAlias
 
 import numba
 import numpy as np
@@ -23,6 +24,8 @@ _TEXT = ("snp", "a1", "a2")
 _LAST_POSITION = 2**31 - 1
 _NO_ALLELE = ["0", "."]  # nobody has been seen with an allele: both may be unknown
 _LINES_LOOKED_AT = 1000
+
+Column: TypeAlias = "pd.Series | pa.ChunkedArray"  # of text
 
 
 def read_bim(prefix: str) -> pd.DataFrame:
@@ -204,7 +207,7 @@ def _warn(found: dict[str, int], falls: np.ndarray, variants: pd.DataFrame, wher
         )  # fmt: skip
 
 
-def hashes(text: pd.Series | pa.ChunkedArray) -> np.ndarray:
+def hashes(text: Column) -> np.ndarray:
     """A number for each text, uint64, equal for equal ones: ten million texts of one table and ten million of another
     have any two that agree by chance with probability 5e-6."""
     if isinstance(text, pd.Series):
@@ -229,7 +232,7 @@ def find(key_M: np.ndarray, sorted_K: np.ndarray) -> np.ndarray:
 
 
 @numba.njit(nogil=True, cache=True)
-def _hash(offset_M, byte_X):
+def _hash(offset_M: np.ndarray, byte_X: np.ndarray) -> np.ndarray:
     """FNV-1a of the bytes between neighbouring offsets, its bits mixed once more."""
     out = np.empty(offset_M.shape[0] - 1, np.uint64)
     for i in range(out.shape[0]):

@@ -14,6 +14,9 @@ people who are analysed; the others are made major homozygotes, which add nothin
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import cast
+
 import numba
 import numpy as np
 from numba import types
@@ -67,14 +70,15 @@ def _words(row_Q, word_W):
         word_W[whole] = last
 
 
-@intrinsic
-def ones(typing_context, word):
-    """Number of bits that are set in a 64-bit word: the processor's own count, int64. For compiled loops."""
-
+def _ones(typing_context, word):
     def generate(context, builder, signature, arguments):
         return builder.ctpop(arguments[0])
 
     return types.int64(types.uint64), generate
+
+
+# Number of bits that are set in a 64-bit word: the processor's own count, int64. For compiled loops.
+ones = cast("Callable[[np.uint64], int]", intrinsic(_ones))
 
 
 @numba.njit(nogil=True, cache=True)

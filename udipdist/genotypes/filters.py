@@ -149,7 +149,7 @@ def _is_bed(text: str) -> bool:
 def _region(text: str) -> Region:
     match = re.fullmatch(r"([^:\s]+)(?::([\d,]+)(?:-([\d,]+))?)?", text.strip())
     code = chromosomes.code(match[1]) if match else chromosomes.OTHER
-    if code == chromosomes.OTHER:
+    if match is None or code == chromosomes.OTHER:
         raise InputError(
             f"region={text}: is neither a region nor a file; write chr6:25000000-35000000, a chromosome (1..22, X, "
             "XY), a list of these, or the name of a BED file"

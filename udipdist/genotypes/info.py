@@ -23,7 +23,7 @@ from pyarrow import csv
 
 from hpc.errors import InputError, some
 from udipdist.genome import chromosomes
-from udipdist.genotypes.bim import find, hashes
+from udipdist.genotypes.bim import Column, find, hashes
 
 log = logging.getLogger(__name__)
 
@@ -101,10 +101,12 @@ def _match(path: Path, variants: pd.DataFrame) -> np.ndarray:
     return np.where(best_row >= 0, info[best_order[best_row]], np.nan)
 
 
-def _keys(snp, one=None, two=None) -> np.ndarray:
+def _keys(snp: Column, *alleles: Column) -> np.ndarray:
     """A number for id and alleles, in whichever order these are."""
     key = hashes(snp)
-    return key if one is None else key + _turned(hashes(one)) + _turned(hashes(two))
+    for allele in alleles:
+        key = key + _turned(hashes(allele))
+    return key
 
 
 def _turned(key: np.ndarray) -> np.ndarray:
@@ -155,7 +157,9 @@ class _Layout:
 
     def read(self) -> tuple[np.ndarray, list[str], list[np.ndarray]]:
         """INFO of all lines (NaN where missing), the first three ids, and `_keys` by each column of ids."""
-        infos, keys, examples = [], [], []
+        infos: list[np.ndarray] = []
+        keys: list[list[np.ndarray]] = []
+        examples: list[str] = []
         for table in self._fast() if self.delimiter is not None else self._slow():
             examples = examples or table[self.ids[0]][:3].to_pylist()
             alleles = [table[name] for name in self.alleles]

@@ -106,7 +106,15 @@ def _runs(rows: np.ndarray) -> Iterator[tuple[int, int]]:
 
 
 @njit(cache=True, nogil=True)
-def _r2_rows(called_W, two_W, zero_W, words_BW, haploid_B, male_W, result_B):
+def _r2_rows(
+    called_W: np.ndarray,
+    two_W: np.ndarray,
+    zero_W: np.ndarray,
+    words_BW: np.ndarray,
+    haploid_B: np.ndarray,
+    male_W: np.ndarray,
+    result_B: np.ndarray,
+) -> None:
     """r2 of one SNP (its planes) with B others. Allele counts are shifted by one to -1, 0, 1: r2 does not change."""
     one = np.uint64(1)
     for b in range(words_BW.shape[0]):

@@ -159,7 +159,8 @@ class SelectedRows(GenotypeRows):
 def open_record(record: SourceRecord) -> GenotypeRows:
     """The rows of which `record` is the record. Raises ValueError where it names no class of rows."""
     module, _, name = record.rows.partition(":")
-    cls = functools.reduce(getattr, name.split("."), importlib.import_module(module))
+    found: Any = importlib.import_module(module)
+    cls = functools.reduce(getattr, name.split("."), found)
     if not (isinstance(cls, type) and issubclass(cls, GenotypeRows)):
         raise ValueError(f"{record.rows}: is not a class of genotype rows")
     return cls.of_facts(record.facts)

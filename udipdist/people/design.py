@@ -46,7 +46,7 @@ class Formula:
         if text is None:
             return cls(" + ".join(alias) or "1", alias, tuple(available))
 
-        def replace(match: re.Match) -> str:
+        def replace(match: re.Match[str]) -> str:
             return names[_known(match.group(1), available, text)]
 
         plain = re.sub(r"`([^`]*)`", replace, text)
@@ -107,7 +107,7 @@ def encode(table: pd.DataFrame, formula: Formula, where: str) -> pd.DataFrame:
         if text and column.nunique() == 1:
             log.warning("covariate %s is %s for everybody", name, column.iloc[0])
     columns = formula.evaluate(table)
-    for name in columns:
+    for name in map(str, columns):
         wrong = np.flatnonzero(~np.isfinite(columns[name]))
         if len(wrong):
             person = f"{table.FID.iloc[wrong[0]]} {table.IID.iloc[wrong[0]]}"
@@ -124,7 +124,7 @@ def design(columns: pd.DataFrame) -> Design:
     kept: list[str] = []
     constant: list[str] = []
     collinear: list[str] = []
-    for name in columns:
+    for name in map(str, columns):
         x_N = columns[name].to_numpy(np.float64)
         centred_N = x_N - x_N.mean()
         size = np.linalg.norm(centred_N)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import warnings
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal, TextIO
 
@@ -26,7 +26,7 @@ def keys(people: pd.DataFrame, match: Match) -> pd.Series:
     return people.IID if match == "iid" else people.FID + "\t" + people.IID
 
 
-def describe_keys(some_keys: Sequence[str], limit: int = 3) -> str:
+def describe_keys(some_keys: Iterable[str], limit: int = 3) -> str:
     """'F1 I1, F2 I2 and 7 more', for messages."""
     return some([key.replace("\t", " ") for key in some_keys], limit)
 

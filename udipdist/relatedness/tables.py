@@ -92,8 +92,8 @@ class _Chunk:
 
 def _read(path: Path, samples: pd.DataFrame, match: Match, cutoff: float) -> Iterator[_Chunk]:
     columns = _columns(path)
-    by_family = columns.families is not None and match == "fid_iid"
-    used: Match = "fid_iid" if by_family else "iid"
+    families = columns.families if match == "fid_iid" else None
+    used: Match = "iid" if families is None else "fid_iid"
     refuse_duplicates(samples, used, "the .fam (the pairs have no family ids)" if used != match else "the .fam")
     row_of = pd.Series(np.arange(len(samples)), index=keys(samples, used).to_numpy())
     try:
@@ -102,7 +102,7 @@ def _read(path: Path, samples: pd.DataFrame, match: Match, cutoff: float) -> Ite
             chunksize=LINES_AT_ONCE,
         )  # fmt: skip
         for part in reader:
-            yield _match(path, part, columns, by_family, row_of, cutoff)
+            yield _match(path, part, columns, families, row_of, cutoff)
     except pd.errors.EmptyDataError:
         return
     except (pd.errors.ParserError, UnicodeDecodeError) as error:
@@ -111,7 +111,12 @@ def _read(path: Path, samples: pd.DataFrame, match: Match, cutoff: float) -> Ite
 
 
 def _match(
-    path: Path, part: pd.DataFrame, columns: _Columns, by_family: bool, row_of: pd.Series, cutoff: float
+    path: Path,
+    part: pd.DataFrame,
+    columns: _Columns,
+    families: tuple[int, int] | None,
+    row_of: pd.Series,
+    cutoff: float,
 ) -> _Chunk:
     line = part.index.to_numpy() + 2
     if part.shape[1] != columns.number:
@@ -120,8 +125,8 @@ def _match(
     if len(wrong):
         raise InputError(f"{path}, line {line[wrong[0]]}: has fewer columns than the header ({columns.number})")
     first, second = part[columns.ids[0]], part[columns.ids[1]]
-    if by_family:
-        first, second = part[columns.families[0]] + "\t" + first, part[columns.families[1]] + "\t" + second
+    if families is not None:
+        first, second = part[families[0]] + "\t" + first, part[families[1]] + "\t" + second
     same = np.flatnonzero(first == second)
     if len(same):
         raise InputError(

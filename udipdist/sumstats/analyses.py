@@ -170,13 +170,14 @@ class StoreStatistics:
                     pieces.append(np.square(beta.astype(np.float64) / se))
             for name, column in zip(wanted, columns, strict=True):
                 if low <= column < high:
-                    null = self._median_of_null(column)
-                    rows.append(
-                        (name, *lambda_gc([piece[:, column - low] for piece in pieces], lambda x, m=null: x / m))
-                    )
+                    rows.append(self._lambda_of_trait(name, column, [piece[:, column - low] for piece in pieces]))
         return pd.DataFrame(rows, columns=list(LAMBDA_COLUMNS))
 
-    def _lambda_of_joint(self, name: str, spans: list[tuple[int, int]]) -> tuple:
+    def _lambda_of_trait(self, name: str, column: int, squares: list[np.ndarray]) -> tuple[str, float, float, int]:
+        null = self._median_of_null(column)
+        return name, *lambda_gc(squares, lambda median: median / null)
+
+    def _lambda_of_joint(self, name: str, spans: list[tuple[int, int]]) -> tuple[str, float, float, int]:
         return name, *lambda_gc([self.sumstats.log10p(name, *span) for span in spans], lambda_of_log10p)
 
     def _median_of_null(self, column: int) -> float:

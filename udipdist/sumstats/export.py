@@ -10,7 +10,7 @@ import logging
 from collections import Counter, deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -217,7 +217,7 @@ class _Pass:
     def run(self, paths: list[Path], progress: Progress) -> None:
         """Write them all, block by block."""
         threads = cores()
-        pending: deque[tuple[int, Future]] = deque()
+        pending: deque[tuple[int, Future[tuple[Any, int, int, int]]]] = deque()
         with ExitStack() as stack:
             writers = [stack.enter_context(self._writer(i, path)) for i, path in enumerate(paths)]
             pool = stack.enter_context(ThreadPoolExecutor(threads))
@@ -236,7 +236,7 @@ class _Pass:
                 progress.advance(stop - start)
             drain(0)
 
-    def _writer(self, i: int, path: Path) -> TextFile | ParquetFile:
+    def _writer(self, i: int, path: Path) -> AbstractContextManager[TextFile | ParquetFile]:
         if self.encoding == "parquet":
             return ParquetFile(path, max(GROUP_ROWS // len(self.targets), 1))
         head = self.layout.separator.join(self.headers[i]) + "\n"

@@ -95,7 +95,7 @@ def layout_of(path: Path) -> TextLayout:
 
 def columns_of(header: list[str], path: Path) -> dict[str, str]:
     """Which column is what. Raises InputError naming what is lacking, and how it may be called."""
-    plain = {}
+    plain: dict[str, str] = {}
     for name in header:
         plain.setdefault(re.sub(r"[^a-z0-9]", "", name.lower()), name)
     found = {}

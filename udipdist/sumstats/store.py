@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import pandas as pd
 import zarr
+from zarr.codecs import BloscCodec, Crc32cCodec
 
 from hpc import parts
 from hpc.errors import InputError, some
@@ -53,13 +54,13 @@ class SumstatsBlock:
     multivariate_log10p_M: np.ndarray
     hwe_log10p_M: np.ndarray | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.hwe_log10p_M is None:
             object.__setattr__(self, "hwe_log10p_M", np.full(len(self.n_M), np.nan, np.float32))
 
 
 # Of effects no compressor makes much less; this one takes a third of the time of zstd for the same size.
-_NUMBERS = zarr.codecs.BloscCodec(cname="lz4", clevel=5, shuffle="bitshuffle")
+_NUMBERS = BloscCodec(cname="lz4", clevel=5, shuffle="bitshuffle")
 PER_VARIANT = {  # array: its type, and what it holds where nothing was written
     "n": ("int32", 0),
     "af1": ("float32", np.nan),
@@ -103,19 +104,21 @@ def create(path: str | Path, variants: Variants, traits: list[str], rows_per_sha
             rows = slice(start, min(start + rows_per_shard, m))
             for name in COLUMNS:
                 values = variants[name].iloc[rows].to_numpy("int32" if name == "position" else object)
-                group[name][rows] = values if name == "position" else values.astype(text)
+                _array(group, name)[rows] = values if name == "position" else values.astype(text)
 
 
 def write(path: str | Path, start: int, block: SumstatsBlock) -> None:
     """Write the results of the variants `start`, `start` + 1, ... : whole shards, the same bytes each time."""
     group = zarr.open_group(store=str(path), mode="r+")
-    m, rows = group["n"].shape[0], group["n"].chunks[0]
+    n = _array(group, "n")
+    m, rows = n.shape[0], n.chunks[0]
     stop = start + len(block.n_M)
     if start % rows or not (stop % rows == 0 or stop == m) or stop > m:
         raise AssertionError(f"variants {start}..{stop} of {m} are not whole shards of {rows} variants")
     for name in (*EFFECTS, *PER_VARIANT):
         values = getattr(block, _field(name))
-        group[name][start:stop] = np.asarray(values, dtype=group[name].dtype)
+        array = _array(group, name)
+        array[start:stop] = np.asarray(values, dtype=array.dtype)
 
 
 def _field(name: str) -> str:
@@ -133,10 +136,10 @@ class Sumstats:
     def __init__(self, path: Path, group: zarr.Group):
         self.path, self._group = path, _Group(path, group)
         self.attrs: dict[str, Any] = dict(group.attrs)
-        self.traits: list[str] = [str(name) for name in group["trait"][:]]
-        self.n_variants: int = group["n"].shape[0]
-        self.rows_per_shard: int = group["n"].chunks[0]
-        self.traits_per_chunk: int = group["beta"].chunks[1]
+        self.traits: list[str] = [str(name) for name in np.asarray(_array(group, "trait")[:])]
+        self.n_variants: int = _array(group, "n").shape[0]
+        self.rows_per_shard: int = _array(group, "n").chunks[0]
+        self.traits_per_chunk: int = _array(group, "beta").chunks[1]
 
     @classmethod
     def open(cls, path: str | Path) -> Self:
@@ -278,20 +281,20 @@ class _Group:
 
     def __getitem__(self, name: str) -> _Array:
         if name not in self._arrays:  # opening one takes as long as reading a shard of it
-            self._arrays[name] = _Array(self._path, self._group[name])
+            self._arrays[name] = _Array(self._path, _array(self._group, name))
         return self._arrays[name]
 
 
 class _Array:
     """A Zarr array; reading raises InputError where bytes are damaged."""
 
-    def __init__(self, path: Path, array: zarr.Array):
+    def __init__(self, path: Path, array: zarr.Array[Any]):
         self._path, self._array = path, array
         self.shape, self.chunks = array.shape, array.chunks
 
     def __getitem__(self, index: Any) -> np.ndarray:
         try:
-            return self._array[index]
+            return np.asarray(self._array[index])
         except (ValueError, RuntimeError) as error:  # a checksum, or a compressor that cannot read its bytes
             raise InputError(
                 f"{self._path}: the array {self._array.basename} is damaged ({str(error).splitlines()[0]}); copy the "
@@ -299,9 +302,16 @@ class _Array:
             ) from None
 
 
+def _array(group: zarr.Group, name: str) -> zarr.Array[Any]:
+    array = group[name]
+    if not isinstance(array, zarr.Array):
+        raise AssertionError(f"{group.store_path}: {name} is a group, not an array")
+    return array
+
+
 def _column(
     group: zarr.Group, name: str, length: int, rows: int, dtype: Any, fill_value: Any = None, dimension: str = "variant"
-) -> zarr.Array:
+) -> zarr.Array[Any]:
     compressor = _blosc("noshuffle" if isinstance(dtype, np.dtypes.StringDType) else "shuffle")
     return group.create_array(
         name,
@@ -309,13 +319,13 @@ def _column(
         chunks=(rows,),
         dtype=dtype,
         fill_value=fill_value,
-        compressors=[compressor, zarr.codecs.Crc32cCodec()],  # blosc alone may read a file that is cut off as garbage
+        compressors=[compressor, Crc32cCodec()],  # blosc alone may read a file that is cut off as garbage
         dimension_names=(dimension,),
     )
 
 
-def _blosc(shuffle: str) -> zarr.codecs.BloscCodec:
-    return zarr.codecs.BloscCodec(cname="zstd", clevel=3, shuffle=shuffle)
+def _blosc(shuffle: Literal["shuffle", "noshuffle"]) -> BloscCodec:
+    return BloscCodec(cname="zstd", clevel=3, shuffle=shuffle)
 
 
 def _now() -> str:

@@ -250,7 +250,9 @@ def _batches_of_blanks(path: Path, layout: TextLayout, wanted: dict[str, str]) -
                 stream, sep=r"\s+", dtype=str, names=layout.header, skiprows=layout.skip + 1, quoting=3,
                 usecols=list(wanted), chunksize=_ROWS_OF_BLANKS, na_values=NULLS, keep_default_na=False,
             ):  # fmt: skip
-                columns = {wanted[name]: pa.array(frame[name], pa.string(), from_pandas=True) for name in frame}
+                columns = {
+                    wanted[name]: pa.array(frame[name], pa.string(), from_pandas=True) for name in map(str, frame)
+                }
                 yield pa.table(columns)
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError, OSError) as error:
         raise InputError(
@@ -291,5 +293,7 @@ def _alleles(table: pa.Table) -> pa.Table:
 def _log10p_of(text: str) -> float:
     """-log10 of a number in text of any size, '3.2e-420' too; infinite for 0."""
     match = _DECIMAL.fullmatch(text)
-    mantissa = float(match[1]) if match and match[1].strip(".") else 0.0
+    if match is None or not match[1].strip("."):
+        return np.inf
+    mantissa = float(match[1])
     return -(np.log10(mantissa) + int(match[2] or 0)) if mantissa > 0 else np.inf

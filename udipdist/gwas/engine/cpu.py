@@ -49,6 +49,9 @@ class Result:
     z_BP: np.ndarray
 
 
+_Sums = tuple[np.ndarray, np.ndarray, np.ndarray]  # x'right [b, C], x'weighted [b, r K] and x'G_j x [b, r]
+
+
 class Tester:
     """Tests blocks of variants against one model. One thread at a time may use it, and its `buffers`."""
 
@@ -84,7 +87,9 @@ class Tester:
         codes.gather_rows(packed_BQ, self._people.gather_N, out_BQ)
         return out_BQ
 
-    def _runs(self, rows: np.ndarray, count_B4: np.ndarray) -> Iterator[tuple[np.ndarray, Callable]]:
+    def _runs(
+        self, rows: np.ndarray, count_B4: np.ndarray
+    ) -> Iterator[tuple[np.ndarray, Callable[[np.ndarray, _Minor], _Sums]]]:
         """Rows to be done together, and the method that does it."""
         carriers = self._people.n - np.maximum(count_B4[rows, HOM1], count_B4[rows, HOM2])
         many = carriers > DENSE_SHARE * self._people.n
@@ -97,7 +102,7 @@ class Tester:
         for which in np.unique(run):
             yield sparse[run == which], self._sparse
 
-    def _sparse(self, packed_BQ: np.ndarray, minor: _Minor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _sparse(self, packed_BQ: np.ndarray, minor: _Minor) -> _Sums:
         """x'right [b, C], x'weighted [b, r K] and x'G_j x [b, r] from the lists of carriers."""
         families, b = self._families, len(minor.row_b)
         start_b, entry_L = self._list(packed_BQ, minor, only_missing=False)
@@ -113,7 +118,7 @@ class Tester:
         self._large_families(None, other, minor, g_br)
         return out_bC, e_bX, g_br
 
-    def _dense(self, packed_BQ: np.ndarray, minor: _Minor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _dense(self, packed_BQ: np.ndarray, minor: _Minor) -> _Sums:
         """The same from rows of allele counts, and the lists of missing calls."""
         families, b = self._families, len(minor.row_b)
         dose_bR = self._buffer("dose", (b, len(self._people.other_R)))

@@ -102,8 +102,9 @@ class Scan:
 def _results(store: Path, stamp: str) -> list[tuple[str, int]]:
     """The arrays of results in the store of the plan with this stamp, and how many dimensions each has."""
     arrays = zarr.open_group(store=str(store), mode="r").arrays()
-    along = [(name, array) for name, array in arrays if "variant" in (array.metadata.dimension_names or ())]
-    return [(name, array.ndim) for name, array in along if name not in COLUMNS]
+    results = [(name, array) for name, array in arrays if name not in COLUMNS]
+    # Arrays of Zarr v2 have no names of dimensions; ours are v3.
+    return [(name, a.ndim) for name, a in results if "variant" in (a.metadata.dimension_names or ())]  # type: ignore[union-attr]
 
 
 class _Tests:

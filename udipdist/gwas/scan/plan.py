@@ -77,7 +77,7 @@ def _save(
     sample: samples.Sample,
     models: list[Model],
     frame: pd.DataFrame,
-    about: dict,
+    about: dict[str, Any],
 ) -> None:
     """Write for each table its folder with null.tsv, samples.tsv, dropped.tsv and the empty store; the ScanPlan
     last. `frame` has a row a trait, in order; `about` are facts of the variants."""
@@ -130,7 +130,12 @@ def _folder(config: GwasConfig, table: samples.Table) -> Path:
 
 
 def _lay_out(
-    config: GwasConfig, bed: source.GenotypeSource, sample: samples.Sample, table: samples.Table, models: list, frame
+    config: GwasConfig,
+    bed: source.GenotypeSource,
+    sample: samples.Sample,
+    table: samples.Table,
+    models: list[Model],
+    frame: pd.DataFrame,
 ) -> dict[str, Any]:
     """Make the folder of a table: null.tsv, samples.tsv, dropped.tsv and the empty store; the facts of its manifest.
 
