@@ -20,7 +20,6 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-import torch
 from scipy import sparse
 
 from benchmarks.clock import Cost, clock, smallest, watch_memory
@@ -103,14 +102,14 @@ def floor_cost(n: int, m: int, tile: int = 2048) -> Cost:
     """The product of a tile of people with another (the best of five) times the tiles that all pairs fill."""
     tile = min(tile, n)
     rng = np.random.default_rng(0)
-    left, right = (torch.from_numpy(rng.integers(-1, 2, (tile, m), np.int8)) for _ in range(2))
+    left, right = (rng.integers(-1, 2, (tile, m), np.int8) for _ in range(2))
     costs = []
     for _ in range(5):
         with clock() as cost:
             if int8.fastest() == "int8":
                 int8.product(left, right.T)
             else:
-                left.float() @ right.float().T
+                left.astype(np.float32) @ right.astype(np.float32).T
         costs.append(cost)
     return smallest(costs) * (n * (n - 1) / 2 / tile**2)
 

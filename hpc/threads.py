@@ -39,20 +39,21 @@ def prepare(environ: MutableMapping[str, str]) -> None:
             environ.setdefault(name, str(cores()))
 
 
-def share(sharers: int = 1, asked: int = 0) -> int:
+def share(sharers: int = 1, asked: int = 0, warns: bool = True) -> int:
     """Threads for one of `sharers` processes of this machine: its share of the cores, or as many as were asked for.
 
-    Warns once in a process where all of them together have more threads than there are cores.
+    Where all of them together have more threads than there are cores, a process that `warns` says so once.
     """
     there = cores()
     threads = asked or max(1, there // sharers)
-    if threads * sharers > there:
+    if warns and threads * sharers > there:
+        count = "1 core" if there == 1 else f"{there} cores"
         each = "1 thread" if threads == 1 else f"{threads} threads"
         _warn_once(
-            f"{sharers} processes of {each} each share {there} cores, so they wait for one another; give fewer ranks, "
+            f"{sharers} processes of {each} each share {count}, so they wait for one another; give fewer ranks, "
             "workers or threads, or more cores"
             if sharers > 1
-            else f"{threads} threads share {there} cores, so they wait for one another; give threads={there} or less"
+            else f"{threads} threads share {count}, so they wait for one another; give threads={there} or less"
         )
     return threads
 

@@ -14,13 +14,13 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # tests and benchmarks are n
 
 # Files of tests that take longest, wherever they stand. `make test-fast` leaves them out: 90 s on two idle cores.
 SLOW = [
-    "assoc", "attention", "batchnorm", "brains", "cli", "clump", "cluster", "cohort_maps", "comm", "demo_smoke",
-    "embed", "engine_on_ranks", "exactness", "export", "export_benchmark", "feed", "grm_benchmark", "gwas_benchmark",
-    "inspect", "interpret_benchmark", "invariance", "killed", "kinship", "launch_deepspeed", "launch_program",
-    "launch_ray", "launch_slurm", "launch_sweep", "launch_torchrun", "loci_rules", "loop", "phases", "real_input",
-    "report_page", "report_plot", "saliency", "scan", "several_tables", "simulate", "sweep_association",
-    "sweep_benchmark", "sweep_run", "sweep_trial", "train", "training_on_ranks", "volume_convert", "volume_ingest",
-    "volume_killed", "volume_modalities", "volume_packed", "volume_quality", "volumes_benchmark",
+    "attention", "batchnorm", "brains", "cli", "cluster", "cohort_maps", "comm", "cpu", "demo_smoke", "embed",
+    "engine_on_ranks", "exactness", "export", "export_benchmark", "feed", "grm_benchmark", "gwas_benchmark",
+    "inspect", "interpret_benchmark", "invariance", "killed", "launch_deepspeed", "launch_program", "launch_ray",
+    "launch_slurm", "launch_sweep", "launch_torchrun", "loci_rules", "loop", "pairs", "phases", "real_input",
+    "report_page", "report_plot", "saliency", "several_tables", "simulate", "sweep_association", "sweep_benchmark",
+    "sweep_run", "sweep_trial", "training_on_ranks", "verb", "volume_convert", "volume_ingest", "volume_killed",
+    "volume_modalities", "volume_packed", "volume_quality", "volumes_benchmark",
 ]  # fmt: skip
 
 

@@ -141,8 +141,9 @@ def test_a_mistake_is_one_message_on_two_ranks(store, tmp_path):
     words = [f"store={store}", f"run_dir={tmp_path / 'run'}", "model.patch=4", "model.width=24", "model.heads=5"]
     done = launch("udipdist", ["train", *words], ranks=2)
     assert done.returncode == 2 and done.stdout == ""
-    message = "udipdist train (rank 0): model.heads=5: does not divide model.width=24; "
-    assert done.stderr.startswith(message) and len(done.stderr.splitlines()) == 1
+    lines = [line for line in done.stderr.splitlines() if "share 1 core, so" not in line]  # as a test may have to
+    assert len(lines) == 1
+    assert lines[0].startswith("udipdist train (rank 0): model.heads=5: does not divide model.width=24; ")
 
 
 def assert_like_the_cnn_of_one_rank(run: Path, straight: Path) -> None:

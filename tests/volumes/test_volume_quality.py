@@ -96,7 +96,7 @@ def build(place, scans, failed=(), affine=None):
     for name, values in columns.items():
         store.put(place, name, values, ("subject",))
     store.put(place, "affine", np.where(valid[:, None, None], affine, math.nan), ("subject", "row", "column"))
-    failures = {i: "is truncated" for i in failed}
+    failures = dict.fromkeys(failed, "is truncated")
     return quality.assess(place, failures, None if mask is None else int(mask.sum()))
 
 

@@ -76,7 +76,7 @@ def _latents(network: base.Encoder, tokens: Tokens, rows: np.ndarray, config: Em
     """Latents [N, L] float32 of these rows of the store. Raises InputError that names a subject without brain."""
     device = comm.device()
     sharers = comm.sharers()
-    torch.set_num_threads(share(sharers, config.threads))
+    torch.set_num_threads(share(sharers, config.threads, comm.is_main))
     network = network.double().to(device)
     latents = np.empty((len(rows), network.latent), np.float32)
     parts = [rows[start : start + config.batch] for start in range(0, len(rows), config.batch)]

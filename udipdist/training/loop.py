@@ -73,7 +73,7 @@ class Run:
         self.store = store
         device = comm.device()
         sharers = comm.sharers()
-        torch.set_num_threads(share(sharers, config.threads))
+        torch.set_num_threads(share(sharers, config.threads, comm.is_main))
         torch.manual_seed(config.seed)
         network = build(config, store.mask)
         self.network = network  # asked for its loss, which touches no weights

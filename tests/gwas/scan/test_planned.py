@@ -56,7 +56,7 @@ def test_what_is_saved_is_loaded(plan, tmp_path):
 
 
 def test_a_plan_that_is_not_there(tmp_path):
-    with pytest.raises(Incomplete, match="has no plan yet; run gwas-plan with the same words first"):
+    with pytest.raises(Incomplete, match="has no plan yet; run gwas-plan with the same arguments first"):
         ScanPlan.load(tmp_path)
 
 
