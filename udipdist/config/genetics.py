@@ -138,7 +138,7 @@ class LociOptions(VerbConfig):
     @field_validator("trait")
     @classmethod
     def _names_something(cls, value: Any) -> Any:
-        if isinstance(value, tuple) and len(set(value)) != len(value) or not value:
+        if (isinstance(value, tuple) and len(set(value)) != len(value)) or not value:
             raise ValueError("is empty, or names a trait twice; give a trait, minp, multivariate, a list, or all")
         return value
 

@@ -191,7 +191,7 @@ class _Layout:
             for frame in pd.read_csv(
                 self.path, sep=r"\s+", header=None, names=self.names, skiprows=self.skip, quoting=3,
                 keep_default_na=False, na_values={self.info: _NONE}, usecols=[*text, self.info], chunksize=500_000,
-                dtype={name: "str" for name in text} | {self.info: "float64"},
+                dtype=dict.fromkeys(text, "str") | {self.info: "float64"},
             ):  # fmt: skip
                 yield pa.Table.from_pandas(frame, preserve_index=False)
         except ValueError as error:  # a number, or pandas' ParserError

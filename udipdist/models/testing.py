@@ -94,7 +94,7 @@ class NetworkTests:
 
     def test_prepared_volumes_come_back(self):
         network, images = self.network(), self.images()
-        given: Any = {modality: images for modality in network.modalities} or images
+        given: Any = dict.fromkeys(network.modalities, images) or images
         for there, back in _pairs(given, network.volumes(network.prepare(given))):
             assert torch.equal(there, back)
 
@@ -102,7 +102,7 @@ class NetworkTests:
         network, images = self.network(), self.images()
         gather = network.gather()
         values = F.pad(images.flatten(1), (0, 1))[:, torch.from_numpy(gather.index)]  # the last, index -1, is padding
-        given: Any = {modality: images for modality in network.modalities} or images
+        given: Any = dict.fromkeys(network.modalities, images) or images
         for prepared, _ in _pairs(network.prepare(given), given):
             assert torch.equal(prepared, values.view(len(images), *gather.shape))
 

@@ -211,7 +211,7 @@ def _plan(config: VolumesConfig, opened: VolumeStore, rows: Sequence[int]) -> Co
             "modality": config.modality,
             "format": config.format,
             "orientation": config.orientation,
-            "files": _digest({name: "" for name in files}),
+            "files": _digest(dict.fromkeys(files, "")),
         },
     )
     require_space(config.out, _bytes(opened, len(rows)) - size_of(config.out))
