@@ -48,7 +48,7 @@ def test_loci_of_all_are_held_together_under_the_rules_of_each():
 
 
 @pytest.mark.parametrize(
-    "networks, message",
+    ("networks", "message"),
     [
         ({"A": {}}, "needs two networks or more"),
         ({"A": {}, "../B": {}}, "'../B': cannot be the name of a folder"),

@@ -218,7 +218,7 @@ def test_traits_only_writes_phenotypes_and_no_volumes(scored):
     np.testing.assert_allclose(phenotypes.iloc[:, 2:].std(), 1, atol=0.12)
 
 
-def test_training_people_are_like_the_tested_ones(tmp_path):
+def test_training_people_are_like_the_tested_ones():
     rng = np.random.default_rng(0)
     from udipdist.cohort.people import training_people
 

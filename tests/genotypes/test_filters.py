@@ -191,7 +191,7 @@ def set_of_two(tmp_path, plink_writer) -> tuple[Path, np.ndarray]:
     return tmp_path / "s{chr}", counts
 
 
-def test_x_is_found_among_the_files(set_of_two, caplog):
+def test_x_is_found_among_the_files(set_of_two):
     bed = open_genotypes(set_of_two[0])
     assert bed.variants.chrom.tolist() == ["3"] * 25 + ["X"] * 25 + ["XY"] * 10
     np.testing.assert_array_equal(bed.counts(0, 60), set_of_two[1])

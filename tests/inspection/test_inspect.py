@@ -232,7 +232,7 @@ def test_other_voxels_than_were_ingested(place):
     assert problems == ["subject s1 has other voxels than were ingested"]
 
 
-def test_inputs_that_changed_since(place, tmp_path, capsys):
+def test_inputs_that_changed_since(place, capsys):
     """Told, and nothing against the output; a copy names the places that its manifest has."""
     keys = {"volumes": place / "scans", "workers": 0, "out": place / "new.zarr", "allow_failures": 1}
     ingest(IngestConfig.parse(keys))

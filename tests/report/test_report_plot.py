@@ -63,7 +63,7 @@ def keys(**more) -> PlotConfig:
 
 
 def test_linkage_of_a_region_is_that_of_numpy_and_unknown_where_the_reference_lacks_a_variant(table):
-    path, prefix, calls, variants = table
+    path, prefix, calls, _ = table
     analysis = Analysis.open(path, "minp")
     region = analysis.stretch(7, 1_000_000, 1_250_000, 7.3, Linkage(prefix), None)
     assert len(region.variants) == 26 and region.variants.loc[region.lead, "snp"] == "rs0"

@@ -109,7 +109,7 @@ def test_what_is_broken_is_refused(spoilt, tmp_path, name, data, message):
 
 def test_nothing_ingested_is_said(tmp_path, whole_run):
     opened = RunFolder.open(whole_run)
-    bare = RunFolder(tmp_path, {name: stage for name, stage in opened.stages.items()})
+    bare = RunFolder(tmp_path, dict(opened.stages))
     for name in scans.STORES:
         made = opened.stages[name]
         bare.stages[name] = type(made)(made.name, made.verb, tmp_path / "none", None)

@@ -1,5 +1,6 @@
 """Summary statistics on disk: what is written comes back, part by part, and p is exact to any depth."""
 
+import itertools
 import warnings
 from dataclasses import fields, replace
 from pathlib import Path
@@ -222,7 +223,7 @@ def test_parts_of_the_arrays_are_those_of_the_whole(store):
 def test_spans_are_whole_shards(store, rows, expected):
     spans = list(Sumstats.open(store).spans(rows))
     assert spans[0] == (0, expected) and spans[-1][1] == M
-    assert all(start == stop for (_, stop), (start, _) in zip(spans, spans[1:], strict=False))
+    assert all(start == stop for (_, stop), (start, _) in itertools.pairwise(spans))
 
 
 def test_damage_is_named(store):

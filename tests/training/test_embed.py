@@ -38,7 +38,7 @@ def assert_same(found: pd.DataFrame, reference: pd.DataFrame) -> None:
     np.testing.assert_allclose(found.filter(like="z"), expected.filter(like="z"), rtol=1e-5)
 
 
-def test_the_table(trained, store, reference, tmp_path):
+def test_the_table(trained, store, tmp_path):
     found = latents(trained, store, tmp_path / "latents.parquet")
     volumes = VolumeStore.open(store)
     assert found.index.tolist() == [s for s, valid in zip(volumes.subjects, volumes.valid, strict=True) if valid]

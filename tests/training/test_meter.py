@@ -39,7 +39,7 @@ def test_rates_waiting_and_utilisation(monkeypatch):
     assert meter.take()["volumes_per_s"] == 0  # begun anew
 
 
-@pytest.mark.parametrize("rate, side", [(1e12, 1536), (2.5e10, 1536), (2.4e10, 768), (2e9, 384), (1e7, 192)])
+@pytest.mark.parametrize(("rate", "side"), [(1e12, 1536), (2.5e10, 1536), (2.4e10, 768), (2e9, 384), (1e7, 192)])
 def test_the_ceiling_is_of_the_largest_product_that_takes_little_time(monkeypatch, rate, side):
     clock, sides = Clock(), []
 

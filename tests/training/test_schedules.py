@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ def test_cosine_rises_then_falls_to_the_floor():
     values = rates(100, 10, name="cosine", warmup=0.1, floor=0.02)
     assert values[:10] == pytest.approx([0.1 * (k + 1) for k in range(10)])
     assert values[10] == 1 and values[55] == pytest.approx(0.51) and values[99] == pytest.approx(0.02, abs=1e-3)
-    assert all(a >= b for a, b in zip(values[10:], values[11:], strict=False))
+    assert all(a >= b for a, b in itertools.pairwise(values[10:]))
 
 
 def test_step_drops_by_the_factor_every_few_epochs():

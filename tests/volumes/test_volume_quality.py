@@ -293,7 +293,7 @@ def test_a_thumbnail_is_the_mean_of_blocks_that_share_the_padding():
 
 
 def test_table_and_log(asymmetric, tmp_path, caplog):
-    scans, words = planted(asymmetric)
+    scans, _ = planted(asymmetric)
     out = tmp_path / "a.zarr"
     groups = {"T1": out / "T1", "T2_FLAIR": out / "T2_FLAIR"}
     build(groups["T1"], scans[:60], failed=(5,))

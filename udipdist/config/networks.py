@@ -140,7 +140,7 @@ class VitUdipConfig(NetworkConfig):
 
     network = "udipdist.models.zoo.vit_udip:PublishedVit"
     has_attention = True
-    fixed = {**_SIZES["seed"], **_SIZED}
+    fixed: ClassVar[dict[str, Any]] = {**_SIZES["seed"], **_SIZED}
 
     name: Literal["vit_ae"] = Field("vit_ae", description="network: a vision transformer")
     compat: Literal["vit_udip"] = Field(

@@ -14,6 +14,7 @@ The matrix should have missing calls, and a number of people that is not a multi
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import pickle
@@ -96,7 +97,7 @@ class GenotypeSourceTests:
         for read in _forms(source.rows):
             whole = read(0, m)
             for cut in cuts:
-                blocks = [read(start, stop) for start, stop in zip(cut[:-1], cut[1:], strict=True)]
+                blocks = [read(start, stop) for start, stop in itertools.pairwise(cut)]
                 np.testing.assert_array_equal(np.concatenate(blocks), whole)
                 assert all(block.dtype == whole.dtype for block in blocks)
 

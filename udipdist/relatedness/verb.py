@@ -169,7 +169,7 @@ def _warn(facts: dict[str, Any], config: GrmConfig) -> None:
 def _describe(matrix: sparse.csr_array, config: GrmConfig) -> dict[str, Any]:
     """Say how many relatives there are and how large families are. Raises InputError where one is too large."""
     value_L = sparse.triu(matrix, k=1).data
-    n_families, label_N = csgraph.connected_components(matrix, directed=False)
+    _, label_N = csgraph.connected_components(matrix, directed=False)
     size_F = np.bincount(label_N, minlength=1)
     largest, n = int(size_F.max(initial=1)), len(label_N)
     upper, words = np.inf, []

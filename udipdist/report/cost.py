@@ -26,8 +26,8 @@ def cost(run: RunFolder, album: Album) -> Section:
     )
     done = [(name, stage.manifest) for name, stage in run.finished.items()]
     folder = run.path / "comparison"
-    for path in sorted(p for p in folder.glob("*/*") if read_manifest(p) is not None):
-        done.append((str(path.relative_to(run.path)), read_manifest(path)))
+    made = ((path, read_manifest(path)) for path in sorted(folder.glob("*/*")))
+    done += [(str(path.relative_to(run.path)), manifest) for path, manifest in made if manifest is not None]
     if not done:
         section.missing = "No stage is finished yet."
         return section

@@ -81,8 +81,8 @@ def markdown(table: pd.DataFrame, objective: str) -> str:
             lines.append(f"\n## {name[0].upper()}{name[1:]}\n")
         lines.append("| " + " | ".join(head) + " |")
         lines.append("|---" * len(head) + "|")
-        for row in table[table["pass"] == of].to_dict("records"):
-            lines.append("| " + " | ".join(_escape(cell) for cell in _cells(row, keys)) + " |")
+        rows = table[table["pass"] == of].to_dict("records")
+        lines += ["| " + " | ".join(_escape(cell) for cell in _cells(row, keys)) + " |" for row in rows]
     lines.append(
         "\nLoci, validation loss and SSIM: the best across epochs and replicates; mean, standard deviation and range: "
         "of the replicates' own bests. In the panel, epoch: of the look with the most loci. Untrained: loci of the "

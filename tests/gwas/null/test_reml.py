@@ -132,7 +132,7 @@ def test_every_weight_is_a_combination_of_those_of_the_nodes(low, high, limit, b
         assert (np.abs(found - exact).max(axis=0) / exact.max(axis=0)).max() < bound
 
 
-def test_people_who_stand_there_twice(case):
+def test_people_who_stand_there_twice():
     """Eigenvalues of 0, where V is nearly singular at the upper end of the search."""
     rng = np.random.default_rng(5)
     grm_NN = np.kron(np.eye(60), np.ones((2, 2)))

@@ -96,7 +96,7 @@ def test_a_worker_killed_in_the_middle(cohort, undisturbed):
     workers = workers_of(process)
     workers[0].send_signal(signal.SIGKILL)
     assert done(config.out) < PARTS and len(workers) == 2
-    out, err = process.communicate()
+    _, err = process.communicate()
     assert process.returncode == 0, err
     assert written(config.out) == undisturbed
 
@@ -155,14 +155,19 @@ def small_disk(tmp_path) -> Iterator[Path]:
     subprocess.run(["umount", "--lazy", str(place)], check=True)
 
 
+def fill(path):
+    with path.open("wb", buffering=0) as file:
+        while True:
+            file.write(b"\0" * 4096)
+
+
 def test_a_full_disk(cohort, undisturbed, small_disk):
     config = cohort.config("x", variants_per_part=30).model_copy(update={"out": small_disk / "out"})
     gwas_plan(GwasPlanConfig.parse(config.tree()))
     gwas_part(GwasPartConfig.parse(config.tree() | {"part": "0-3"}))
     filler = small_disk / "filler"
-    with pytest.raises(OSError, match="No space left"), filler.open("wb", buffering=0) as file:
-        while True:
-            file.write(b"\0" * 4096)
+    with pytest.raises(OSError, match="No space left"):
+        fill(filler)
     os.truncate(filler, filler.stat().st_size - 400 * 1024)  # room for some more parts
     with pytest.raises(NoSpace, match=r"the disk is full.*\(No space left on device\), in part \d+; free some space"):
         gwas(config)

@@ -214,7 +214,7 @@ def test_names_are_unique_and_fit_for_folders(files, expected):
     assert outputs.names([Path(file) for file in files]) == expected
 
 
-def test_tables_that_cannot_be_told_apart(cohort):
+def test_tables_that_cannot_be_told_apart():
     with pytest.raises(InputError, match="a.parquet is listed twice; name each table once"):
         outputs.names([Path("a.parquet"), Path("b.parquet"), Path("a.parquet")])
     alike = [Path("x/run/l.parquet"), Path("y/run/l.parquet")]

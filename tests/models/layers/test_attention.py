@@ -42,7 +42,7 @@ def test_a_kernel_that_is_not_there_is_refused(example):
         attention(x, valid)
 
 
-def test_other_errors_are_not_blamed_on_the_kernel(example):
+def test_other_errors_are_not_blamed_on_the_kernel():
     with pytest.raises(RuntimeError, match="boom"), watched("flash"):
         raise RuntimeError("boom")
 

@@ -114,7 +114,7 @@ def test_every_voxel_reaches_the_latent(network, tokens):
     assert (tokens.grad[:, within].abs().amax(dim=0) > 0).double().mean() > 0.99
 
 
-@pytest.mark.parametrize("channels, outputs, shape", [(1, 3, (5, 4, 6)), (4, 2, (1, 2, 1)), (3, 5, (30, 31, 29))])
+@pytest.mark.parametrize(("channels", "outputs", "shape"), [(1, 3, (5, 4, 6)), (4, 2, (1, 2, 1)), (3, 5, (30, 31, 29))])
 def test_shifted_products_are_the_convolution(channels, outputs, shape):
     x, weight, bias = seeded((2, channels, *shape)), seeded((outputs, channels, 3, 3, 3), 2), seeded((outputs,), 3)
     for given in (bias, None):
@@ -157,7 +157,7 @@ def test_a_batch_that_cannot_be_normalised_is_refused():
 
 
 @pytest.mark.parametrize(
-    "keys, message",
+    ("keys", "message"),
     [
         ({"name": "cnn_ae", "width": 64}, r"model.name=cnn_ae: has no model.width=64; leave it out"),
         ({"name": "cnn_ae", "size": "B"}, r"has no model.size=B"),

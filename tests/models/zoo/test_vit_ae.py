@@ -98,7 +98,7 @@ def test_heads_must_divide_the_width():
         registry.build(CONFIG.model_copy(update={"heads": 5}), np.ones((8, 12, 8), bool))
 
 
-@pytest.mark.parametrize("size, millions", [("seed", 3.62), ("S", 25), ("B", 98), ("L", 336), ("H", 663)])
+@pytest.mark.parametrize(("size", "millions"), [("seed", 3.62), ("S", 25), ("B", 98), ("L", 336), ("H", 663)])
 def test_named_sizes(size, millions):
     config = registry.resolve(VitAeConfig(size=size), (1.0, 1.0, 1.0))
     assert registry.resolve(config, (1.0, 1.0, 1.0)) == config

@@ -222,7 +222,7 @@ class Tester:
     def _residual(self, packed_BQ: np.ndarray, minor: _Minor, i: int, trait: int) -> tuple[float, float]:
         """Effect and residual sum of squares of a trait that one variant all but explains, from the residuals."""
         one = minor.only(i)
-        start_b, entry_L = self._list(packed_BQ, one, only_missing=False)
+        _, entry_L = self._list(packed_BQ, one, only_missing=False)
         x_R = np.zeros(len(self._people.other_R))
         x_R[entry_L >> 2] = one.sign_b[0] * one.value_b4[0, entry_L & 3]
         p = len(self._traits.trait_P)

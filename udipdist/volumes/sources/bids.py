@@ -7,6 +7,7 @@ matter: files that still differ in anything but the run are refused.
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -113,7 +114,7 @@ def _kind(image: _Image) -> frozenset[tuple[str, str]]:
 def _first_run(cohort: Cohort, iid: str, session: str, images: list[_Image]) -> Scan | None:
     """The image of the first run; later runs go to the repeats, a second file of the same run to the duplicates."""
     images = sorted(images, key=lambda image: natural(image.entities.get("run", "")))
-    for before, image in zip(images, images[1:], strict=False):
+    for before, image in itertools.pairwise(images):
         if before.entities == image.entities:
             reason = f"is a duplicate: {before.path.name} has the same name but for the extension, and is kept"
             cohort.duplicates.append(Duplicate(iid, iid, str(image.path), reason))
