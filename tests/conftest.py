@@ -14,11 +14,12 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # tests and benchmarks are n
 
 # Files of tests that take more than some seconds, wherever they stand; `make test-fast` leaves them out.
 SLOW = [
-    "assoc", "attention", "batchnorm", "brains", "clump", "cluster", "comm", "demo_smoke", "embed", "engine_on_ranks",
-    "exactness", "export_benchmark", "feed", "grm_benchmark", "gwas_benchmark", "interpret_benchmark", "invariance",
-    "killed", "kinship", "launch_deepspeed", "launch_program", "launch_ray", "launch_slurm", "launch_sweep",
-    "launch_torchrun", "loci_rules", "real_input", "report_page", "report_plot", "scan", "simulate", "sweep_benchmark",
-    "sweep_run", "sweep_trial", "train", "training_on_ranks", "volume_killed", "volume_modalities", "volumes_benchmark",
+    "assoc", "attention", "batchnorm", "brains", "clump", "cluster", "comm", "demo_smoke", "documented_commands",
+    "embed", "engine_on_ranks", "exactness", "export_benchmark", "feed", "grm_benchmark", "gwas_benchmark",
+    "interpret_benchmark", "invariance", "killed", "kinship", "launch_deepspeed", "launch_program", "launch_ray",
+    "launch_slurm", "launch_sweep", "launch_torchrun", "loci_rules", "real_input", "report_page", "report_plot",
+    "scan", "simulate", "sweep_benchmark", "sweep_run", "sweep_trial", "train", "training_on_ranks", "volume_killed",
+    "volume_modalities", "volumes_benchmark",
 ]  # fmt: skip
 
 
