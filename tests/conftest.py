@@ -14,7 +14,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # tests and benchmarks are n
 
 # Files of tests that take longest, wherever they stand. `make test-fast` leaves them out: 90 s on two idle cores.
 SLOW = [
-    "attention", "batchnorm", "brains", "cli", "cluster", "cohort_maps", "comm", "cpu", "demo_smoke", "embed",
+    "attention", "batchnorm", "brains", "cli", "cluster", "cohort_maps", "comm", "cpu", "demo_smoke",
+    "documented_commands", "embed",
     "engine_on_ranks", "exactness", "export", "export_benchmark", "feed", "grm_benchmark", "gwas_benchmark",
     "inspect", "interpret_benchmark", "invariance", "killed", "launch_deepspeed", "launch_program", "launch_ray",
     "launch_slurm", "launch_sweep", "launch_torchrun", "loci_rules", "loop", "pairs", "phases", "real_input",
