@@ -22,7 +22,7 @@ import yaml
 from hpc import warm
 from tests.e2e import own_files
 from tests.e2e.own_files import ROOT
-from udipdist.cli import VERBS
+from udipdist.verbs import VERBS
 
 PAGES = ["README.md", "launch/README.md", *sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("docs/*.md"))]
 PROGRAMS = r"udipdist|torchrun|deepspeed|srun|sbatch|launch/\S+|make|pip|python|pytest|sh"
@@ -41,6 +41,7 @@ NOT_RUN = {
     "make test": "runs this test",
     "make sweep-demo": MINUTES,
     "pip install .": INSTALLS,
+    "pip install '.[all]'": INSTALLS,
     "pip install 'udipdist[liftover]'": INSTALLS,
     "pip install 'udipdist[slurm]'": INSTALLS,
     "pytest -m cluster": MINUTES,
