@@ -40,7 +40,6 @@ NOT_RUN = {
     "make demo": MINUTES,
     "make test": "runs this test",
     "make sweep-demo": MINUTES,
-    "pip install .": INSTALLS,
     "pip install '.[all]'": INSTALLS,
     "pip install 'udipdist[liftover]'": INSTALLS,
     "pip install 'udipdist[slurm]'": INSTALLS,
