@@ -232,6 +232,7 @@ def test_lists_of_carriers_and_rows_of_counts_agree(thousands, monkeypatch):
     np.testing.assert_allclose(found[0], found[1], rtol=2e-7)
 
 
+@pytest.mark.skipif(int8.fastest() != "int8", reason="8-bit products are not exact, or not quick, on this processor")
 def test_products_in_float64_give_the_same_bits(thousands, monkeypatch):
     found = []
     for kind in ("int8", "float64"):

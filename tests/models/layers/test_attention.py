@@ -80,7 +80,7 @@ def test_zeros_beside_narrow_heads_change_nothing(example, width):
         torch.autograd.grad((want * weight).sum(), inputs),
         strict=True,
     ):
-        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)  # other kernels, other orders of float32 sums
 
 
 def test_only_the_channels_of_a_head_are_counted():
