@@ -106,4 +106,4 @@ def test_inputs_of_the_association_are_looked_at_before_the_training(tmp_path):
 
 def test_what_stages_import_ahead_is_there():
     """The server passes over modules that it cannot import."""
-    assert all(importlib.util.find_spec(name) for name in pipeline._IMPORTS)
+    assert all(importlib.util.find_spec(name) for name in pipeline.IMPORTS)

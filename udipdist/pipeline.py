@@ -37,7 +37,7 @@ from udipdist.config import (
 from udipdist.config.analyses import LOCI_FOLDERS
 
 log = logging.getLogger(__name__)
-_IMPORTS = (  # what takes seconds to import in most stages
+IMPORTS = (  # what takes seconds to import in most stages
     "udipdist.volumes.ingest", "udipdist.training.embed", "udipdist.gwas.scan.verb", "udipdist.loci.verb",
     "udipdist.loci.panel", "udipdist.interpret.attention", "udipdist.report.page",
 )  # fmt: skip
@@ -207,7 +207,7 @@ def execute(step: Step, out: Path, overwrite: bool = False) -> None:
         program = [sys.executable, "-m", "hpc.torchrun", "--standalone", f"--nproc-per-node={step.ranks}", "-m"]
         code = subprocess.run([*program, "udipdist", *words], check=False).returncode
     else:
-        code = warm.run("udipdist", words, _IMPORTS)
+        code = warm.run("udipdist", words, IMPORTS)
     if code:
         raise StageFailed(
             f"stage {step.name} ended with exit code {code}; its message is above. Fix that and run the same command: "

@@ -22,14 +22,11 @@ import yaml
 from hpc import warm
 from tests.e2e import own_files
 from tests.e2e.own_files import ROOT
+from udipdist.pipeline import IMPORTS
 from udipdist.verbs import VERBS
 
 PAGES = ["README.md", "launch/README.md", *sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("docs/*.md"))]
 PROGRAMS = r"udipdist|torchrun|deepspeed|srun|sbatch|launch/\S+|make|pip|python|pytest|sh"
-IMPORTS = (  # what most commands import
-    "udipdist.volumes.ingest", "udipdist.training.embed", "udipdist.gwas.scan.verb", "udipdist.loci.verb",
-    "udipdist.loci.panel", "udipdist.interpret.attention", "udipdist.report.page",
-)  # fmt: skip
 
 MINUTES = "takes minutes; parsed by tests/test_docs.py"
 INSTALLS = "installs packages"
