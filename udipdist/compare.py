@@ -46,7 +46,7 @@ def compare(config: CompareConfig) -> None:
     pipeline.execute_all(overlap_steps(config), config.out / FOLDER, config.overwrite)
     publish_json(config.out / FOLDER / SUMMARY, summary(config))
     if config.report:
-        pipeline.execute(pipeline.report_step(config.out), config.out)
+        pipeline.execute(pipeline.report_step(config.out, config.title), config.out)
 
 
 def preview(config: CompareConfig) -> list[str]:

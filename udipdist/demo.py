@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 # What the demo sets apart from the defaults of each stage. One optimiser step sees 8 people and the network is a
 # quarter of the published depth, so that a laptop trains it in two minutes; the looks into it are few people's.
 _GWAS = {"normalise": "rank"}
+TITLE = "Demo: simulated brains and genotypes"
 STAGES: dict[str, dict[str, dict[str, Any]]] = {
     "demo": {
         "train": {"epochs": 12, "global_batch": 8, "model": {"patch": 8, "depth": 3}},
@@ -82,7 +83,7 @@ def demo(config: DemoConfig) -> None:
     comparison = compare(analyses, cohort)
     publish_json(out / "comparison.json", comparison)
     maps = score_maps(out / "interpret" / "snp", cohort) if comparison["rows"][0]["planted_found"] else pd.DataFrame()
-    pipeline.execute(pipeline.report_step(out), out)
+    pipeline.execute(pipeline.report_step(out, TITLE), out)
     print(table(comparison["rows"]))
     print(about_maps(maps))
     print(f"\nreport: {out / 'report.html'}")

@@ -121,7 +121,7 @@ def plan(config: RunConfig) -> list[Step]:
     if config.interpret:
         steps += interpretation_steps(config, train, test_store, latents, sumstats)
     if config.report:
-        steps.append(report_step(out))
+        steps.append(report_step(out, config.title))
     return steps
 
 
@@ -148,9 +148,9 @@ def interpretation_steps(
     return steps
 
 
-def report_step(out: Path) -> Step:
+def report_step(out: Path, title: str | None) -> Step:
     """The report of a run."""
-    config = ReportConfig(run=out, out=out / "report.html")
+    config = ReportConfig(run=out, out=out / "report.html", title=title)
     return Step("report", "report", config, out / "report.html", always=True)
 
 

@@ -69,8 +69,8 @@ def test_the_section_shows_loci_novel_ones_and_overlap(compared, tmp_path):
     assert each.rows[1] == ("2", "3,010,000", "3,010,000", "rs<2>", "") and each.columns[3:] == ("ViT", "CNN")
 
 
-def test_one_network_is_said(run_copy, tmp_path):
-    assert "`udipdist compare`" in section(run_copy, tmp_path / "album").missing
+def test_one_network_is_not_compared(run_copy, tmp_path):
+    assert section(run_copy, tmp_path / "album") is None
 
 
 @pytest.mark.parametrize("text", ["{", "{}", '{"networks": [{"folder": "."}], "overlap": {"loci": []}}'])

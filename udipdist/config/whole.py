@@ -17,7 +17,7 @@ class ReportConfig(VerbConfig):
 
     run: Path = Field(description="folder of the run")
     out: Path = Field(Path("report.html"), description="page to write; figures go to the folder NAME_figures beside it")
-    title: str = Field("udipdist", description="heading of the page")
+    title: str | None = Field(None, description="the study, heading of the page; default: the name of the run's folder")
 
 
 class PlotConfig(VerbConfig):
@@ -112,6 +112,7 @@ class RunConfig(VerbConfig):
         False, description="also look into the network: gallery, attention, saliency, perturb, and maps of lead SNPs"
     )
     report: bool = Field(True, description="write report.html")
+    title: str | None = Field(None, description="the study, heading of the report; default: the name of the folder out")
     stages: dict[str, dict[str, Any]] = Field(
         {},
         description="keys for single stages: ingest, train, embed, gwas, loci, panel, as in their verbs; gallery, "

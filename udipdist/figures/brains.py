@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 
 from udipdist.figures.style import WIDTH, styled
 
@@ -58,8 +59,9 @@ def reconstructions(
         mosaic([slices(v[box], guide[box], zooms) for v, guide in zip(group, original, strict=True)])
         for group in (original, reconstruction, difference)
     ]
+    widths = _widths(original[0][box], original[0][box], zooms)
     height = WIDTH / 3.06 * images[0].shape[0] / images[0].shape[1]
-    figure, panels = _panels([image.shape for image in images], height, above=0.28, below=0.42)
+    figure, panels = _panels([image.shape for image in images], height, above=0.28, below=0.5)
     titles = ("original", "reconstruction", "reconstruction minus original")
     for axes, image, title in zip(panels, images, titles, strict=True):
         if image is images[2]:
@@ -67,14 +69,11 @@ def reconstructions(
         else:
             axes.imshow(image, cmap="gray", interpolation="nearest", **_window(original))
         axes.set_title(title, color="white", fontsize=9, loc="center")
+        _sides(axes, widths)
     row = images[0].shape[0] / len(names)
     for i, name in enumerate(names):
         _write(panels[0], 1, i * row + 1, name, ha="left", va="top")
-    place = panels[2].get_position()
-    scale = figure.add_axes((place.x0, 0.3 / figure.get_figheight(), place.width, 0.06 / figure.get_figheight()))
-    bar = figure.colorbar(shown, cax=scale, orientation="horizontal")
-    bar.ax.tick_params(labelsize=6.5, labelcolor="white", color="white", pad=1.5)
-    bar.outline.set_visible(False)
+    _scale(figure, panels[2], shown, "difference, in SD of the subject's brain voxels")
     return figure
 
 
@@ -95,10 +94,12 @@ def heat(
         images.append(mosaic([slices(volume[box], brain[box], zooms) for volume in scaled]))
     width = WIDTH * len(images) / 2
     height = width / len(images) * images[0].shape[0] / images[0].shape[1]
-    figure, panels = _panels([image.shape for image in images], height, above=0.28, width=width)
+    figure, panels = _panels([image.shape for image in images], height, above=0.28, below=0.5, width=width)
     for axes, image, title in zip(panels, images, titles, strict=True):
-        axes.imshow(image, cmap="inferno", interpolation="nearest", vmin=0, vmax=1)
+        shown = axes.imshow(image, cmap="inferno", interpolation="nearest", vmin=0, vmax=1)
         axes.set_title(title, color="white", fontsize=9, loc="center")
+        _sides(axes, _widths(brain[box], brain[box], zooms))
+        _scale(figure, axes, shown, "share of the map's 99.5th percentile")
     for i, name in enumerate(names):
         _write(panels[0], 1, i * images[0].shape[0] / len(names) + 1, name, ha="left", va="top")
     return figure
@@ -120,21 +121,51 @@ def walks(
     axial = mosaic([[*(slices(step, inside, zooms)[2] for step in row), spacer] for row in cut])[:, :-_MARGIN]
     changes = mosaic(three)
     both = axial.shape[1] + changes.shape[1]
-    height, above = WIDTH * axial.shape[0] / both, 0.28
-    figure = Figure(figsize=(WIDTH, height + above), facecolor=_PAPER)
-    share, top = axial.shape[1] / both, height / (height + above)
-    left, right = figure.add_axes((0, 0, share, top)), figure.add_axes((share, 0, 1 - share, top))
+    margin, above, below = 0.55, 0.28, 0.5  # inches: for the names, the steps, the scale
+    height = (WIDTH - margin) * axial.shape[0] / both
+    total = height + above + below
+    figure = Figure(figsize=(WIDTH, total), facecolor=_PAPER)
+    start, share = margin / WIDTH, (1 - margin / WIDTH) * axial.shape[1] / both
+    left = figure.add_axes((start, below / total, share, height / total))
+    right = figure.add_axes((start + share, below / total, 1 - start - share, height / total))
     left.imshow(axial, cmap="gray", interpolation="nearest", aspect="auto", **_window(cut[:, :, inside]))
-    right.imshow(changes, cmap=_DIFFERENCE, interpolation="nearest", aspect="auto", vmin=-reach, vmax=reach)
+    shown = right.imshow(changes, cmap=_DIFFERENCE, interpolation="nearest", aspect="auto", vmin=-reach, vmax=reach)
     for axes in (left, right):
         axes.set_axis_off()
     every = axial.shape[1] / len(steps)
     for j, step in enumerate(steps):
         _write(left, (j + 0.5) * every, -2, step)
     _write(right, changes.shape[1] / 2, -2, "last - first")
+    _sides(right, [piece.shape[1] for piece in three[0]])
+    row = axial.shape[0] / len(names)
     for i, name in enumerate(names):
-        _write(left, 1, i * axial.shape[0] / len(names) + 1, name, ha="left", va="top")
+        _write(left, -3, (i + 0.5) * row, name, ha="right", va="center")
+    _scale(figure, right, shown, "last - first, in SD of a brain's voxels")
     return figure
+
+
+def _widths(volume: np.ndarray, guide: np.ndarray, zooms: Sequence[float]) -> list[int]:
+    """Of the three slices, in pixels."""
+    return [piece.shape[1] for piece in slices(volume, guide, zooms)]
+
+
+def _sides(axes: Axes, widths: Sequence[int]) -> None:
+    """L and R at the top of the coronal and the axial column of a mosaic of three views."""
+    left = widths[0] + _MARGIN
+    for width in widths[1:]:
+        for x, side, ha in ((left, "L", "left"), (left + width - 1, "R", "right")):
+            axes.text(x, 1, side, color="white", fontsize=6.5, ha=ha, va="top")
+        left += width + _MARGIN
+
+
+def _scale(figure: Figure, axes: Axes, shown: AxesImage, label: str) -> None:
+    """A colour bar with its unit in the free half inch below a panel."""
+    place, tall = axes.get_position(), figure.get_figheight()
+    inner = (place.x0 + 0.05 * place.width, 0.38 / tall, 0.9 * place.width, 0.06 / tall)
+    bar = figure.colorbar(shown, cax=figure.add_axes(inner), orientation="horizontal")
+    bar.ax.tick_params(labelsize=6.5, labelcolor="white", color="white", pad=1.5)
+    bar.set_label(label, color="white", fontsize=7, labelpad=1)
+    bar.outline.set_visible(False)
 
 
 def _box(volumes: np.ndarray) -> tuple[slice, ...]:

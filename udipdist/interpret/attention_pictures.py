@@ -26,14 +26,16 @@ def maps(maps_HTT: np.ndarray, layer: int, heads: Sequence[int]) -> Figure:
     """The mean softmax maps of heads, query x key, blurred; the colour scale ends at the 99.9th percentile of each."""
     across = min(4, len(heads))
     down = -(-len(heads) // across)
-    figure = new_figure(0.4 + down * (WIDTH / across))
+    figure = new_figure(0.4 + down * (WIDTH / across + 0.5))
     panels = list(figure.subplots(down, across, squeeze=False).flat)
     for axes in panels:
         axes.set_axis_off()
     for axes, head, map_TT in zip(panels, heads, maps_HTT, strict=False):
         blurred = gaussian_filter(np.nan_to_num(map_TT), _BLUR * len(map_TT))
         axes.set_axis_on()
-        axes.imshow(blurred, cmap=_SEQUENTIAL, vmin=0, vmax=float(np.percentile(blurred, 99.9)), rasterized=True)
+        high = float(np.percentile(blurred, 99.9))
+        shown = axes.imshow(blurred, cmap=_SEQUENTIAL, vmin=0, vmax=high, rasterized=True)
+        figure.colorbar(shown, ax=axes, location="bottom", shrink=0.9, pad=0.02, label="share of a query's attention")
         axes.set(title=f"layer {layer}, head {head}", xlabel="key token", ylabel="query token")
     return figure
 

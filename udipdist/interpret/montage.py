@@ -7,24 +7,27 @@ from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
 from udipdist.figures.style import WIDTH, short, styled
 
 ROWS = 12  # directions on a page
-_HIGH, _TEXT, _TITLE = 1.15, 2.4, 0.3  # inches: a row, the words at its left, the line above all
+_HIGH, _TEXT, _TITLE, _FOOT = 1.15, 2.7, 0.3, 0.5  # inches: a row, words at its left, the line above all, colour bars
 _CHANGE, _SIZE = "PuOr_r", "inferno"
-_LETTERS = 30
+_NAME, _LETTERS = 34, 42  # that fit at the left
+SURE = 0.05  # q below which a region is named
 
 
 @dataclass(frozen=True)
 class Panel:
-    """A direction: its name, what it is, its first regions, two maps [x, y, z], 0 outside the brain, and the voxel that
-    the slices go through, and where that is in mm."""
+    """A direction: its name, what it is, the regions that it is about, two maps [x, y, z], 0 outside the brain, and the
+    voxel that the slices go through, and where that is in mm. `regions` is None where nobody asked for regions."""
 
     name: str
     what: str
-    regions: Sequence[str]
+    regions: Sequence[str] | None
     mean: np.ndarray
     smooth: np.ndarray
     through: Sequence[int]
@@ -45,13 +48,18 @@ def fullest(size: np.ndarray, mask: np.ndarray) -> list[int]:
 @styled
 def montage(panels: Sequence[Panel], brain: np.ndarray, mask: np.ndarray, zooms: Sequence[float]) -> Figure:
     """The page. brain: the mean image [x, y, z]; mask: bool [x, y, z]."""
-    tall = _TITLE + _HIGH * len(panels)
+    tall = _TITLE + _HIGH * len(panels) + _FOOT
     figure = Figure(figsize=(WIDTH, tall), facecolor="black")
     wide = (WIDTH - _TEXT) / 6
     window = np.percentile(brain[mask], (1, 99.5))
-    for title, column in (("change of the image", 1.5), ("smoothed |t|", 4.5)):
-        x, y = (_TEXT + column * wide) / WIDTH, 1 - 0.55 * _TITLE / tall
-        figure.text(x, y, title, color="white", fontsize=9, ha="center", va="center")
+    columns = (
+        ("change of the image", _CHANGE, ("\N{MINUS SIGN}end", "0", "+end"), "SD of a brain's voxels"),
+        ("smoothed |t|", _SIZE, ("0", "end"), "|t|"),
+    )
+    for j, (title, colours, ticks, unit) in enumerate(columns):
+        middle = (_TEXT + (3 * j + 1.5) * wide) / WIDTH
+        figure.text(middle, 1 - 0.55 * _TITLE / tall, title, color="white", fontsize=9, ha="center", va="center")
+        _bar(figure, middle, 2.4 * wide / WIDTH, colours, ticks, unit)
     for i, panel in enumerate(panels):
         bottom = 1 - (_TITLE + (i + 1) * _HIGH) / tall
         _write(figure, panel, bottom + 0.5 * _HIGH / tall)
@@ -64,6 +72,10 @@ def montage(panels: Sequence[Panel], brain: np.ndarray, mask: np.ndarray, zooms:
                 if j == 0:
                     where = f"{'xyz'[axis]} {panel.place[axis]:.0f}"
                     axes.text(0.03, 0.02, where, color="#c8ccd2", fontsize=6, transform=axes.transAxes)
+                if i == 0 and axis:  # the sagittal slice has no left and right
+                    for x, side in ((0.06, "L"), (0.94, "R")):
+                        axes.text(x, 0.98, side, color="white", fontsize=6.5, ha="center", va="top",
+                                  transform=axes.transAxes)  # fmt: skip
             label = f"\N{PLUS-MINUS SIGN}{reach:.2g}" if j == 0 else f"{reach:.3g}"
             figure.text(
                 (_TEXT + (3 * j + 2.98) * wide) / WIDTH,
@@ -78,12 +90,25 @@ def montage(panels: Sequence[Panel], brain: np.ndarray, mask: np.ndarray, zooms:
 
 
 def _write(figure: Figure, panel: Panel, y: float) -> None:
-    name, *rest = (short(text, _LETTERS) for text in (panel.name, panel.what, *panel.regions))
-    lines = [*rest[:1], *(f"\N{BULLET} {region}" for region in rest[1:])]
+    name, what = short(panel.name, _NAME), short(panel.what, _LETTERS)
+    lines = [what, *(f"\N{BULLET} {short(region, _LETTERS)}" for region in panel.regions or ())]
+    if panel.regions is not None and not panel.regions:
+        lines.append(f"no region with q < {SURE:g}")
     figure.text(
         0.01, y, f"{name}\n", color="white", fontsize=8.5, weight="bold", va="center", parse_math=False
     ).set_linespacing(1.2 * (len(lines) + 1))
     figure.text(0.01, y, "\n" + "\n".join(lines), color="#c8ccd2", fontsize=7, va="center", parse_math=False)
+
+
+def _bar(figure: Figure, middle: float, wide: float, colours: str, ends: Sequence[str], unit: str) -> None:
+    """The colours below a column. Each row has a scale of its own, whose end stands at its right."""
+    tall = figure.get_figheight()
+    axes = figure.add_axes((middle - wide / 2, 0.36 / tall, wide, 0.07 / tall))
+    bar = figure.colorbar(ScalarMappable(Normalize(0, 1), colours), cax=axes, orientation="horizontal")
+    bar.set_ticks(list(np.linspace(0, 1, len(ends))), labels=list(ends))
+    bar.ax.tick_params(labelsize=6.5, labelcolor="white", color="white", pad=1.5)
+    bar.set_label(f"{unit}; end: the number at the right of the row", color="white", fontsize=7, labelpad=1)
+    bar.outline.set_visible(False)
 
 
 def _slice(

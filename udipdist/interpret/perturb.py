@@ -279,7 +279,8 @@ def _draw(config: PerturbConfig, opened: Opened, seen: Seen, rows: list[dict[str
             mean, smooth = (
                 np.asarray(nib.load(map_path(config.out, row["name"], kind)).dataobj) for kind in ("mean", "smooth")
             )
-            named = [region["region"] for region in row["regions"][:_FIRST]]
+            sure = [one["region"] for one in row["regions"] if one["q"] < montage.SURE]
+            named = sure[:_FIRST] if row["regions"] else None
             size = smoothed(np.abs(mean), seen.mask, config.smooth_mm, opened.store.zooms)
             through = montage.fullest(size, seen.mask)
             place = (opened.store.affine(int(opened.rows[0])) @ [*through, 1])[:3]
@@ -305,6 +306,6 @@ def _caption(config: PerturbConfig, subjects: int) -> str:
     return (
         f"Mean change of the decoded image of {subjects:,} subjects {how} along each direction (left, in SD of a "
         f"brain's voxels), and its paired |t|, smoothed with {config.smooth_mm:g} mm (right), in the three slices in "
-        "which most changes (x, y, z in mm), none along the surface; with the regions that stand highest in the "
-        "ranking."
+        "which most changes (x, y, z in mm), none along the surface. Named are the {_FIRST} highest of the regions "
+        f"with q < {montage.SURE:g}."
     )

@@ -107,6 +107,10 @@ class RunFolder:
         """True where the stage is complete."""
         return self.stages[name].manifest is not None
 
+    def begun(self, name: str) -> bool:
+        """True where the stage has been started, whether it is complete or not."""
+        return self.stages[name].state != "not run"
+
     @cached_property
     def interpretations(self) -> dict[str, StageOutput]:
         """What was asked of the network, as `stages`. Raises InputError where a manifest is damaged."""

@@ -22,9 +22,11 @@ THINNED = (
 )
 
 
-def calibration(run: RunFolder, album: Album) -> Section:
+def calibration(run: RunFolder, album: Album) -> Section | None:
     """QQ curves, lambda of each trait, null models."""
     section = Section("calibration", "Are the tests calibrated?")
+    if not run.begun("gwas"):
+        return None
     if not run.done("gwas"):
         section.missing = run.stages["gwas"].why_absent
         return section
@@ -95,9 +97,11 @@ def _null_models(section: Section, run: RunFolder, album: Album, lambda_P: np.nd
     section.add(Table(columns, rows, folded=f"{plural(len(rows), 'trait')}, one by one"))
 
 
-def manhattans(run: RunFolder, album: Album) -> Section:
+def manhattans(run: RunFolder, album: Album) -> Section | None:
     """Manhattan plots of the smallest p and of the joint test, loci marked."""
     section = Section("manhattan", "Along the genome")
+    if not run.begun("gwas"):
+        return None
     if not run.done("gwas"):
         section.missing = run.stages["gwas"].why_absent
         return section
@@ -148,9 +152,11 @@ def scan_of(run: RunFolder, trait: str, stage: str) -> Scan:
     return analysis.scan(threshold, loci, planted=run.planted(), links=links)
 
 
-def loci(run: RunFolder, album: Album) -> Section:
+def loci(run: RunFolder, album: Album) -> Section | None:
     """The table of genomic risk loci, and how they compare with the panel."""
     section = Section("loci", "Genomic risk loci")
+    if not run.begun("loci"):
+        return None
     if not run.done("loci"):
         section.missing = run.stages["loci"].why_absent
         return section
@@ -166,10 +172,10 @@ def loci(run: RunFolder, album: Album) -> Section:
     section.tiles.append(Tile(count(len(table)), "loci of the smallest p"))
     if run.done("loci multivariate"):
         section.tiles.append(Tile(count(len(run.loci("loci multivariate"))), "loci of the joint test"))
-    if hits is None:
-        section.add(run.stages["panel"].why_absent)
-    else:
+    if hits is not None:
         _panel(section, hits)
+    elif run.begun("panel"):
+        section.add(run.stages["panel"].why_absent)
     if not len(table):
         section.add("No variant passed the threshold, so there are no loci.")
     else:

@@ -15,22 +15,23 @@ from udipdist.report.section import Album, Section, Table, Tile, count, fixed, n
 from udipdist.volumes.store import VolumeStore
 
 
-def cohort(run: RunFolder, album: Album) -> Section:
+def cohort(run: RunFolder, album: Album) -> Section | None:
     """Who and what went in: scans, genotypes, covariates."""
     section = Section("cohort", "Cohort")
     stores = {name: run.volumes(name) for name in ("ingest train", "ingest gwas") if run.done(name)}
     if not stores and not run.done("gwas"):
+        if not run.begun("ingest gwas"):
+            return None
         section.missing = run.stages["ingest gwas"].why_absent
         return section
-    section.lead = (
-        "Who and what went in. The network learns from the training scans. The association then uses scans and "
-        "genotypes of the people tested. So a discovery cannot come from a network that memorised them, as long as "
-        "the two groups are different people."
-    )
+    section.lead = "Who and what went in."
     if stores:
+        section.lead += (
+            " The network learns from the training scans. The association then uses scans and genotypes of the people "
+            "tested. So a discovery cannot come from a network that memorised them, as long as the two groups are "
+            "different people."
+        )
         _volumes(section, run, stores)
-    else:
-        section.add(run.stages["ingest gwas"].why_absent)
     if run.done("gwas"):
         _people(section, run)
     return section
@@ -99,10 +100,12 @@ def _people(section: Section, run: RunFolder) -> None:
         section.add(Table(("left out because", ">people"), rows))
 
 
-def training(run: RunFolder, album: Album) -> Section:
+def training(run: RunFolder, album: Album) -> Section | None:
     """What the network learnt, step by step."""
     section = Section("training", "Training")
     stage = run.stages["train"]
+    if not run.begun("train"):
+        return None
     if not run.done("train"):
         section.missing = stage.why_absent
         return section
@@ -140,16 +143,12 @@ def _training_rows(facts: dict[str, Any], config: dict[str, Any]) -> list[tuple[
     ]  # fmt: skip
 
 
-def reconstruction(run: RunFolder, album: Album) -> Section:
+def reconstruction(run: RunFolder, album: Album) -> Section | None:
     """Originals beside what the network makes of them."""
     section = Section("reconstructions", "Reconstructions")
-    if not run.done("train"):
-        section.missing = run.stages["train"].why_absent
-        return section
-    arrays = run.reconstructions()
+    arrays = run.reconstructions() if run.done("train") else None
     if arrays is None:
-        section.missing = "Training did not write reconstructions.npz."
-        return section
+        return None
     section.lead = (
         "People that the network was not trained on, their reconstructions, and the difference. What is in the middle "
         "picture passed through the bottleneck, so the association can find it; what remains in the right one "

@@ -58,14 +58,15 @@ _NAMES = {
 }  # fmt: skip
 
 
-def interpretation(run: RunFolder, album: Album) -> Section:
+def interpretation(run: RunFolder, album: Album) -> Section | None:
     """Pictures and tables of whatever `udipdist interpret` left in the run's folder interpret/."""
     section = Section("interpretation", "What the network sees")
     done = {name: made for name, made in run.interpretations.items() if made.manifest is not None}
     begun = [made for made in run.interpretations.values() if made.state == "unfinished"]
     if not done:
-        first = begun or list(run.interpretations.values())
-        section.missing = first[0].why_absent
+        if not begun:
+            return None
+        section.missing = begun[0].why_absent
         return section
     section.lead = (
         "Pictures of what a network has learnt are suggestive, not proof. Each is shown beside what you would see "

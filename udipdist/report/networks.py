@@ -20,13 +20,12 @@ from udipdist.report.section import Album, Section, Table, count, fixed, number
 _KINDS = {"loci": "the smallest p over latents", "loci_multivariate": "the joint test of all latents"}
 
 
-def networks(run: RunFolder, album: Album) -> Section:
+def networks(run: RunFolder, album: Album) -> Section | None:
     """What each network found, what the others did not, and the first two above each other."""
     section = Section("networks", "Networks compared")
     path = run.path / "networks" / "networks.json"
     if not path.exists():
-        section.missing = "One network was trained; `udipdist compare` trains several on one cohort."
-        return section
+        return None
     tree = _read(path)
     section.lead = (
         "All networks were trained on the same scans and tested in the same people with the same covariates. The "

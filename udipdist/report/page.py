@@ -16,7 +16,7 @@ from hpc.stage import stage
 from udipdist.config import ReportConfig
 from udipdist.report import cost, genetics, imaging, interpretation, networks, regions, scans, sweeps, truth
 from udipdist.report.collect import RunFolder
-from udipdist.report.section import Album, Bar, Heading, Picture, Section, Table
+from udipdist.report.section import Album, Bar, Code, Heading, Picture, Section, Table
 
 log = logging.getLogger(__name__)
 TEMPLATE = "page.html.j2"
@@ -29,11 +29,11 @@ SECTIONS = (
     genetics.loci,
     regions.regions,
     genetics.calibration,
-    interpretation.interpretation,
-    networks.networks,
     truth.comparison,
     truth.confounding,
     truth.recall,
+    networks.networks,
+    interpretation.interpretation,
     cost.cost,
     cost.provenance,
 )
@@ -60,9 +60,11 @@ def report(config: ReportConfig) -> None:
             sections = []
             with Progress("report", len(made_of), "sections") as progress:
                 for make in made_of:
-                    sections.append(make(run, album))
+                    section = make(run, album)
+                    if section is not None:
+                        sections.append(section)
                     progress.advance()
-            publish_text(config.out, render(config.title, run.path, sections))
+            publish_text(config.out, render(config.title or study(run.path), run.path, sections))
         current.note(figures=album.names, missing=[section.id for section in sections if section.missing])
     log.info("page: %s; its figures as PNG and PDF: %s", config.out, figures)
 
@@ -75,6 +77,12 @@ def preview(config: ReportConfig) -> list[str]:
     lines = [f"{name:18s} {made.state:12s} {made.path}" for name, made in run.stages.items()]
     truth_known = "known" if run.comparison is not None else "not known"
     return [*lines, f"planted loci: {truth_known}", f"writes {config.out} and {figures_folder(config.out)}"]
+
+
+def study(run: Path) -> str:
+    """What a page is called if the user has said nothing: the run's folder, or the one around a folder `run`."""
+    path = run.resolve()
+    return path.parent.name if path.name == "run" and path.parent.name else path.name
 
 
 def _inputs(run: RunFolder) -> dict[str, Path]:
@@ -102,6 +110,7 @@ def render(title: str, run: Path, sections: list[Section]) -> str:
         "picture": lambda part: isinstance(part, Picture),
         "table": lambda part: isinstance(part, Table),
         "heading": lambda part: isinstance(part, Heading),
+        "code": lambda part: isinstance(part, Code),
         "bar": lambda cell: isinstance(cell, Bar),
     }
     return environment.get_template(TEMPLATE).render(

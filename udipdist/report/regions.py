@@ -28,17 +28,15 @@ def strongest(loci: pd.DataFrame) -> pd.DataFrame:
     return loci.nlargest(REGIONS, "log10p")
 
 
-def regions(run: RunFolder, album: Album) -> Section:
+def regions(run: RunFolder, album: Album) -> Section | None:
     """Which traits each locus moves, and the strongest loci in close-up."""
     section = Section("regions", "Locus by locus")
     for name in ("gwas", "loci"):
         if not run.done(name):
-            section.missing = run.stages[name].why_absent
-            return section
+            return None
     table, threshold = run.loci("loci"), run.stages["loci"].facts.get("threshold_log10p")
     if table.empty:
-        section.missing = "No variant passed the threshold, so there are no loci to look at."
-        return section
+        return None
     if run.done("panel"):
         table = with_hits(table, run.panel()[0])
     section.lead = (

@@ -15,13 +15,12 @@ MOST = 200  # outliers in the table
 STORES = {"ingest train": "training", "ingest gwas": "association"}
 
 
-def quality(run: RunFolder, album: Album) -> Section:
+def quality(run: RunFolder, album: Album) -> Section | None:
     """Figures of each scan, outliers, suspected flips."""
     section = Section("quality", "Quality of the scans")
     done = [name for name in STORES if run.done(name)]
     if not done:
-        section.missing = run.stages["ingest gwas"].why_absent
-        return section
+        return None
     known = {name: found for name in done if (found := run.quality(name)) is not None}
     if not known:
         section.missing = "The volume stores have no quality figures; ingest the scans again with overwrite=true."

@@ -59,6 +59,14 @@ class Heading:
 
 
 @dataclass(frozen=True)
+class Code:
+    """Lines of a program, a log or a configuration, as they stand in their file."""
+
+    text: str
+    folded: str = ""  # where given, they are hidden behind this line
+
+
+@dataclass(frozen=True)
 class Tile:
     """One number that matters, with what it is."""
 
@@ -68,14 +76,17 @@ class Tile:
 
 @dataclass
 class Section:
-    """One part of the page. `lead` says what one sees and how to read it; `missing` why there is nothing to see."""
+    """One part of the page. `lead` says what one sees and how to read it; `missing` why there is nothing to see yet.
+
+    What was never asked for has no section: the function that would make it gives None.
+    """
 
     id: str
     title: str
     lead: str = ""
     missing: str = ""
     tiles: list[Tile] = field(default_factory=list)
-    parts: list[Any] = field(default_factory=list)  # Heading, Picture, Table or text, in order
+    parts: list[Any] = field(default_factory=list)  # Heading, Picture, Table, Code or text, in order
 
     def add(self, *parts: Any) -> None:
         """Append pictures, tables or paragraphs."""

@@ -14,7 +14,7 @@ import pandas as pd
 from hpc.errors import InputError, some
 from hpc.sweep import Outcome, outcomes
 from udipdist.report.figures import sweeps as figures
-from udipdist.report.section import Album, Section, Table, Tile, count, fixed, number, plural
+from udipdist.report.section import Album, Code, Section, Table, Tile, count, fixed, number, plural
 
 FACTS = "sweep.json"
 _TABLES = {
@@ -251,7 +251,7 @@ def trials(sweep: SweepPage, album: Album) -> Section:
         section.add(f"{one.trial.name} failed: {one.error} Its log is {one.log}.")
         if one.log.exists():
             lines = one.log.read_text(encoding="utf-8", errors="replace").splitlines()[-_AFTER:]
-            section.add(Table(("end of the log",), [(line,) for line in lines], folded=f"log of {one.trial.name}"))
+            section.add(Code("\n".join(lines), folded=f"end of the log of {one.trial.name}"))
     rows = [
         (one.trial.name, one.trial.configuration, str(one.trial.seed), one.state,
          ", ".join(f"{key}={value}" for key, value in one.trial.values.items()))
@@ -274,7 +274,7 @@ def best(sweep: SweepPage, album: Album) -> Section:
         f"{number(first['value'], 4)}."
     )
     section.add("best.sh in the sweep's folder repeats it without the sweep:")
-    section.add(Table(("best.sh",), [(line,) for line in sweep.best.splitlines()]))
+    section.add(Code(sweep.best))
     return section
 
 

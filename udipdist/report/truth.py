@@ -12,7 +12,6 @@ from udipdist.report.figures.manhattan import miami
 from udipdist.report.genetics import scan_of
 from udipdist.report.section import Album, Section, Table, Tile, fixed, number
 
-_NO_TRUTH = "There is no comparison.json: the cohort is not simulated, or the demo has not reached its comparison."
 # key of a row -> heading, decimals, meaning
 _COLUMNS = {
     "planted_found": ("planted found", 0, "planted loci with a lead SNP of the smallest p near the planted variant"),
@@ -26,12 +25,11 @@ _COLUMNS = {
 }
 
 
-def comparison(run: RunFolder, album: Album) -> Section:
+def comparison(run: RunFolder, album: Album) -> Section | None:
     """The table of the demo, and the same association without covariates."""
     section = Section("comparison", "Compared with the truth")
     if run.comparison is None:
-        section.missing = _NO_TRUTH
-        return section
+        return None
     rows = run.comparison["rows"]
     section.lead = (
         "The cohort is simulated, so the truth is known. Every row is the same association on other phenotypes. The "
@@ -57,13 +55,12 @@ def _cell(row: dict[str, Any], key: str) -> str:
     return fixed(row[key], _COLUMNS[key][1])
 
 
-def confounding(run: RunFolder, album: Album) -> Section:
+def confounding(run: RunFolder, album: Album) -> Section | None:
     """The same phenotypes with and without covariates, one above the other."""
     section = Section("confounding", "Why covariates matter")
     bare = run.bare() if run.done("gwas") else None
     if bare is None:
-        section.missing = "The same association without covariates has not been run; `udipdist demo` runs it."
-        return section
+        return None
     statistics, loci = bare
     above = scan_of(run, MINP, "loci")
     below = Analysis.of(statistics, MINP).scan(above.threshold, loci)
@@ -83,13 +80,12 @@ def confounding(run: RunFolder, album: Album) -> Section:
     return section
 
 
-def recall(run: RunFolder, album: Album) -> Section:
+def recall(run: RunFolder, album: Album) -> Section | None:
     """Each planted locus, and which analyses found it."""
     section = Section("recall", "Planted loci")
     planted = run.planted()
     if planted is None:
-        section.missing = _NO_TRUTH
-        return section
+        return None
     names = [str(row["name"]) for row in run.comparison["rows"]]
     section.lead = (
         "Every planted locus and the analyses that found it. All miss weak loci. Those that the oracle finds "

@@ -19,7 +19,7 @@ def write(out: str | Path) -> str:
     from udipdist.report import page  # with matplotlib a second to import
 
     text = write_tables(out)
-    page.report(ReportConfig(run=out, out=Path(out) / "report.html", title="udipdist sweep", overwrite=True))
+    page.report(ReportConfig(run=out, out=Path(out) / "report.html", overwrite=True))
     return text
 
 

@@ -239,12 +239,15 @@ def _legend(figure: Figure, axes: Axes, scans: Sequence[Scan], shaded: bool) -> 
         entries.append(axes.plot([], [], label="threshold", **_DASHED)[0])
     marked = [scan for scan in scans if scan.has_loci]
     if marked:
-        both = any("hit" in scan.loci for scan in marked)
+        hit = [scan.loci["hit"].to_numpy() > 0 for scan in marked if "hit" in scan.loci]
+        both = any(known.any() for known in hit)
+        only = both and len(hit) == len(marked) and all(known.all() for known in hit)
         style = {"linestyle": "", "marker": "D", "markersize": 4.5, "markeredgecolor": INK, "markeredgewidth": 0.7}
         if both:
             entries.append(axes.plot([], [], markerfacecolor=ORANGE, label="lead, in the panel", **style)[0])
-        name = "lead, not in the panel" if both else "lead SNP of a locus"
-        entries.append(axes.plot([], [], markerfacecolor="white", label=name, **style)[0])
+        name = "lead, not in the panel" if hit else "lead SNP of a locus"
+        if not only:
+            entries.append(axes.plot([], [], markerfacecolor="white", label=name, **style)[0])
     if any(scan.planted is not None and len(scan.planted) for scan in scans):
         entries.append(axes.plot([], [], linestyle="", marker=6, color=INK, markersize=4.5, label="planted variant")[0])
     if shaded:
