@@ -44,6 +44,7 @@ class Cohort:
             "covariates": self.folder / "c.covar",
             "sparse_grm": self.folder / "c",
             "out": self.folder / out,
+            "min_mac": 0,
         }
         return GwasConfig.parse(tree | keys)
 

@@ -35,8 +35,8 @@ STAGES: dict[str, dict[str, dict[str, Any]]] = {
         "gallery": {"sample": 128, "top": 4},
         "attention": {"layer": 3, "rollout": True},
         "saliency": {"subjects": 8, "top": 3, "steps": 16, "methods": ["integrated_gradients", "gradient_x_input"]},
-        "perturb": {"latents": [0, 1, 2, 3], "subjects": 100, "permutations": 100},
-        "snp": {"subjects": 100, "permutations": 100, "controls": 5},
+        "perturb": {"latents": [0, 1, 2, 3], "subjects": 100, "permutations": 760},
+        "snp": {"subjects": 100, "permutations": 760, "controls": 5},
     },
     "smoke": {
         "train": {"epochs": 24, "global_batch": 8, "model": {"patch": 8, "depth": 2}},
@@ -44,8 +44,8 @@ STAGES: dict[str, dict[str, dict[str, Any]]] = {
         "gallery": {"sample": 32, "top": 2},
         "attention": {"subjects": 20},
         "saliency": {"subjects": 2, "top": 1, "steps": 4, "methods": ["gradient_x_input"]},
-        "perturb": {"latents": [0], "subjects": 20, "permutations": 20},
-        "snp": {"subjects": 20, "permutations": 20, "controls": 2},
+        "perturb": {"latents": [0], "subjects": 20, "permutations": 760},
+        "snp": {"subjects": 20, "permutations": 760, "controls": 2},
     },
 }
 

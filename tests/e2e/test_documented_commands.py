@@ -94,7 +94,7 @@ SIZES = {
     "udipdist ingest volumes=scans.csv": "workers=2",
     "udipdist gwas genotypes='chr{chr}'": "workers=2",
     "udipdist train store=scans.zarr": SMALL_NETWORK,
-    "udipdist interpret perturb": FEW,
+    "udipdist interpret perturb": "subjects=20 permutations=760",
     "udipdist interpret perturb run_dir=vit store=scans.zarr out=look/perturb": "latents=[0]",
     "udipdist interpret attention": FEW,
     "udipdist interpret saliency": "subjects=2 top=1 steps=4 window_mm=60",

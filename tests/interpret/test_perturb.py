@@ -20,7 +20,7 @@ from hpc.stage import read_manifest
 from hpc.world import World
 from udipdist.cli import main
 from udipdist.config import IngestConfig, PerturbConfig, TrainConfig, VitAeConfig
-from udipdist.interpret import montage
+from udipdist.interpret import atlas, montage
 from udipdist.interpret import perturb as verb
 from udipdist.interpret.network import open_network
 from udipdist.interpret.perturb import map_path, perturb, preview, smoothed
@@ -59,7 +59,7 @@ def place(tmp_path_factory) -> Path:
 
 
 def config(place: Path, out: Path, **keys) -> PerturbConfig:
-    base = {"run_dir": place / "run", "store": place / "store.zarr", "out": out, "permutations": 19, "batch": 5}
+    base = {"run_dir": place / "run", "store": place / "store.zarr", "out": out, "permutations": 760, "batch": 5}
     return PerturbConfig.parse({k: str(v) if isinstance(v, Path) else v for k, v in (base | keys).items()})
 
 
@@ -148,10 +148,11 @@ def test_tables_and_pictures(done):
     np.testing.assert_allclose(table.loc[1, ["peak_x", "peak_y", "peak_z"]].astype(float), (AFFINE @ [*peak, 1])[:3])
     regions = pd.read_csv(done.out / verb.REGIONS, sep="\t")
     assert list(regions) == ["direction", "region", "voxels", "score", "p", "q"]
-    assert regions["p"].between(1 / 20, 1).all()
+    assert regions["p"].between(1 / 761, 1).all()
     facts = read_manifest(done.out)["facts"]
     assert facts["subjects"] == SUBJECTS and facts["directions"] == 4
     assert list(facts["captions"]) == ["montage_01.png"] and "+2 SD" in facts["captions"]["montage_01.png"]
+    assert "the 3 highest of the regions with q < 0.05" in facts["captions"]["montage_01.png"]
     assert (done.out / "montage_01.png").stat().st_size > 20_000 and (done.out / "montage_01.pdf").exists()
 
 
@@ -194,6 +195,34 @@ def test_all_latents_where_nothing_is_asked_for(place, tmp_path, undrawn):
     perturb(made)
     assert len(pd.read_csv(made.out / verb.DIRECTIONS, sep="\t")) == 6
     assert read_manifest(made.out)["facts"]["subjects"] == 4
+
+
+def test_no_latents_where_none_are_asked_for(place, tmp_path):
+    for keys, count in (({"latents": [], "controls": 60}, 60), ({"controls": 2}, 8), ({"latents": "all"}, 6)):
+        assert any(f"directions: {count};" in line for line in preview(config(place, tmp_path / "out", **keys)))
+    with pytest.raises(ConfigError, match=r"latents: \[\] shows no latent, and nothing else is asked for"):
+        config(place, tmp_path / "out", latents=[])
+
+
+def test_as_many_permutations_as_a_region_needs(place, tmp_path, monkeypatch):
+    opened = open_network(config(place, tmp_path / "out"))
+    shipped = atlas.load("seitzman_2018", None, opened.store.shape, AFFINE)
+    regions = len({row["region"] for row in atlas.rank(np.random.default_rng(0).random(SHAPE), opened.store.mask,
+                                                      (12, 12, 12), shipped, 1)})  # fmt: skip
+    needed = atlas.enough(shipped, opened.store.mask)
+    assert regions / (1 + needed) < atlas.SURE <= regions / needed
+    preview(config(place, tmp_path / "out", permutations=needed))
+    message = f"permutations={needed - 1}: no region of atlas=seitzman_2018.*type permutations={needed} or more"
+    with pytest.raises(ConfigError, match=message):
+        preview(config(place, tmp_path / "out", permutations=needed - 1))
+    preview(config(place, tmp_path / "out", permutations=1, atlas="none"))
+    seen = []
+    monkeypatch.setattr(atlas, "rank", lambda *words: seen.append(words[4]) or [])
+    monkeypatch.setattr(verb, "save", lambda figure, path: None)
+    perturb(config(place, tmp_path / "default", permutations=None, latents=[0]))
+    monkeypatch.setattr(atlas, "enough", lambda *_: 2000)
+    perturb(config(place, tmp_path / "many", permutations=None, latents=[0]))
+    assert seen == [1000, 2000]
 
 
 def test_directions_and_probes_of_tables(place, tmp_path, undrawn):

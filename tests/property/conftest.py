@@ -72,7 +72,7 @@ class Case:
     def config(self, out: str = "out", **keys) -> GwasConfig:
         prefix = self.folder / "c"
         tree = {"genotypes": prefix, "phenotypes": self.folder / "c.pheno", "sparse_grm": prefix}
-        return GwasConfig.parse(tree | {"out": self.folder / out, "min_maf": 0.0} | self.keys | keys)
+        return GwasConfig.parse(tree | {"out": self.folder / out, "min_maf": 0.0, "min_mac": 0} | self.keys | keys)
 
 
 def write_plink(prefix: Path, counts_MN: np.ndarray, ids: pd.DataFrame, chromosome: str = "1", first: int = 0) -> None:

@@ -74,6 +74,7 @@ def test_thousands_of_people(data, test, adjust):
             "test": test,
             "adjust": adjust,
             "min_maf": 0,
+            "min_mac": 0,
         }
     )
     gwas(config)

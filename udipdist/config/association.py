@@ -14,6 +14,8 @@ from hpc.cluster import ClusterConfig
 from hpc.config import Config
 from udipdist.config.base import NonNegative, Positive, Share, VerbConfig
 
+FEWEST_COPIES = 20  # of an allele, in traits that are not normal scores
+
 
 class VariantFilter(Config):
     """Which variants of which genotypes are tested, as far as that is known without reading calls."""
@@ -99,6 +101,11 @@ class ScanOptions(NullOptions, SampleOptions, VariantFilter, VerbConfig):
     """How a genome is scanned, whatever the phenotypes."""
 
     min_maf: Share = Field(1e-4, description="variants below this minor allele frequency are not tested (NaN)")
+    min_mac: NonNegative | None = Field(
+        None,
+        description="variants with fewer copies of the minor allele are not tested (NaN); default: "
+        f"{FEWEST_COPIES} with normalise=none, 0 with normalise=rank",
+    )
     max_missing: Share = Field(0.1, description="variants with more missing calls are not tested (NaN)")
     min_hwe: Share = Field(
         0.0,
@@ -109,6 +116,13 @@ class ScanOptions(NullOptions, SampleOptions, VariantFilter, VerbConfig):
     workers: NonNegative = Field(0, description="Dask worker processes on this machine; 0 works in this one")
     cluster: ClusterConfig = ClusterConfig()
     operational: ClassVar[frozenset[str]] = VerbConfig.operational | {"block", "variants_per_part", "cluster"}
+
+    @property
+    def fewest_copies(self) -> int:
+        """min_mac, or its default: p of a rare allele is too small in a skewed trait, so that needs more of them."""
+        if self.min_mac is not None:
+            return self.min_mac
+        return FEWEST_COPIES if self.normalise == "none" else 0
 
 
 class ScanPlaces(VerbConfig):

@@ -50,8 +50,9 @@ class AttentionConfig(OfNetwork):
 class PerturbConfig(OfNetwork):
     """What a latent direction looks like in the brain: subjects decoded unchanged, and shifted along it."""
 
-    latents: tuple[NonNegative, ...] | Literal["all"] = Field(
-        (), description="latents by number, as [0, 17], or all; default: all, if no other direction is given"
+    latents: tuple[NonNegative, ...] | Literal["all"] | None = Field(
+        None,
+        description="latents by number, as [0, 17], all, or [] for none; default: all, if no other direction is given",
     )
     directions: Path | None = Field(
         None, description="tab-separated table of changes of the latents: name and one column per latent (z000 ...)"
@@ -80,7 +81,9 @@ class PerturbConfig(OfNetwork):
     rank: Literal["t", "mean"] = Field(
         "t", description="regions are ranked by smoothed |t|, or by how much the image changes, smoothed"
     )
-    permutations: Positive = Field(1000, description="surrogate maps for the p-value of a region")
+    permutations: Positive | None = Field(
+        None, description="surrogate maps for the p-value of a region; default: 1000, or 20 a region where that is more"
+    )
     seed: NonNegative = Field(0, description="of the draw of subjects, controls and permutations")
     batch: Positive = Field(16, description="subjects decoded at once")
     at_once: Positive = Field(8, description="directions decoded at once; memory grows with it")
@@ -89,7 +92,7 @@ class PerturbConfig(OfNetwork):
     @field_validator("latents", "snp", mode="before")
     @classmethod
     def _one_or_several(cls, value: Any) -> Any:
-        return value if isinstance(value, list | tuple) or value == "all" else (value,)
+        return value if value is None or isinstance(value, list | tuple) or value == "all" else (value,)
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
@@ -97,6 +100,8 @@ class PerturbConfig(OfNetwork):
             raise ValueError("sumstats: is needed to show SNPs; give sumstats= the folder that gwas wrote")
         if self.sumstats is not None and not self.snp and self.loci is None:
             raise ValueError("sumstats: needs SNPs to show; give loci=FOLDER for the lead SNPs, or snp=[rs1, rs2]")
+        if self.latents == () and not (self.directions or self.probe or self.sumstats or self.controls):
+            raise ValueError("latents: [] shows no latent, and nothing else is asked for; give latents=all or a number")
         if self.atlas_labels is not None and self.atlas in ("none", "seitzman_2018", "dosenbach_2010"):
             raise ValueError(f"atlas_labels: has no effect with atlas={self.atlas}; leave it out")
         return self

@@ -5,7 +5,7 @@ Counted among each of several sets of people; on chromosome X with males haploid
     quality = Quality(people, sexes, x_runs)          # once; the plan has `people`, `sex` and `x_runs`
     packed_BQ, masked = quality.mask(packed_BQ, start)  # before anything else sees the rows
     numbers = quality.numbers(packed_BQ, start, i)    # among people[i]
-    verdict_B = limits.verdict(numbers.n, numbers.called_B, numbers.af1_B, numbers.hwe_log10p_B)   # gwas.engine.limits
+    verdict_B = limits.verdict(numbers)               # gwas.engine.limits
 
 Shapes: B variants of a block, Q bytes of a packed row, N people of the .fam.
 """
@@ -23,11 +23,13 @@ from udipdist.genotypes.sex import FEMALE, MALE
 @dataclass(frozen=True)
 class Numbers:
     """Among `n` people: how many have two copies of A1, miss the call, have one copy, none (int64 [B, 4]), frequency of
-    A1 and -log10 p of Hardy-Weinberg equilibrium (float64 [B]; NaN where nobody, on X no female, is called)."""
+    A1 and -log10 p of Hardy-Weinberg equilibrium (float64 [B]; NaN where nobody, on X no female, is called), and copies
+    of the rarer allele (int64 [B])."""
 
     n: int
     count_B4: np.ndarray
     af1_B: np.ndarray
+    mac_B: np.ndarray
     hwe_log10p_B: np.ndarray
 
     @property
@@ -64,16 +66,17 @@ class Quality:
     def numbers(self, packed_BQ: np.ndarray, start: int, i: int) -> Numbers:
         """Of the variants `start`, `start` + 1, ..., whose rows have been through `mask`, among people[i]."""
         count_B4 = self._all[i].count(packed_BQ)
-        af1_B = sex.frequency(count_B4)
+        copies_B, alleles_B = sex.copies(count_B4)
         diploid_B4 = count_B4
         on_x = sex.rows_on_x(self._x_runs, start, start + len(packed_BQ))
         if on_x is not None:
             rows_bQ = np.ascontiguousarray(packed_BQ[on_x])
-            af1_B[on_x] = sex.frequency(count_B4[on_x], self._males[i].count(rows_bQ))
+            copies_B[on_x], alleles_B[on_x] = sex.copies(count_B4[on_x], self._males[i].count(rows_bQ))
             diploid_B4 = count_B4.copy()
             diploid_B4[on_x] = self._females[i].count(rows_bQ)
         hwe_log10p_B = hardy.log10p(diploid_B4[:, 0], diploid_B4[:, 2], diploid_B4[:, 3])
-        return Numbers(self._all[i].n, count_B4, af1_B, hwe_log10p_B)
+        mac_B = np.minimum(copies_B, alleles_B - copies_B)
+        return Numbers(self._all[i].n, count_B4, sex.frequency(copies_B, alleles_B), mac_B, hwe_log10p_B)
 
 
 @dataclass(frozen=True)

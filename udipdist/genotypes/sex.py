@@ -10,7 +10,7 @@ What a block of rows of X goes through, where `code_N` are the sexes of the peop
 order: A1 A1, missing, A1 A2, A2 A2) among the flagged people:
 
     rows, masked_B = mask_male_hets(rows, two_bits(code_N == MALE))     before anything else sees them
-    af1_B = frequency(count(rows, analysed), count(rows, two_bits(analysed_N & (code_N == MALE))))
+    af1_B = frequency(*copies(count(rows, analysed), count(rows, two_bits(analysed_N & (code_N == MALE)))))
     female_B4 = count(rows, two_bits(analysed_N & (code_N == FEMALE)))
     hwe_log10p_B = hardy.log10p(female_B4[:, 0], female_B4[:, 2], female_B4[:, 3])
 
@@ -89,8 +89,8 @@ def mask_male_hets(packed_BQ: np.ndarray, male_Q: np.ndarray) -> tuple[np.ndarra
     return out_BQ, masked_B
 
 
-def frequency(count_B4: np.ndarray, male_B4: np.ndarray | None = None) -> np.ndarray:
-    """Frequency of A1, float64 [B], from numbers of A1 A1, missing, A1 A2, A2 A2; NaN where nobody is called.
+def copies(count_B4: np.ndarray, male_B4: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Copies of A1, and of either allele, int64 [B], from numbers of A1 A1, missing, A1 A2, A2 A2.
 
     On X give the males' numbers too (they are among `count_B4`): each has one copy.
     """
@@ -99,4 +99,9 @@ def frequency(count_B4: np.ndarray, male_B4: np.ndarray | None = None) -> np.nda
     if male_B4 is not None:
         copies_B = copies_B - male_B4[:, 0]
         alleles_B = alleles_B - male_B4[:, 0] - male_B4[:, 3]
+    return copies_B, alleles_B
+
+
+def frequency(copies_B: np.ndarray, alleles_B: np.ndarray) -> np.ndarray:
+    """Frequency of an allele, float64 [B]; NaN where nobody is called."""
     return np.divide(copies_B, alleles_B, out=np.full(len(copies_B), np.nan), where=alleles_B > 0)

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import csv
 import logging
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,7 @@ from hpc.errors import InputError, some
 
 log = logging.getLogger(__name__)
 SHIPPED = ("seitzman_2018", "dosenbach_2010")  # that nilearn has among its own files
+SURE = 0.05  # a region with a q below this is said to be in a map
 REACH_MM = 15.0  # a voxel farther than this from every centre of a shipped atlas is in no region
 _IN_BRAIN = 0.5  # of the labelled voxels of an image in the cohort's space, more than this share is brain
 _LEAST_VOXELS = 3  # in the brain, or a region is left out
@@ -67,6 +69,12 @@ def require_brain(atlas: Atlas, mask: np.ndarray, name: str) -> None:
             name,
             100 * share,
         )
+
+
+def enough(atlas: Atlas, mask: np.ndarray) -> int:
+    """The fewest permutations with which one region alone can have q < SURE: its q is R / (1 + permutations) at least,
+    of R regions in the brain, `mask` bool [x, y, z]."""
+    return math.floor(len(_inside(atlas, mask)[1]) / SURE + 1e-9)
 
 
 def rank(

@@ -12,12 +12,12 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
 from udipdist.figures.style import WIDTH, short, styled
+from udipdist.interpret import atlas
 
 ROWS = 12  # directions on a page
 _HIGH, _TEXT, _TITLE, _FOOT = 1.15, 2.7, 0.3, 0.5  # inches: a row, words at its left, the line above all, colour bars
 _CHANGE, _SIZE = "PuOr_r", "inferno"
 _NAME, _LETTERS = 34, 42  # that fit at the left
-SURE = 0.05  # q below which a region is named
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def _write(figure: Figure, panel: Panel, y: float) -> None:
     name, what = short(panel.name, _NAME), short(panel.what, _LETTERS)
     lines = [what, *(f"\N{BULLET} {short(region, _LETTERS)}" for region in panel.regions or ())]
     if panel.regions is not None and not panel.regions:
-        lines.append(f"no region with q < {SURE:g}")
+        lines.append(f"no region with q < {atlas.SURE:g}")
     figure.text(
         0.01, y, f"{name}\n", color="white", fontsize=8.5, weight="bold", va="center", parse_math=False
     ).set_linespacing(1.2 * (len(lines) + 1))

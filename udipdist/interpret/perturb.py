@@ -20,6 +20,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from hpc import parts
+from hpc.errors import ConfigError
 from hpc.files import publish
 from hpc.progress import Progress
 from hpc.stage import Stage, stage
@@ -38,6 +39,7 @@ DIRECTIONS, REGIONS = "directions.tsv", "regions.tsv"
 KINDS_OF_MAP = ("mean", "t", "smooth")  # change of the image; its paired t; |t| smoothed
 _ROUNDING = 2.0**-23  # of a float32, relative
 _FIRST = 3  # regions named in the picture
+_PERMUTATIONS = 1000  # where nothing is said, and the regions need no more
 
 
 def perturb(config: PerturbConfig) -> None:
@@ -186,7 +188,8 @@ class Maps:
         if config.rank == "mean":
             ranked = smoothed(np.abs(maps["mean"]), mask, config.smooth_mm, zooms)
         step = max(1, int(config.smooth_mm / max(zooms)))
-        return atlases.rank(ranked, mask, zooms, self.atlas, config.permutations, step, config.seed)
+        permutations = config.permutations or max(_PERMUTATIONS, atlases.enough(self.atlas, mask))
+        return atlases.rank(ranked, mask, zooms, self.atlas, permutations, step, config.seed)
 
 
 def smoothed(values: np.ndarray, mask: np.ndarray, sd_mm: float, zooms: Sequence[float]) -> np.ndarray:
@@ -239,10 +242,10 @@ def _directions(config: PerturbConfig, people: Population) -> list[Direction]:
         wanted = [snp.Wanted(name) for name in config.snp]
         wanted += snp.lead_snps(config.loci) if config.loci is not None else []
         asked += snp.of_snps(config.sumstats, wanted, people)
-    if isinstance(config.latents, tuple) and (config.latents or asked):
-        numbers = choose_latents(config.latents, 0, people.sd_L)
-    else:
+    if config.latents == "all" or (config.latents is None and not asked):
         numbers = list(range(count))
+    else:
+        numbers = choose_latents(config.latents or (), 0, people.sd_L)
     asked = along.of_latents(numbers, people) + asked + along.controls(config.controls, people, config.seed)
     along.require_distinct(asked)
     return asked
@@ -254,6 +257,12 @@ def _atlas(config: PerturbConfig, opened: Opened) -> atlases.Atlas | None:
     affine = opened.store.affine(int(opened.rows[0]))
     atlas = atlases.load(config.atlas, config.atlas_labels, opened.store.shape, affine)
     atlases.require_brain(atlas, opened.store.mask, config.atlas)
+    needed = atlases.enough(atlas, opened.store.mask)
+    if config.permutations is not None and config.permutations < needed:
+        raise ConfigError(
+            f"permutations={config.permutations}: no region of atlas={config.atlas} could have q < {atlases.SURE:g} "
+            f"with so few; type permutations={needed} or more, or atlas=none"
+        )
     return atlas
 
 
@@ -279,7 +288,7 @@ def _draw(config: PerturbConfig, opened: Opened, seen: Seen, rows: list[dict[str
             mean, smooth = (
                 np.asarray(nib.load(map_path(config.out, row["name"], kind)).dataobj) for kind in ("mean", "smooth")
             )
-            sure = [one["region"] for one in row["regions"] if one["q"] < montage.SURE]
+            sure = [one["region"] for one in row["regions"] if one["q"] < atlases.SURE]
             named = sure[:_FIRST] if row["regions"] else None
             size = smoothed(np.abs(mean), seen.mask, config.smooth_mm, opened.store.zooms)
             through = montage.fullest(size, seen.mask)
@@ -306,6 +315,6 @@ def _caption(config: PerturbConfig, subjects: int) -> str:
     return (
         f"Mean change of the decoded image of {subjects:,} subjects {how} along each direction (left, in SD of a "
         f"brain's voxels), and its paired |t|, smoothed with {config.smooth_mm:g} mm (right), in the three slices in "
-        "which most changes (x, y, z in mm), none along the surface. Named are the {_FIRST} highest of the regions "
-        f"with q < {montage.SURE:g}."
+        f"which most changes (x, y, z in mm), none along the surface. Named are the {_FIRST} highest of the regions "
+        f"with q < {atlases.SURE:g}."
     )

@@ -33,6 +33,7 @@ def run(out: Path, **keys) -> Sumstats:
         "covariates": GOLDEN / "cohort.covar",
         "sparse_grm": GOLDEN / "cohort",
         "out": out,
+        "min_mac": 0,
     }
     gwas(GwasConfig.parse(tree | keys))
     return Sumstats.open(out)

@@ -10,12 +10,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-TESTED, MONOMORPHIC, MISSING, MAF, HWE, COVARIATES = range(6)
-REASONS = ("tested", "monomorphic", "missing", "maf", "hwe", "covariates")
+from udipdist.genotypes.counts import Numbers
+
+TESTED, MONOMORPHIC, MISSING, MAF, MAC, HWE, COVARIATES = range(7)
+REASONS = ("tested", "monomorphic", "missing", "maf", "mac", "hwe", "covariates")
 _MEANING = {
     "monomorphic": "not called, or with one allele only",
     "missing": "above max_missing",
     "maf": "below min_maf",
+    "mac": "below min_mac",
     "hwe": "below min_hwe",
     "covariates": "a linear function of the covariates",
 }
@@ -24,30 +27,31 @@ _ROUNDING = 1e-12
 
 @dataclass(frozen=True)
 class Limits:
-    """What is tested: minor allele frequency of at least `min_maf`, at most the share `max_missing` of calls missing,
-    and p of Hardy-Weinberg equilibrium of at least `min_hwe` (0: any)."""
+    """What is tested: minor allele frequency of at least `min_maf`, `min_mac` copies of that allele or more, at most
+    the share `max_missing` of calls missing, and p of Hardy-Weinberg equilibrium of at least `min_hwe` (0: any)."""
 
     min_maf: float
     max_missing: float
     min_hwe: float = 0.0
+    min_mac: int = 0
 
-    def verdict(
-        self, n: int, called_B: np.ndarray, af1_B: np.ndarray, hwe_log10p_B: np.ndarray | None = None
-    ) -> np.ndarray:
+    def verdict(self, numbers: Numbers) -> np.ndarray:
         """TESTED, or the first of REASONS that speaks against each variant, uint8 [B].
 
-        `n` people analysed, calls among them, frequency of A1 (sex.frequency), -log10 p of equilibrium (hardy.log10p;
-        NaN passes, as on X without females). COVARIATES is for the caller, where nothing of a variant is left.
+        `numbers` among the people analysed. A p of equilibrium that is NaN passes, as on X without females. COVARIATES
+        is for the caller, where nothing of a variant is left.
         """
+        n, af1_B = numbers.n, numbers.af1_B
         with np.errstate(invalid="ignore"):
             maf_B = np.minimum(af1_B, 1 - af1_B)
             wrong = {
                 MONOMORPHIC: ~(maf_B > 0),
-                MISSING: n - called_B > self.max_missing * n * (1 + _ROUNDING),
+                MISSING: n - numbers.called_B > self.max_missing * n * (1 + _ROUNDING),
                 MAF: maf_B < self.min_maf * (1 - _ROUNDING),
+                MAC: numbers.mac_B < self.min_mac,
             }
-            if self.min_hwe > 0 and hwe_log10p_B is not None:
-                wrong[HWE] = hwe_log10p_B > -np.log10(self.min_hwe) + _ROUNDING
+            if self.min_hwe > 0:
+                wrong[HWE] = numbers.hwe_log10p_B > -np.log10(self.min_hwe) + _ROUNDING
         return np.select(list(wrong.values()), list(wrong), TESTED).astype(np.uint8)
 
 

@@ -13,6 +13,7 @@ from udipdist.config import NullOptions, Relatedness
 from udipdist.gwas import samples
 from udipdist.gwas.engine.prepared import Model, NullTraits, TraitInDesign, prepare, residualise
 from udipdist.gwas.null import reml
+from udipdist.gwas.scan.rare import excess_kurtosis
 from udipdist.people import design as designs
 from udipdist.relatedness import grm
 
@@ -83,10 +84,11 @@ def fit_group(
         )
     except ArithmeticError as error:
         raise ConfigError(f"weight_tolerance={config.weight_tolerance}: {error}; type a larger one") from None
-    frame = models.frame(names).assign(n=n, k=q_NK.shape[1], test=config.test)
+    frame = models.frame(names).assign(n=n, k=q_NK.shape[1], test=config.test, kurtosis=excess_kurtosis(y_NP))
     if config.test == "linear":  # nothing of the kind was estimated
         frame[["vg", "h2"]] = np.nan
-    return model, frame[["trait", "n", "k", "vg", "ve", "h2", "h2_se", "boundary", "test", "vg_se", "ve_se"]]
+    columns = ["trait", "n", "k", "vg", "ve", "h2", "h2_se", "boundary", "test", "vg_se", "ve_se", "kurtosis"]
+    return model, frame[columns]
 
 
 def _null_models(

@@ -123,7 +123,7 @@ class _Tests:
         packed_BQ, masked = plan.quality.mask(packed_BQ, start)
         self.masked += masked
         numbers = [plan.quality.numbers(packed_BQ, start, i) for i in range(len(plan.people))]
-        verdict = [self._limits.verdict(each.n, each.called_B, each.af1_B, each.hwe_log10p_B) for each in numbers]
+        verdict = [self._limits.verdict(each) for each in numbers]
         best_BT = np.full((len(packed_BQ), len(plan.tables)), -np.inf)
         trait_BT = np.full(best_BT.shape, -1)
         for g, (tester, i) in enumerate(zip(self._testers, plan.of_group, strict=True)):

@@ -28,6 +28,7 @@ from udipdist.gwas import samples
 from udipdist.gwas.engine.joint import JointTest
 from udipdist.gwas.engine.prepared import Model
 from udipdist.gwas.outputs import TablePlan
+from udipdist.gwas.scan import rare
 from udipdist.gwas.scan.fitting import fit_group, relatedness
 from udipdist.gwas.scan.planned import ScanPlan, model_dir
 from udipdist.people import design as designs
@@ -40,7 +41,11 @@ def make(config: GwasConfig) -> None:
     """Check everything, fit the null models and make the empty output. Raises InputError, NoSpace."""
     bed = source.open_hard_calls(config.genotypes)
     chosen = filters.choose(bed.variants, config)
-    about = {"left_out": chosen.left_out, "unusual": bim.look_over(bed.variants, config.genotypes)}
+    about = {
+        "left_out": chosen.left_out,
+        "unusual": bim.look_over(bed.variants, config.genotypes),
+        "min_mac": config.fewest_copies,
+    }
     bed = bed if chosen.rows is None else bed.select(chosen.rows)
     sample = samples.assemble(bed.people, f"{config.genotypes}.fam", config.phenotypes, config)
     for table in sample.tables:
@@ -49,6 +54,7 @@ def make(config: GwasConfig) -> None:
                 f"{table.path}: has {table.stop - table.start:,} traits, and one table holds at most "
                 f"{sumstats.MOST_TRAITS:,}; split the table"
             )
+    rare.tell_default(config)
     matrix = relatedness(config, sample)
     if config.test == "linear" and config.null != NullConfig():
         log.warning("test=linear has no variance components: null.variance and null.total_variance are not used")
@@ -86,7 +92,9 @@ def _save(
     for table in sample.tables:
         own = [model for model in models if ((table.start <= model.trait_P) & (model.trait_P < table.stop)).any()]
         number = people.setdefault(sample.fam_N[table.row_N].tobytes(), len(people))
-        facts = _lay_out(config, bed, sample, table, own, frame.iloc[table.start : table.stop])
+        rows = frame.iloc[table.start : table.stop]
+        rare.warn_of_tails(config, table.path, rows)
+        facts = _lay_out(config, bed, sample, table, own, rows)
         folder = str(_folder(config, table).relative_to(config.out))
         entries.append(TablePlan(table.name, folder, table.start, table.stop, number, facts))
     facts = entries[0].facts

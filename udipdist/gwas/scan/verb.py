@@ -133,7 +133,7 @@ def planned(config: GwasConfig) -> Scan:
         variants_per_part=min(config.variants_per_part, contents.n_variants),
         block=config.block,
         threads=_threads(config),
-        limits=limits.Limits(config.min_maf, config.max_missing, config.min_hwe),
+        limits=limits.Limits(config.min_maf, config.max_missing, config.min_hwe, config.fewest_copies),
         facts=contents.facts,
         planned=stamp_of(planned_path(config.out)),
     )
