@@ -28,6 +28,7 @@ from udipdist.gwas.engine.prepared import Model
 UNEXPLAINED = (
     1e-3  # a variant is not tested where covariates explain all but this share of its variance: no longer exact
 )
+LITTLE_LEFT = 0.1  # where covariates leave less than this share of a variant, what they explain is summed in float64
 CANCELLED = 1e-4  # where less is left of y'y than this share, the residuals are summed themselves
 CONSTANT = 1e-9  # a smaller share of x'x that the intercept leaves is rounding: everybody has the same genotype
 DENSE_SHARE = 0.18  # above this share of carriers a dense product takes less time
@@ -109,8 +110,8 @@ class Tester:
         out_bC = np.zeros((b, self._products.right_RC.shape[1]))
         _add_rows(start_b, entry_L, minor.value_b4, self._products.right_RC, out_bC)
         other = self._translate(start_b, entry_L)
-        e_bX = np.zeros((b, self._products.weighted_OX.shape[1]))
-        _add_rows(*other, minor.value_b4, self._products.weighted_OX, e_bX)
+        e_bX = np.zeros((b, self._products.coarse_OX.shape[1]))
+        _add_rows(*other, minor.value_b4, self._products.coarse_OX, e_bX)
         g_br = np.empty((b, len(self._weights.mix_rD)))
         kernels.quadratic_lists(
             *other, minor.value_b4, families.diagonal_Or, families.pair_O, families.partner_T, families.pair_Tr, g_br
@@ -198,16 +199,18 @@ class Tester:
         self, packed_BQ: np.ndarray, minor: _Minor, out_bC: np.ndarray, e_bX: np.ndarray, g_br: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """beta, se and z [b, P]."""
-        weights, traits, b, p = self._weights, self._traits, len(out_bC), len(self._traits.trait_P)
-        whole_bD, left_bD = np.empty((b, weights.mix_rD.shape[1])), np.empty((b, weights.mix_rD.shape[1]))
-        kernels.variance_left(
-            np.ascontiguousarray(out_bC[:, p:]), e_bX, minor.xx_b, g_br, weights.mix_rS, weights.middle_SKK,
-            weights.gls, weights.mix_rD, weights.spread_DS, whole_bD, left_bD,
-        )  # fmt: skip
+        traits, p = self._traits, len(self._traits.trait_P)
+        whole_bD, left_bD = self._variance_left(minor.xx_b, out_bC[:, p:], e_bX, g_br)
+        little = np.flatnonzero((left_bD < LITTLE_LEFT * whole_bD).any(axis=1))
+        if len(little) and e_bX.shape[1]:
+            fine_bX = self._weighted_in_float64(packed_BQ, minor.only(little))
+            whole_bD[little], left_bD[little] = self._variance_left(
+                minor.xx_b[little], out_bC[little, p:], fine_bX, g_br[little]
+            )
         varying_b = 1 - self._people.n * minor.mean_b**2 / minor.xx_b  # the share of x'x that the intercept leaves
         left_bD[left_bD <= UNEXPLAINED * np.maximum(varying_b, CONSTANT)[:, None] * whole_bD] = np.nan
         left_bD[varying_b < CONSTANT] = np.nan
-        denominator_bP = left_bD[:, weights.which_P] / traits.variance_P
+        denominator_bP = left_bD[:, self._weights.which_P] / traits.variance_P
         beta_bP = minor.sign_b[:, None] * out_bC[:, :p] / denominator_bP
         if traits.linear:
             rest_bP = traits.yy_P - denominator_bP * beta_bP**2
@@ -219,9 +222,31 @@ class Tester:
         z_bP = beta_bP / se_bP
         return beta_bP * traits.scale_P, se_bP * traits.scale_P, z_bP
 
+    def _variance_left(
+        self, xx_b: np.ndarray, design_bK: np.ndarray, e_bX: np.ndarray, g_br: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """x'W_d x of each variant, and what covariates leave of it, [b, D] each."""
+        weights = self._weights
+        whole_bD, left_bD = (
+            np.empty((len(xx_b), weights.mix_rD.shape[1])),
+            np.empty((len(xx_b), weights.mix_rD.shape[1])),
+        )
+        kernels.variance_left(
+            np.ascontiguousarray(design_bK), e_bX, xx_b, g_br, weights.mix_rS, weights.middle_SKK,
+            weights.gls, weights.mix_rD, weights.spread_DS, whole_bD, left_bD,
+        )  # fmt: skip
+        return whole_bD, left_bD
+
+    def _weighted_in_float64(self, packed_BQ: np.ndarray, minor: _Minor) -> np.ndarray:
+        """x'weighted [b, r K] from all carriers, without the rounding of float32 rows and of digits."""
+        other = self._translate(*self._list(packed_BQ, minor, only_missing=False))
+        e_bX = np.zeros((len(minor.row_b), self._products.weighted_OX.shape[1]))
+        _add_rows(*other, minor.value_b4, self._products.weighted_OX, e_bX)
+        return e_bX
+
     def _residual(self, packed_BQ: np.ndarray, minor: _Minor, i: int, trait: int) -> tuple[float, float]:
         """Effect and residual sum of squares of a trait that one variant all but explains, from the residuals."""
-        one = minor.only(i)
+        one = minor.only(np.array([i]))
         _, entry_L = self._list(packed_BQ, one, only_missing=False)
         x_R = np.zeros(len(self._people.other_R))
         x_R[entry_L >> 2] = one.sign_b[0] * one.value_b4[0, entry_L & 3]
@@ -252,9 +277,9 @@ class _Minor:
         self.value_b4[:, 3] = 2.0
         self._count_b4 = count_b4
 
-    def only(self, i: int) -> _Minor:
-        """One of the rows."""
-        return _Minor(self._count_b4[i : i + 1], self.row_b[i : i + 1])
+    def only(self, which: np.ndarray) -> _Minor:
+        """The rows with these numbers."""
+        return _Minor(self._count_b4[which], self.row_b[which])
 
 
 def _add_rows(

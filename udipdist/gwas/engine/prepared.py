@@ -81,11 +81,13 @@ class People:
 @dataclass(frozen=True, kw_only=True)
 class Products:
     """What genotypes are multiplied by: `right_RC` = [numerators P | design K], and `right` the same in digits;
-    `weighted_OX`, `weighted` = the rows of G_j C [O, r K]."""
+    `weighted_OX`, `weighted` = the rows of G_j C [O, r K], and `coarse_OX` = the first in float32 where there are many
+    people, for variants of which covariates explain little."""
 
     right_RC: np.ndarray
     right: Digits
     weighted_OX: np.ndarray
+    coarse_OX: np.ndarray
     weighted: Digits
 
 
@@ -250,7 +252,8 @@ def prepare(
         products=Products(
             right_RC=right_RC,
             right=split(right_RC, finest(right_RC, DIGITS)),
-            weighted_OX=weighted_OX.astype(np.float32 if many else np.float64),
+            weighted_OX=weighted_OX,
+            coarse_OX=weighted_OX.astype(np.float32 if many else np.float64),
             weighted=split(weighted_OX, _weighted_units(q_NK, mix_rD, many)),
         ),
         families=WeightedFamilies.of(
