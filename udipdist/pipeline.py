@@ -74,9 +74,10 @@ class Step:
 
     @property
     def accepted(self) -> bool:
-        """False where some of the input could not be used, and the user has not said that this may be."""
+        """False where input could not be used or looks wrong, and the user has not said that this may be."""
         facts = (read_manifest(self.out) or {}).get("facts", {})
-        return facts.get("failures", 0) <= getattr(self.config, "allow_failures", 0)
+        few = facts.get("failures", 0) <= getattr(self.config, "allow_failures", 0)
+        return few and set(facts.get("doubts", [])) <= set(getattr(self.config, "allow", ()))
 
 
 def run(config: RunConfig) -> None:
@@ -188,7 +189,7 @@ def scans_changed(config: IngestConfig) -> bool:
 
     manifest = read_manifest(config.out)
     made = datetime.fromisoformat(manifest["started"]).timestamp() if manifest else 0.0
-    cohort = list_cohort(config.volumes, config.layout, config.modalities)
+    cohort = list_cohort(config.volumes, config.layout, config.modalities, config.mask)
     scans = [scan for source in cohort.sources for scan in source.scans if scan is not None]
     return any(path.stat().st_mtime > made for scan in scans for path in scan.files if path.exists())
 

@@ -325,7 +325,7 @@ def test_store_of_several_modalities(place):
     (place / "list.csv").write_text(
         "EID,T1,FLAIR\na,scans/s0.nii.gz,scans/s1.nii.gz\nb,scans/s2.nii.gz,scans/s3.nii.gz\n"
     )
-    keys = {"modalities": ["T1", "FLAIR"], "workers": 0, "out": place / "two.zarr"}
+    keys = {"modalities": ["T1", "FLAIR"], "workers": 0, "out": place / "two.zarr", "allow": "background"}
     ingest(IngestConfig.parse({"volumes": place / "list.csv"} | keys))
     found = look(place / "two.zarr", contents=True)
     assert found.state == "complete" and found.facts["T1"]["subjects"] == found.facts["FLAIR"]["subjects"] == 2

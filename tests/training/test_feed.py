@@ -125,7 +125,7 @@ def test_unsigned_values_survive_being_held_as_signed(monkeypatch):
     device = torch.device("cuda", 0) if torch.cuda.is_available() else CPU
 
     class One:
-        shape, dtype, row_bytes, padding, scale = (4,), values.dtype, 8, np.zeros(0, int), np.array([[2.0, 1, 3, 4]])
+        shape, dtype, row_bytes, padding, scale = (4,), values.dtype, 8, np.zeros(0, int), np.array([[2.0, 1, 3, 4, 0]])
 
         def __len__(self):
             return 1

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hpc.errors import ConfigError, InputError
-from udipdist.volumes.sources import Duplicate, Repeat, list_cohort
+from udipdist.volumes.sources import Repeat, Unused, list_cohort
 from udipdist.volumes.sources.visits import natural
 
 
@@ -42,7 +42,7 @@ def test_without_sessions(tmp_path):
     assert cohort.modalities == ("T1w",)
     assert kept(cohort) == [("01", "", "sub-01_T1w.nii"), ("02", "", "sub-02_T1w.nii.gz"), ("03", "", None)]
     assert all(s.fid == s.iid for s in cohort.sources)
-    assert not cohort.repeats and not cohort.duplicates
+    assert not cohort.repeats and not cohort.unused
     assert kept(list_cohort(tmp_path, "bids", ["FLAIR", "T1w"]))[:2] == [
         ("01", "", None, "sub-01_T1w.nii"),
         ("02", "", "sub-02_FLAIR.nii.gz", "sub-02_T1w.nii.gz"),
@@ -84,7 +84,7 @@ def test_runs_and_twice_the_same_name(tmp_path):
     assert kept(cohort) == [("a", "", "sub-a_run-1_T1w.nii")]
     assert [repeat.file for repeat in cohort.repeats] == [str(anat / f"sub-a_{names[i]}") for i in (0, 3)]
     reason = "is a duplicate: sub-a_run-1_T1w.nii has the same name but for the extension, and is kept"
-    assert cohort.duplicates == [Duplicate("a", "a", str(anat / "sub-a_run-1_T1w.nii.gz"), reason)]
+    assert cohort.unused == [Unused("a", "a", str(anat / "sub-a_run-1_T1w.nii.gz"), reason)]
     assert kept(list_cohort(tmp_path, modalities=["run-2_T1w"])) == [("a", "", "sub-a_run-2_T1w.nii.gz")]
 
 
@@ -123,7 +123,7 @@ def test_links_that_lead_nowhere_are_told_of(tmp_path):
     (tmp_path / "sub-a/anat/sub-a_FLAIR.nii.gz").mkdir()
     cohort = list_cohort(tmp_path)
     assert kept(cohort)[1] == ("b", "", "sub-b_T1w.nii.gz")
-    with pytest.raises(InputError, match=r"cannot be read \(No such file"):
+    with pytest.raises(InputError, match=r"is a link to annex/absent, which is not there; fetch it"):
         cohort.sources[1].scans[0].read_bytes()
 
 

@@ -57,7 +57,8 @@ def cohort(tmp_path_factory) -> Path:
     for name, words in FILES.items():
         write(folder / "scans" / f"{name}.nii.gz", *words)
     (folder / "scans" / "1005.nii.gz").write_bytes(b"not a volume")
-    ingest(IngestConfig(volumes=folder / "scans", out=folder / "store.zarr", workers=0, allow_failures=1))
+    keys = {"workers": 0, "allow_failures": 1, "allow": "affines"}
+    ingest(IngestConfig(volumes=folder / "scans", out=folder / "store.zarr", **keys))
     return folder
 
 
@@ -118,7 +119,7 @@ def test_real_images(name, tmp_path):
         header = image.header if name == "mgz" else nib.Nifti1Header(image.header.binaryblock, image.header.endianness)
         nib.save(kind(np.asarray(image.dataobj)[..., 0], image.affine, header), path)
     (tmp_path / "list.csv").write_text(f"EID,T1\n{name},{path}\n")
-    ingest(IngestConfig(volumes=tmp_path / "list.csv", out=tmp_path / "store.zarr", workers=0))
+    ingest(IngestConfig(volumes=tmp_path / "list.csv", out=tmp_path / "store.zarr", workers=0, allow="background"))
     volumes(VolumesConfig(store=tmp_path / "store.zarr", out=tmp_path / "out", orientation="source"))
     source, again = nib.load(path), nib.load(tmp_path / "out" / f"{name}.nii.gz")
     np.testing.assert_array_equal(again.get_fdata(), source.get_fdata())
@@ -131,7 +132,7 @@ def test_scale_factors_that_nifti1_cannot_hold_make_a_nifti2(tmp_path):
     (tmp_path / "scans").mkdir()
     write(tmp_path / "scans" / "a.nii", brain(1), np.eye(4), slope, inter, nib.Nifti2Image)
     write(tmp_path / "scans" / "b.nii", brain(2), np.eye(4), 0.5, 1, nib.Nifti2Image)
-    ingest(IngestConfig(volumes=tmp_path / "scans", out=tmp_path / "store.zarr", workers=0))
+    ingest(IngestConfig(volumes=tmp_path / "scans", out=tmp_path / "store.zarr", workers=0, allow="background"))
     volumes(VolumesConfig(store=tmp_path / "store.zarr", out=tmp_path / "out"))
     a, b = (nib.load(tmp_path / "out" / f"{name}.nii.gz") for name in "ab")
     assert isinstance(a, nib.Nifti2Image) and not isinstance(b, nib.Nifti2Image)

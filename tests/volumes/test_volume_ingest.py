@@ -26,7 +26,8 @@ from hpc.testing import HANGS
 from udipdist.config import IngestConfig
 from udipdist.volumes import ingest as ingest_module
 from udipdist.volumes import nifti
-from udipdist.volumes.ingest import failures_path, ingest, preview
+from udipdist.volumes.ingest import ingest, preview
+from udipdist.volumes.left_out import failures_path
 from udipdist.volumes.store import VolumeStore
 
 SHAPE = (7, 8, 6)
@@ -174,7 +175,7 @@ REAL = {
 def test_real_images_round_trip(tmp_path, name):
     """Voxel values and affine survive to NIfTI, whatever byte order, type and orientation the file had."""
     (tmp_path / "list.csv").write_text(f"EID,T1\n{name},{REAL[name]}\n")
-    ingest(config(tmp_path / "list.csv"))
+    ingest(config(tmp_path / "list.csv", allow="background"))
     image = VolumeStore.open(tmp_path / "store.zarr").to_nifti(0)
     expected = nib.as_closest_canonical(nib.load(REAL[name]))
     np.testing.assert_array_equal(image.get_fdata(), expected.get_fdata())
@@ -208,7 +209,7 @@ def test_scale_factors_round_trip(tmp_path, kind):
     image = kind(brain(0), np.diag([-1.0, 1, 1, 1]))
     image.header.set_slope_inter(0.1, 3)
     nib.save(image, folder / "a.nii.gz")
-    ingest(config(folder))
+    ingest(config(folder, allow="background"))
     volumes = VolumeStore.open(tmp_path / "store.zarr")
     nib.save(volumes.to_nifti(0), tmp_path / "b.nii.gz")
     again, expected = nib.load(tmp_path / "b.nii.gz"), nib.as_closest_canonical(nib.load(folder / "a.nii.gz"))
@@ -221,7 +222,7 @@ def test_types_of_a_cohort_are_joined_exactly(tmp_path):
     folder.mkdir()
     write(folder / "a.nii", brain(0).astype(np.uint16) + 60_000)
     write(folder / "b.nii", brain(1))
-    ingest(config(folder))
+    ingest(config(folder, allow="background"))
     volumes = VolumeStore.open(tmp_path / "store.zarr")
     assert volumes.raw(0).dtype == np.int32
     np.testing.assert_array_equal(volumes.raw(0), brain(0).astype(np.int32) + 60_000)

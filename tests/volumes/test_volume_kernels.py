@@ -34,7 +34,7 @@ def test_survey(dtype, scale, flips):
     stored, mask = volume(dtype), volume("bool", 1)
     expected = stored[tuple(slice(None, None, -1 if flip else 1) for flip in flips)]
     scaled = expected.astype(np.float64) * scale[0] + scale[1]
-    foreground = scaled != 0
+    foreground = np.abs(scaled) >= abs(scale[0]) / 2 if stored.dtype.kind in "iu" else scaled != 0
     counts = np.full(stored.shape, 7, np.uint16)
     raw, found = survey(stored, *scale, flips, counts, mask)
     np.testing.assert_array_equal(raw, expected)
@@ -118,7 +118,7 @@ def test_empty_and_constant_volumes_are_not_counted():
 def test_zscore(dtype):
     raw = volume(dtype)
     out = np.empty(raw.size, np.float32)
-    kernels.zscore(raw.reshape(-1), 0.5, -3.0, 20.0, 7.0, out)
+    kernels.zscore(raw.reshape(-1), 0.5, -3.0, 20.0, 7.0, 0.0, out)
     scaled = raw.reshape(-1) * 0.5 - 3.0
     expected = np.where(scaled != 0, (scaled - 20.0) / 7.0, 0)
     np.testing.assert_allclose(out, expected, rtol=2e-7, atol=1e-9)

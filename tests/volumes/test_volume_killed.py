@@ -83,7 +83,13 @@ def cohort(tmp_path_factory):
 
 
 def config(cohort, out, **keys):
-    keys = {"modalities": ["T1", "T2"], "workers": 0, "subjects_per_shard": 3, "allow_failures": 2} | keys
+    keys = {
+        "modalities": ["T1", "T2"],
+        "workers": 0,
+        "subjects_per_shard": 3,
+        "allow_failures": 2,
+        "allow": "background",
+    } | keys
     return IngestConfig(volumes=cohort / "scans.csv", out=out, **keys)
 
 

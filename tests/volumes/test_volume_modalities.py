@@ -15,7 +15,8 @@ from hpc.errors import ConfigError, Incomplete, InputError
 from hpc.stage import read_manifest
 from udipdist.config import IngestConfig
 from udipdist.volumes import resample
-from udipdist.volumes.ingest import failures_path, ingest, preview, repeats_path
+from udipdist.volumes.ingest import ingest, preview
+from udipdist.volumes.left_out import failures_path, repeats_path
 from udipdist.volumes.store import VolumeStore
 
 SHAPE, FLAIR_SHAPE = (7, 8, 6), (5, 6, 4)
@@ -145,7 +146,13 @@ def test_images_with_a_matrix_come_out_in_mni(tmp_path):
                 archive.writestr("T1/transforms/T1_to_MNI_linear.mat", MATRIX.format(i))
     cut = tmp_path / "1004_20252_2_0.zip"
     cut.write_bytes((tmp_path / "1001_20252_2_0.zip").read_bytes()[:-100])
-    keys = {"volumes": str(tmp_path), "out": tmp_path / "s.zarr", "workers": 0, "allow_failures": 9}
+    keys = {
+        "volumes": str(tmp_path),
+        "out": tmp_path / "s.zarr",
+        "workers": 0,
+        "allow_failures": 9,
+        "allow": "background",
+    }
     assert "left out: 1 later visits" in "\n".join(preview(IngestConfig(**keys)))
     ingest(IngestConfig(**keys))
     store = VolumeStore.open(tmp_path / "s.zarr")

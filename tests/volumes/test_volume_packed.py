@@ -50,7 +50,8 @@ def make(folder: Path, kind: str = "int16", inter: float = 0.0, seed: int = 0, n
         header["vox_offset"] = 352
         (scans / f"S{i}.nii").write_bytes(header.binaryblock + bytes(4) + values.tobytes(order="F"))
     (scans / "S9.nii").write_bytes(b"none")
-    ingest(IngestConfig(volumes=scans, out=folder / "s.zarr", workers=0, subjects_per_shard=3, allow_failures=1))
+    keys = {"workers": 0, "subjects_per_shard": 3, "allow_failures": 1, "allow": "background"}
+    ingest(IngestConfig(volumes=scans, out=folder / "s.zarr", **keys))
     return VolumeStore.open(folder / "s.zarr")
 
 

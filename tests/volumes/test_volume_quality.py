@@ -90,6 +90,10 @@ def build(place, scans, failed=(), affine=None):
         "scl_slope": np.where(valid, 1.0, math.nan),
         "scl_inter": np.where(valid, 0.0, math.nan),
         "foreground": np.array([len(b) for b in brains]),
+        "corners": np.array([(scan[np.ix_(*[[0, -1]] * 3)] != 0).sum() for scan in scans]),
+        "background": np.where(valid, 0.0, math.nan),
+        "orientation": np.array(["RAS"] * n),
+        "codes": np.array(["sform 2, qform 0"] * n),
     }
     if mask is not None:
         columns["foreground_in_template"] = np.array([(scan[mask] != 0).sum() for scan in scans])
@@ -223,7 +227,10 @@ def test_thumbnails_are_read_in_pieces(asymmetric, monkeypatch):
 @pytest.mark.parametrize("few", [0, 1, 2, 5])
 def test_a_few_scans_are_not_judged(asymmetric, tmp_path, few):
     facts = build(tmp_path / "a.zarr", asymmetric[: few + 1], failed=(few,))
-    assert facts == {"outliers": 0, "outlier_subjects": [], "flips_suspected": 0, "flip_limit": None, "limits": {}}
+    assert facts == {
+        "outliers": 0, "outlier_subjects": [], "not_brains": 0, "not_brain_subjects": [], "flips_suspected": 0,
+        "flip_limit": None, "limits": {},
+    }  # fmt: skip
     assert np.isfinite(store.get(tmp_path / "a.zarr", "qc_correlation")).sum() == (few if few > 1 else 0)
     quality_files.publish(tmp_path / "a.zarr", {"": tmp_path / "a.zarr"})
     assert len((tmp_path / "a.qc.tsv").read_text().splitlines()) == few + 2
@@ -302,7 +309,7 @@ def test_table_and_log(asymmetric, tmp_path, caplog):
         quality_files.publish(out, groups)
     with quality_files.table_path(out).open() as file:
         rows = list(csv.DictReader(file, delimiter="\t"))
-    assert tuple(rows[0]) == quality_files.COLUMNS and len(rows) == 120
+    assert tuple(rows[0]) == (*quality_files.COLUMNS, *quality_files.OF_HEADER) and len(rows) == 120
     assert [row["modality"] for row in rows] == ["T1"] * 60 + ["T2_FLAIR"] * 60
     assert (rows[3]["FID"], rows[3]["IID"], rows[3]["outlier"]) == ("f003", "s003", "yes")
     assert rows[5]["outlier"] == "failed" and rows[5]["reasons"] == "is truncated" and rows[5]["mean"] == "NA"

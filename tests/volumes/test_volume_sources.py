@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hpc.errors import ConfigError, InputError
-from udipdist.volumes.sources import Duplicate, Scan, Source, list_cohort
+from udipdist.volumes.sources import Scan, Source, Unused, list_cohort
 from udipdist.volumes.sources.table import list_table
 
 
@@ -82,12 +82,12 @@ def test_the_first_of_duplicates_is_kept_and_the_others_are_listed(folder):
         ("b", "2", "0007.nii.gz"),
     ]
     reason = f"is a duplicate: subject 1 has {folder / '12.nii'} already, which is kept"
-    assert cohort.duplicates == [
-        Duplicate("c", "1", str(folder / "s.1.mgz"), reason),
-        Duplicate("d", "1", str(folder / "12.nii"), reason),
+    assert cohort.unused == [
+        Unused("c", "1", str(folder / "s.1.mgz"), reason),
+        Unused("d", "1", str(folder / "12.nii"), reason),
     ]
     (folder / "12.nii.gz").touch()
-    (duplicate,) = list_cohort(folder).duplicates
+    (duplicate,) = list_cohort(folder).unused
     assert (duplicate.iid, duplicate.file) == ("12", str(folder / "12.nii.gz"))
 
 
@@ -132,8 +132,8 @@ def test_every_cell_is_taken_once_or_listed(rows):
         cohort = list_table(path, ["T1", "T2"])
         assert [s.iid for s in cohort.sources] == list(dict.fromkeys(row[0] for row in rows))
         taken = [scan.source for source in cohort.sources for scan in source.scans if scan]
-        listed = [duplicate.file for duplicate in cohort.duplicates if duplicate.file]
-        assert len(cohort.duplicates) >= len(rows) - len(cohort.sources)
+        listed = [duplicate.file for duplicate in cohort.unused if duplicate.file]
+        assert len(cohort.unused) >= len(rows) - len(cohort.sources)
         assert sorted(taken + listed) == sorted(str(p) for p in Path(place).glob("*.nii"))
 
 

@@ -20,7 +20,7 @@ from udipdist.volumes import nifti
 from udipdist.volumes.ingest import ingest
 from udipdist.volumes.nifti import Unreadable
 from udipdist.volumes.resample import to_mni
-from udipdist.volumes.sources import Duplicate, Repeat, Scan, list_cohort
+from udipdist.volumes.sources import Repeat, Scan, Unused, list_cohort
 from udipdist.volumes.sources.scan import parse_matrix
 from udipdist.volumes.store import VolumeStore
 
@@ -100,8 +100,8 @@ def test_folders_below_and_duplicates(tmp_path):
     first = tmp_path / "T1" / "10" / "10_20252_2_0.zip"
     assert cohort.sources[0].scans[0].path == first
     reason = f"is a duplicate: {first} is the same field and visit, and is kept"
-    assert cohort.duplicates == [
-        Duplicate("10", "10", str(tmp_path / "more" / name), reason) for name in ("10_20252_2_0", "10_20252_2_0.zip")
+    assert cohort.unused == [
+        Unused("10", "10", str(tmp_path / "more" / name), reason) for name in ("10_20252_2_0", "10_20252_2_0.zip")
     ]
     assert [repeat.session for repeat in cohort.repeats] == ["3_0"]
 

@@ -30,13 +30,23 @@ class IngestConfig(VerbConfig):
         description="one or several, as [T1, T2_FLAIR]: columns of the CSV; suffixes of BIDS, with entities to choose "
         "by (space-MNI_T1w); T1 or T2_FLAIR of UK Biobank. Default the first column, T1w, T1",
     )
+    mask: str | None = Field(
+        None,
+        description="applied to the images, for those that are not skull-stripped: a column of the CSV with the paths "
+        "of masks, or of BIDS the name of the masks, desc-brain_mask",
+    )
+    allow: tuple[Literal["background", "orientation", "affines"], ...] = Field(
+        (),
+        description="what to take all the same, as [affines]: background: foreground that does not look like a brain; "
+        "orientation: files that do not say for sure which side is left; affines: no place in space that most share",
+    )
     subjects_per_shard: Positive = Field(64, description="volumes per file of the store")
     allow_failures: NonNegative = Field(0, description="number of files that may fail before the exit status is 3")
     workers: NonNegative = Field(2, description="Dask worker processes on this machine; 0 works in this one")
     cluster: ClusterConfig = ClusterConfig()
-    operational: ClassVar[frozenset[str]] = VerbConfig.operational | {"allow_failures", "cluster"}
+    operational: ClassVar[frozenset[str]] = VerbConfig.operational | {"allow", "allow_failures", "cluster"}
 
-    @field_validator("modalities", mode="before")
+    @field_validator("modalities", "allow", mode="before")
     @classmethod
     def _one_or_several(cls, value: Any) -> Any:
         return (value,) if isinstance(value, str) else value

@@ -204,7 +204,7 @@ def _bad_rows(volumes: VolumeStore, contents: bool) -> list[str]:
 def _as_recorded(raw: np.ndarray, volumes: VolumeStore, row: int) -> bool:
     """True where foreground mean and SD are those in the store."""
     values = raw * float(volumes.slope[row]) + float(volumes.inter[row])
-    values = values[values != 0]
+    values = values[np.abs(values) > volumes.background[row]]
     if not values.size:
         return False
     near = [values.mean(), values.std()], [volumes.mean[row], volumes.std[row]]

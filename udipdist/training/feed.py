@@ -211,16 +211,16 @@ class Subjects:
 def zscore(raw: Tensor, scale: np.ndarray, padding: np.ndarray) -> Tensor:
     """float32 z-scores of stored values [B, ...], bit for bit those of Tokens.normalised, on the device of `raw`.
 
-    scale [B, 4] float64: slope, inter, mean, std; padding: flat places that are 0.
+    scale [B, 5] float64: slope, inter, mean, std, background; padding: flat places that are 0.
     """
     flat = raw.flatten(1)
     out = torch.empty(flat.shape, dtype=torch.float32, device=raw.device)
-    scale_B4 = torch.from_numpy(scale).to(raw.device)
+    scale_B5 = torch.from_numpy(scale).to(raw.device)
     step = max(1, _AT_ONCE // max(1, flat.shape[1]))
     for start in range(0, len(flat), step):
-        slope, inter, mean, std = scale_B4[start : start + step, :, None].unbind(1)
+        slope, inter, mean, std, limit = scale_B5[start : start + step, :, None].unbind(1)
         value = flat[start : start + step].double().mul_(slope).add_(inter)
-        background = value == 0
+        background = value.abs() <= limit
         out[start : start + step] = value.sub_(mean).mul_(1 / std).masked_fill_(background, 0)
     if padding.size and scale[:, 1].any():
         out[:, torch.from_numpy(padding).to(raw.device)] = 0

@@ -39,12 +39,13 @@ def write(path: Path, groups: Mapping[str, Path]) -> None:
         subjects, outlier = store.get(place, "subject"), store.get(place, "qc_outlier").astype(bool)
         valid, reasons = store.get(place, "valid").astype(bool), store.get(place, "qc_reasons")
         reader = store.RowReader(place / "image")
-        columns = {name: store.get(place, name) for name in ("scl_slope", "scl_inter", "mean", "std", "affine")}
+        names = ("scl_slope", "scl_inter", "background", "mean", "std", "affine")
+        columns = {name: store.get(place, name) for name in names}
         for i in chosen(outlier, valid):
-            slope, inter, mean, std, affine = (column[i] for column in columns.values())
+            slope, inter, limit, mean, std, affine = (column[i] for column in columns.values())
             raw = reader.row(i)
             planes = [(plane * slope + inter, wide, high) for plane, wide, high in _middle(raw, affine)]
-            tiles.append(_tile([_shade(values, mean, std, wide, high) for values, wide, high in planes]))
+            tiles.append(_tile([_shade(values, (mean, std, limit), wide, high) for values, wide, high in planes]))
             words = [subjects[i], modality, quality.brief(str(reasons[i])) if outlier[i] else ""]
             titles.append(("  ".join(word for word in words if word), bool(outlier[i])))
     with files.publish(path) as partial:
@@ -61,9 +62,10 @@ def _middle(raw: np.ndarray, affine: np.ndarray) -> list[tuple[np.ndarray, float
     return [(raw[x], dy, dz), (raw[:, y], dx, dz), (raw[:, :, z], dx, dy)]
 
 
-def _shade(scaled: np.ndarray, mean: float, std: float, wide: float, high: float) -> np.ndarray:
+def _shade(scaled: np.ndarray, scale: tuple[float, float, float], wide: float, high: float) -> np.ndarray:
     """A slice as grey 0..1, -2.5 to 3.5 SD of the scan's foreground, square pixels, row 0 at the top; background 0."""
-    grey = np.where(scaled != 0, np.clip((scaled - mean) / std * (0.92 / 6) + 0.08 + 2.5 * 0.92 / 6, 0.08, 1), 0)
+    mean, std, limit = scale
+    grey = np.clip((scaled - mean) / std * (0.92 / 6) + 0.08 + 2.5 * 0.92 / 6, 0.08, 1) * (np.abs(scaled) > limit)
     pixels = _EDGE / max(scaled.shape[0] * wide, scaled.shape[1] * high)
     rows, columns = (
         np.minimum(((np.arange(max(1, round(n * mm * pixels))) + 0.5) / (mm * pixels)).astype(int), n - 1)

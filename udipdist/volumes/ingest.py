@@ -7,13 +7,11 @@ in the same order.
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import json
 import logging
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,34 +21,38 @@ from hpc import cluster, files, parts, store
 from hpc.errors import ConfigError, Incomplete, InputError, some
 from hpc.stage import is_current, read_manifest, stage
 from udipdist.config import IngestConfig
-from udipdist.volumes import quality, quality_files
-from udipdist.volumes.grids import AFFINE_DIGITS, Plan, make_plan
+from udipdist.volumes import left_out, quality, quality_files
+from udipdist.volumes.grids import AFFINE_DIGITS, Plan, Refused, make_plan
 from udipdist.volumes.job import AXES, IngestJob, blocks_of, counts_name, template_name, template_of
 from udipdist.volumes.sources import Source
 from udipdist.volumes.store import FORMAT
 
 log = logging.getLogger(__name__)
 MASK_SHARE = 20  # a voxel is in the mask where one subject of 20 (5 %) has foreground
-_SHOWN_FAILURES = 20
 
 
 def ingest(config: IngestConfig) -> None:
     """Make (or finish) the volume store of a cohort.
 
     Raises InputError for a cohort that cannot become one store, and Incomplete, when the store is finished, where
-    more than `allow_failures` files could not be used.
+    more than `allow_failures` files could not be used, or where most do not look like brains on a common grid.
     """
     manifest = read_manifest(config.out)
     if manifest and not config.overwrite:
         _tidy(config.out)  # it may have been killed between its last two steps
-        if manifest["facts"].get("failures") and is_current("ingest", config.out, config):
+        wanting = manifest["facts"].get("failures") or manifest["facts"].get("doubts")
+        if wanting and is_current("ingest", config.out, config):
             _judge(config, manifest["facts"])
             return
     if config.out.suffix != ".zarr":
         raise ConfigError(f"out={config.out}: a volume store is named NAME.zarr")
     inputs = {"volumes": Path(config.volumes)}
     with stage("ingest", config.out, config, inputs, config.overwrite) as current:
-        plan = make_plan(config)
+        try:
+            plan = make_plan(config)
+        except Refused as error:
+            quality_files.write_headers(config.out, error.described)
+            raise InputError(f"{error}. {quality_files.table_path(config.out)} lists what each header says") from None
         job = _start(config, plan)
         facts = _finish(job, plan, parts.run(job, "ingest", cluster.runner(config.workers, config.cluster)))
         current.note(**facts)
@@ -79,7 +81,7 @@ def preview(config: IngestConfig) -> list[str]:
             for grid, n_absent in zip(plan.grids, _absent(plan), strict=True)
         ),
         "axes in the files: " + ", ".join(f"{n} x {codes}" for codes, n in plan.orientations.most_common()),
-        f"left out: {len(plan.cohort.repeats)} later visits, {len(plan.cohort.duplicates)} files of an id that has one",
+        f"left out: {len(plan.cohort.repeats)} later visits, {len(plan.cohort.unused)} files that cannot be taken",
         f"store: {config.out}, about {plan.bytes / 1e9:.2f} GB in "
         f"{shards} shards of {config.subjects_per_shard} subjects",
         f"memory: about {4 * largest / 1e6:.0f} MB for each of {max(config.workers, 1)} processes",
@@ -90,21 +92,17 @@ def _absent(plan: Plan) -> list[int]:
     return [sum(source.scans[m] is None for source in plan.cohort.sources) for m in range(len(plan.grids))]
 
 
-def failures_path(out: Path) -> Path:
-    """The table of files that could not be used, beside the store."""
-    return out.with_name(out.stem + ".failures.tsv")
-
-
-def repeats_path(out: Path) -> Path:
-    """The table of images that were not taken because the subject has an earlier one, beside the store."""
-    return out.with_name(out.stem + ".repeats.tsv")
-
-
 def _start(config: IngestConfig, plan: Plan) -> IngestJob:
     """Fix the plan and make the empty arrays, or take up the ones that are there."""
     cohort, n = plan.cohort, len(plan.cohort.sources)
-    job = IngestJob(config.out.absolute(), tuple(cohort.sources), plan.grids, config.subjects_per_shard)
-    listed = [[s.fid, s.iid, s.session, [scan and [scan.source, scan.matrix] for scan in s.scans]] for s in job.sources]
+    any_orientation = "orientation" in config.allow
+    job = IngestJob(
+        config.out.absolute(), tuple(cohort.sources), plan.grids, config.subjects_per_shard, any_orientation
+    )
+    listed = [
+        [s.fid, s.iid, s.session, [scan and [scan.source, scan.matrix, scan.mask] for scan in s.scans]]
+        for s in job.sources
+    ]
     done = files.size_of(job.place) if job.place.exists() else 0
     files.require_space(job.place, plan.bytes - done)
     parts.fix_plan(
@@ -115,6 +113,7 @@ def _start(config: IngestConfig, plan: Plan) -> IngestJob:
             "shape": {grid.modality: [n, *grid.shape] for grid in job.grids},
             "dtype": {grid.modality: str(grid.dtype) for grid in job.grids},
             "subjects_per_shard": config.subjects_per_shard,
+            "any_orientation": any_orientation,
         },
     )
     for m, grid in enumerate(job.grids):
@@ -149,26 +148,29 @@ def _finish(job: IngestJob, plan: Plan, part_facts: list[dict[str, Any]]) -> dic
             )
         of_modality[grid.modality] = _finish_modality(job, m, subjects, failed)
         groups[grid.modality if len(job.grids) > 1 else ""] = job.group(m)
-    for duplicate in plan.cohort.duplicates:
-        ids = {"FID": duplicate.fid, "IID": duplicate.iid, "modality": ""}
-        failures.append({**ids, "file": duplicate.file, "reason": duplicate.reason})
-    _write_table(failures_path(job.place), failures)
-    _say_failures(failures, failures_path(job.place))
+    for unused in plan.cohort.unused:
+        ids = {"FID": unused.fid, "IID": unused.iid, "modality": ""}
+        failures.append({**ids, "file": unused.file, "reason": unused.reason})
+    left_out.write_table(left_out.failures_path(job.place), failures)
+    left_out.say_failures(failures, left_out.failures_path(job.place))
     repeats = [{"FID": r.fid, "IID": r.iid, "session": r.session, "file": r.file} for r in plan.cohort.repeats]
-    _write_table(repeats_path(job.place), repeats)
+    left_out.write_table(left_out.repeats_path(job.place), repeats)
     if repeats:
-        log.info("ingest: %d later images are left out, see %s", len(repeats), repeats_path(job.place))
+        log.info("ingest: %d later images are left out, see %s", len(repeats), left_out.repeats_path(job.place))
     if len(job.grids) > 1:
         store.seal(job.place, {"format": FORMAT, "modalities": [grid.modality for grid in job.grids]})
     quality_files.publish(job.place, groups)
     facts = {
         "subjects": len(job.sources),
-        "images": plan.scans + len(plan.cohort.duplicates),
+        "images": plan.scans + len(plan.cohort.unused),
         "failures": len(failures),
         "failed": [" ".join(f"{f['IID']} {f['modality'] if len(groups) > 1 else ''}".split()) + f": {f['reason']}"
                    for f in failures],
         "repeats": len(repeats),
     }  # fmt: skip
+    doubted = [name for name, own in of_modality.items() if own["quality"]["not_brains"] * 2 >= own["valid"]]
+    facts["doubts"] = ["background"] if doubted else []
+    facts["doubted"] = [text for name in doubted for text in of_modality[name]["quality"]["not_brain_subjects"]]
     (first, *more) = of_modality.values()
     return facts | ({"modalities": of_modality} if more else first)
 
@@ -197,10 +199,13 @@ def _finish_modality(
     store.seal(group, {"format": FORMAT, "mask_share": 1 / MASK_SHARE, "modality": grid.modality})
     off_grid = int((np.abs(affines - grid.affine).max(axis=(1, 2)) > 10**-AFFINE_DIGITS).sum())
     if off_grid:
+        names = [source.iid for source, fact in zip(job.sources, subjects, strict=True) if "failure" not in fact]
+        differ = np.abs(affines - grid.affine).max(axis=(1, 2)) > 10**-AFFINE_DIGITS
         log.warning(
-            "ingest: %d of %d volumes have a different affine from most; a store should hold volumes on one grid",
+            "ingest: %d of %d volumes have a different affine from most (%s); a store should hold volumes on one grid",
             off_grid,
             n_valid,
+            some([name for name, other in zip(names, differ, strict=True) if other]),
         )
     twins = _same_bytes(job.sources, subjects)
     if twins:
@@ -226,10 +231,14 @@ def _same_bytes(sources: Sequence[Source], subjects: list[dict[str, Any]]) -> li
 
 
 def _write_coordinates(job: IngestJob, m: int, subjects: list[dict[str, Any]], template: bool) -> np.ndarray:
-    """The arrays along `subject`; NaN, 0 or '' for those that are not valid. Returns the affines of the valid ones."""
+    """The arrays along `subject`; NaN, 0 or '' for those that are not valid, but for what their headers say.
+
+    Returns the affines of the valid ones.
+    """
     group, scans = job.group(m), [source.scans[m] for source in job.sources]
     missing = {"mean": math.nan, "std": math.nan, "slope": math.nan, "inter": math.nan}
-    missing |= {"affine": np.full((4, 4), math.nan).tolist(), "orientation": "", "sha256": ""}
+    missing |= {"affine": np.full((4, 4), math.nan).tolist(), "orientation": "", "codes": "", "sha256": ""}
+    missing |= {"background": math.nan}
     valid = np.array(["failure" not in fact for fact in subjects])
 
     def along(key: str) -> np.ndarray:
@@ -246,7 +255,10 @@ def _write_coordinates(job: IngestJob, m: int, subjects: list[dict[str, Any]], t
         "foreground": along("foreground"),
         "scl_slope": along("slope"),
         "scl_inter": along("inter"),
+        "background": along("background"),
+        "corners": along("corners"),
         "orientation": along("orientation"),
+        "codes": along("codes"),
         "sha256": along("sha256"),
     }
     if template:
@@ -258,34 +270,24 @@ def _write_coordinates(job: IngestJob, m: int, subjects: list[dict[str, Any]], t
     return affines[valid]
 
 
-def _write_table(path: Path, rows: Sequence[Mapping[str, str]]) -> None:
-    """A tab-separated table, or none where there are no rows."""
-    if not rows:
-        files.remove(path)
-        return
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), delimiter="\t", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    files.publish_text(path, text.getvalue())
-
-
-def _say_failures(failures: Iterable[Mapping[str, str]], path: Path) -> None:
-    failures = list(failures)
-    for failure in failures[:_SHOWN_FAILURES]:
-        log.warning("ingest: %s: %s", failure["file"] or failure["IID"], failure["reason"])
-    if len(failures) > _SHOWN_FAILURES:
-        log.warning("ingest: and %d more, see %s", len(failures) - _SHOWN_FAILURES, path)
-
-
 def _judge(config: IngestConfig, facts: dict[str, Any]) -> None:
-    """Say how many files could not be used. Raises Incomplete where they are too many."""
+    """Say how many files could not be used. Raises Incomplete where they are too many, or most are no brains."""
     failures, total = facts["failures"], facts["images"]
+    wrong = []
     if failures > config.allow_failures:
-        raise Incomplete(
+        wrong.append(
             f"{failures} of {total} volumes could not be used ({some(facts['failed'], 3)}). {config.out} holds the "
-            f"others, and {failures_path(config.out)} lists all that failed: fix them and run again with "
+            f"others, and {left_out.failures_path(config.out)} lists all that failed: fix them and run again with "
             f"overwrite=true, or accept this with allow_failures={failures}"
         )
+    if "background" in set(facts.get("doubts", [])) - set(config.allow):
+        wrong.append(
+            f"the volumes are {quality.NOT_A_BRAIN} Half of them or more do not look like brains on a common grid "
+            f"({some(facts['doubted'], 2)}), so latents of {config.out} would be of something else. See "
+            f"{quality_files.sheet_path(config.out)}. Extract the brains, or give mask=, and run again with "
+            "overwrite=true; or accept this with allow=[background]"
+        )
+    if wrong:
+        raise Incomplete("\n".join(wrong))
     if failures:
         log.warning("ingest: %d of %d volumes are left out (allow_failures=%d)", failures, total, config.allow_failures)

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from hpc import store
-from udipdist.volumes import kernels, nifti, quality, resample
+from udipdist.volumes import kernels, masks, nifti, quality, resample
 from udipdist.volumes.grids import Grid, in_mni
+from udipdist.volumes.nifti import AS_IT_IS, turned
 from udipdist.volumes.sources import Scan, Source
 
 AXES = ("x", "y", "z")
@@ -27,6 +28,7 @@ class IngestJob:
     sources: tuple[Source, ...]
     grids: tuple[Grid, ...]
     subjects_per_shard: int
+    any_orientation: bool = False  # also files that do not say for sure which side is left
     unit: str = "volumes"
     digest: str = "crc32c"  # what parts record of their files: shards are large, and SHA-256 is a tenth of an ingest
 
@@ -65,16 +67,18 @@ class IngestJob:
             np.zeros(grid.shape[::-1], np.min_scalar_type(self.subjects_per_shard)),
             template_of(self.place / "parts", template_name(modality)),
             blocks_of(grid),
+            self.any_orientation,
         )
         facts: list[dict[str, Any]] = []
         thumbnails: list[np.ndarray | None] = []
 
         def rows() -> Iterator[np.ndarray | None]:
             for i in image.rows_of_shard(shard):
+                fact: dict[str, Any] = {}
                 try:
-                    row, small, fact = _read_scan(self.sources[i].scans[modality], into)
+                    row, small = _read_scan(self.sources[i].scans[modality], into, fact)
                 except nifti.Unreadable as error:
-                    row, small, fact = None, None, {"failure": str(error)}
+                    row, small, fact["failure"] = None, None, str(error)
                 facts.append(fact)
                 thumbnails.append(small)
                 yield row
@@ -112,45 +116,51 @@ class _Into:
     counts: np.ndarray  # subjects of this part with foreground
     template: np.ndarray | None
     blocks: kernels.Blocks
+    any_orientation: bool
 
 
-def _read_scan(scan: Scan | None, into: _Into) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
-    """Voxels [x, y, z], thumbnail and JSON facts of one image; adds its foreground to the counts. Raises Unreadable."""
+def _read_scan(scan: Scan | None, into: _Into, fact: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+    """Voxels [x, y, z] and thumbnail of one image; adds its foreground to the counts, and JSON facts to `fact`, as far
+    as there are any. Raises Unreadable."""
     grid = into.grid
     if scan is None:
         raise nifti.Unreadable(f"has no {grid.modality} file")
     data = scan.read_bytes()
     volume = nifti.read(data, scan.name)
     header, values, flips = volume.header, *volume.up_to_flips()
+    fact |= {"affine": header.affine.tolist(), "orientation": header.orientation, "codes": header.codes}
+    if not into.any_orientation:
+        nifti.require_orientation(header)
+    if scan.mask is not None:
+        values, flips = masks.applied(turned(values, flips), header, scan), AS_IT_IS
     if scan.matrix is not None:
-        turned = values[tuple(slice(None, None, -1 if flip else 1) for flip in flips)]
-        moved, _ = resample.to_mni(np.ascontiguousarray(turned.T), header, scan.read_matrix())
-        header, values, flips = in_mni(header), np.ascontiguousarray(moved.T), (False, False, False)
+        moved, _ = resample.to_mni(np.ascontiguousarray(turned(values, flips).T), header, scan.read_matrix())
+        header, values, flips = in_mni(header), np.ascontiguousarray(moved.T), AS_IT_IS
     if header.shape != grid.shape:
         raise nifti.Unreadable(f"has the shape {header.shape} in RAS order, and the store {grid.shape}, as most files")
     if not np.can_cast(header.dtype, grid.dtype, "safe"):
         raise nifti.Unreadable(f"changed since the plan: it has {header.dtype} voxels, and the store {grid.dtype}")
-    raw, seen = kernels.survey(values, flips, header.slope, header.inter, into.counts, into.template, into.blocks)
+    scale = header.slope, header.inter, kernels.background_limit(header.dtype, header.slope)
+    raw, seen = kernels.survey(values, flips, *scale[:2], into.counts, into.template, into.blocks)
     if seen.n == 0:
         raise nifti.Unreadable("is empty: every voxel is 0")
     if not math.isfinite(seen.std):
-        raise nifti.Unreadable("has NaN, infinite or huge voxels; write 0 outside the brain")
+        raise nifti.Unreadable("has NaN, infinite or huge voxels; write 0 outside the brain, or give mask=")
     if seen.thumbnail is None:
         raise nifti.Unreadable(
-            f"has the value {seen.mean:g} in all of its {seen.n} non-zero voxels, so it cannot be z-scored"
+            f"has the value {seen.mean:g} in all of its {seen.n} foreground voxels, so it cannot be z-scored"
         )
-    return (
-        raw.astype(grid.dtype, copy=False).T,
-        seen.thumbnail,
-        {
-            "mean": seen.mean,
-            "std": seen.std,
-            "foreground": seen.n,
-            "foreground_in_template": seen.inside,
-            "slope": header.slope,
-            "inter": header.inter,
-            "affine": header.affine.tolist(),
-            "orientation": header.orientation,
-            "sha256": hashlib.sha256(data).hexdigest(),
-        },
-    )
+    corners = raw[np.ix_(*([0, -1] for _ in range(3)))]
+    fact |= {
+        "mean": seen.mean,
+        "std": seen.std,
+        "foreground": seen.n,
+        "foreground_in_template": seen.inside,
+        "corners": int(kernels.foreground(corners, *scale).sum()),
+        "slope": header.slope,
+        "inter": header.inter,
+        "background": scale[2],
+        "affine": header.affine.tolist(),
+        "sha256": hashlib.sha256(data).hexdigest(),
+    }
+    return raw.astype(grid.dtype, copy=False).T, seen.thumbnail

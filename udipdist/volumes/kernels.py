@@ -1,7 +1,8 @@
 """The passes over voxels that cost time: the survey that ingest takes of a volume, and z-scoring.
 
-Foreground is where the scaled value (stored * slope + inter, in float64) is not 0. Volumes lie in memory as [z, y, x],
-x fastest, which is the order of NIfTI files and of the store.
+Foreground is where the scaled value (stored * slope + inter, in float64) is not 0: of integers, which hold a value only
+to the nearest step, not within half a step of 0 (`background_limit`). Volumes lie in memory as [z, y, x], x fastest,
+which is the order of NIfTI files and of the store.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from dataclasses import dataclass, replace
 
 import numba
 import numpy as np
+
+from udipdist.volumes.nifti import AS_IT_IS, turned
 
 _FAR = 4.0  # standard deviations between a guess and the mean at which sums around the guess are taken again
 
@@ -33,7 +36,6 @@ class Survey:
     thumbnail: np.ndarray | None = None
 
 
-_AS_IT_IS = (False, False, False)
 _NOTHING = Survey(0, math.nan, math.nan)
 
 
@@ -49,6 +51,15 @@ class Blocks:
     shape: tuple[int, int, int]
 
 
+def background_limit(dtype: np.dtype, slope: float) -> float:
+    """The largest size of a scaled value that is background, for stored values of this type.
+
+    Integers are rounded to steps of `slope`, so what was 0 before it was stored comes back as up to half a step: less
+    than that is background. Floats hold 0 exactly.
+    """
+    return float(np.nextafter(abs(slope) / 2, 0)) if dtype.kind in "iu" else 0.0
+
+
 def survey(
     stored: np.ndarray,
     flips: Sequence[bool],
@@ -57,21 +68,23 @@ def survey(
     counts: np.ndarray,
     mask: np.ndarray | None,
     blocks: Blocks,
+    limit: float | None = None,
 ) -> tuple[np.ndarray, Survey]:
     """Turn a volume to RAS and survey it in one pass; adds 1 to `counts` where there is foreground.
 
     stored: C-contiguous [z, y, x] in native byte order, of which the axes in `flips` are turned round; counts:
-    unsigned integers, mask: bool or None, both [z, y, x] in RAS order. Returns the values in RAS order, [z, y, x].
-    `counts` is left alone where the volume cannot be z-scored. Integers of up to 16 bits are summed exactly; others
-    in float64 around a guess of the mean, and again around the mean where the guess was far off: mean and std agree
-    with numpy's two passes in float64 to about 1e-14.
+    unsigned integers, mask: bool or None, both [z, y, x] in RAS order; limit: the largest size of background, by
+    default that of the type. Returns the values in RAS order, [z, y, x]. `counts` is left alone where the volume cannot
+    be z-scored. Integers of up to 16 bits are summed exactly; others in float64 around a guess of the mean, and again
+    around the mean where the guess was far off: mean and std agree with numpy's two passes in float64 to about 1e-14.
     """
     if counts.shape != stored.shape or (mask is not None and mask.shape != stored.shape):
         raise ValueError(f"a volume of {stored.shape}, counts of {counts.shape}, mask of {np.shape(mask)}")
+    limit = background_limit(stored.dtype, slope) if limit is None else limit
     small = stored.dtype.kind in "iu" and stored.dtype.itemsize <= 2
     if not small and stored.dtype.kind != "f":  # rare, so not compiled for
-        raw = np.ascontiguousarray(stored[tuple(slice(None, None, -1 if flip else 1) for flip in flips)])
-        return raw, survey(raw.astype(np.float64), _AS_IT_IS, slope, inter, counts, mask, blocks)[1]
+        raw = np.ascontiguousarray(turned(stored, flips))
+        return raw, survey(raw.astype(np.float64), AS_IT_IS, slope, inter, counts, mask, blocks, limit)[1]
     turn = any(flips)
     raw = np.empty(stored.shape if turn else (0, 0, 0), stored.dtype)
     source = (raw if turn else stored).view()
@@ -79,22 +92,28 @@ def survey(
     stored.flags.writeable = source.flags.writeable = False  # of one type for the compiler, wherever they come from
     volume = (stored, *(bool(flip) for flip in flips), raw, source, turn)
     among = np.zeros((0, 0, 0), np.bool_) if mask is None else mask
-    found, sums, numbers = (_of_small if small else _of_any)(volume, slope, inter, counts, among, blocks)
+    found, sums, numbers = (_of_small if small else _of_any)(volume, (slope, inter, limit), counts, among, blocks)
     if found.n == 0:
         return source, found
     if not found.std > 0:
-        counts -= (source.astype(np.float64) * slope + inter != 0).astype(counts.dtype)
+        counts -= foreground(source, slope, inter, limit).astype(counts.dtype)
         return source, found
     thumbnail = (sums - numbers * found.mean) / (found.std * blocks.edge**3)
     return source, replace(found, thumbnail=np.ascontiguousarray(thumbnail.T, dtype=np.float32))
 
 
+def foreground(stored: np.ndarray, slope: float, inter: float, limit: float) -> np.ndarray:
+    """True where there is no background; also where a value is not a number."""
+    return ~(np.abs(stored.astype(np.float64) * slope + inter) <= limit)
+
+
 def _of_small(
-    volume: tuple, slope: float, inter: float, counts: np.ndarray, mask: np.ndarray, blocks: Blocks
+    volume: tuple, scale: tuple[float, float, float], counts: np.ndarray, mask: np.ndarray, blocks: Blocks
 ) -> tuple[Survey, np.ndarray, np.ndarray]:
     """The survey of integers of at most 16 bits; sums of the scaled foreground and its number, by block."""
     sums, numbers = np.zeros(blocks.shape, np.int64), np.zeros(blocks.shape, np.int64)
-    zeros, cut = _zeros(volume[0].dtype, slope, inter), (*blocks.offset, blocks.edge)
+    zeros, cut = _zeros(volume[0].dtype, *scale), (*blocks.offset, blocks.edge)
+    slope, inter, _ = scale
     squares, inside = _survey_small(*volume, zeros, counts, mask, cut, sums, numbers)
     n, total = int(numbers.sum()), int(sums.sum())
     if n == 0:
@@ -105,15 +124,14 @@ def _of_small(
 
 
 def _of_any(
-    volume: tuple, slope: float, inter: float, counts: np.ndarray, mask: np.ndarray, blocks: Blocks
+    volume: tuple, scale: tuple[float, float, float], counts: np.ndarray, mask: np.ndarray, blocks: Blocks
 ) -> tuple[Survey, np.ndarray, np.ndarray]:
     """The same of any type."""
-    guess, cut = _guess(volume[0], slope, inter), (*blocks.offset, blocks.edge)
+    guess, cut = _guess(volume[0], *scale), (*blocks.offset, blocks.edge)
     for again in (False, True):
         sums, numbers = np.zeros(blocks.shape), np.zeros(blocks.shape, np.int64)
-        scale = (slope, inter, guess)
         squares, low, high, inside = _survey_any(
-            *volume, scale, np.zeros_like(counts) if again else counts, mask, cut, sums, numbers
+            *volume, (*scale, guess), np.zeros_like(counts) if again else counts, mask, cut, sums, numbers
         )
         n = int(numbers.sum())
         if n == 0:
@@ -134,8 +152,8 @@ def _checked(n: int, mean: float, std: float, inside: int) -> Survey:
     return Survey(n, mean, std if mean + std != mean else 0.0, inside)
 
 
-def _zeros(dtype: np.dtype, slope: float, inter: float) -> np.ndarray:
-    """The first and the last integer whose scaled value is 0 (scaling is monotone); high, low where none is."""
+def _zeros(dtype: np.dtype, slope: float, inter: float, limit: float) -> np.ndarray:
+    """The first and the last integer that is background (scaling is monotone); high, low where none is."""
     low, high = int(np.iinfo(dtype).min), int(np.iinfo(dtype).max)
     sign = -1.0 if slope < 0 else 1.0
 
@@ -143,15 +161,15 @@ def _zeros(dtype: np.dtype, slope: float, inter: float) -> np.ndarray:
         return sign * (stored * slope + inter)
 
     everything = range(low, high + 1)
-    first = bisect.bisect_left(everything, 0.0, key=scaled) + low
-    last = bisect.bisect_right(everything, 0.0, key=scaled) + low - 1
+    first = bisect.bisect_left(everything, -limit, key=scaled) + low
+    last = bisect.bisect_right(everything, limit, key=scaled) + low - 1
     return np.array([first, last] if first <= last else [high, low], dtype)
 
 
-def _guess(stored: np.ndarray, slope: float, inter: float) -> float:
+def _guess(stored: np.ndarray, slope: float, inter: float, limit: float) -> float:
     """About the mean of the foreground, from a row of 32; 0 where they do not say."""
-    sample = stored[stored.shape[0] % 8 // 2 :: 8, stored.shape[1] % 4 // 2 :: 4].astype(np.float64) * slope + inter
-    sample = sample[sample != 0]
+    sample = stored[stored.shape[0] % 8 // 2 :: 8, stored.shape[1] % 4 // 2 :: 4]
+    sample = sample[foreground(sample, slope, inter, limit)].astype(np.float64) * slope + inter
     guess = float(sample.mean()) if len(sample) else 0.0
     return guess if math.isfinite(guess) else 0.0
 
@@ -220,7 +238,7 @@ def _survey_small(stored, flip_z, flip_y, flip_x, raw, source, turn, zeros, coun
 def _survey_any(stored, flip_z, flip_y, flip_x, raw, source, turn, scale, counts, mask, cut, sums, numbers):
     """Sum of squares around the guess, smallest and largest of the scaled foreground, and number inside the mask; sums
     around the guess, and numbers, by block."""
-    (nz, ny, nx), (oz, oy, ox, edge), (slope, inter, guess) = stored.shape, cut, scale
+    (nz, ny, nx), (oz, oy, ox, edge), (slope, inter, limit, guess) = stored.shape, cut, scale
     total_lanes, number_lanes = np.zeros((sums.shape[1], nx)), np.zeros((sums.shape[1], nx), np.uint16)
     square_lanes, low, high = np.zeros(nx), np.full(nx, np.inf), np.full(nx, -np.inf)
     found, values = np.empty(nx, np.uint8), np.empty(nx)
@@ -239,7 +257,7 @@ def _survey_any(stored, flip_z, flip_y, flip_x, raw, source, turn, scale, counts
             for i in range(nx):
                 values[i] = row[i] * slope + inter
             for i in range(nx):
-                found[i] = values[i] != 0.0
+                found[i] = not (abs(values[i]) <= limit)
             some = np.uint8(0)
             for i in range(nx):
                 some = np.uint8(some | found[i])
@@ -283,9 +301,9 @@ def _fold(lanes, blocks, offset, edge):
 
 
 @numba.njit(nogil=True, cache=True)
-def zscore(raw: np.ndarray, slope: float, inter: float, mean: float, std: float, out: np.ndarray) -> None:
+def zscore(raw: np.ndarray, slope: float, inter: float, mean: float, std: float, limit: float, out: np.ndarray) -> None:
     """(scaled - mean) / std in `out` (float32) where there is foreground, exactly 0 elsewhere. Flat arrays."""
     scale = 1.0 / std
     for i in range(raw.size):
         value = raw[i] * slope + inter
-        out[i] = (value - mean) * scale if value != 0.0 else 0.0
+        out[i] = 0.0 if abs(value) <= limit else (value - mean) * scale

@@ -7,6 +7,7 @@ kept beside the stored values (scaled = stored * slope + inter, as nibabel compu
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import nibabel as nib
@@ -20,8 +21,19 @@ from hpc.errors import InputError
 
 START = 16384  # bytes of a file in which its header is, gzipped or not
 _HEADER_BYTES = 1024  # more than the longest header (NIfTI-2: 540)
+AS_IT_IS = (False, False, False)  # no axis of `Volume.up_to_flips` is to be turned round
 _DRAIN = 1 << 20  # bytes inflated at once behind the voxels
 _GZIP = b"\x1f\x8b"
+PAIR = "is one half of an .hdr/.img pair; save the pair as one .nii.gz"
+_OTHERS = {
+    b"BZh": "is packed by bzip2; unpack it, or pack it by gzip",
+    b"\xfd7zXZ": "is packed by xz; unpack it, or pack it by gzip",
+    b"\x28\xb5\x2f\xfd": "is packed by zstd; unpack it, or pack it by gzip",
+    b"PK": "is a zip; take the image out of it",
+    b"NRRD": "is an NRRD file; save it as .nii.gz",
+    b"/annex/objects": "is a pointer of git-annex, not the image; fetch it (datalad get, or git annex get)",
+    b"version https://git-lfs": "is a pointer of Git LFS, not the image; fetch it (git lfs pull)",
+}  # what is often found under an image's name, by its first bytes
 
 
 class Unreadable(InputError):
@@ -39,6 +51,8 @@ class Header:
     moves: np.ndarray  # [3, 2] for each axis of the file: the RAS axis that it becomes, and 1 or -1 (flipped)
     slope: float
     inter: float
+    codes: str = ""  # what says where the volume lies: the sform and qform codes, or goodRASFlag of MGH
+    unsure: str = ""  # why it is not known which side is left; '' where it is
 
 
 @dataclass(frozen=True)
@@ -57,15 +71,29 @@ class Volume:
         return values, (z, y, x)
 
 
+def turned(values: np.ndarray, flips: Sequence[bool]) -> np.ndarray:
+    """A view with the axes in `flips` turned round."""
+    return values[tuple(slice(None, None, -1 if flip else 1) for flip in flips)]
+
+
 def read_header(start: bytes, name: str) -> Header:
     """The header of a file from its first START bytes. `name` tells MGH from NIfTI. Raises Unreadable."""
-    return _describe(_parse(_first_bytes(start), name))
+    return _describe(*_parse(_first_bytes(start), name))
+
+
+def require_orientation(header: Header) -> None:
+    """Raises Unreadable where a header does not say for sure which side is left."""
+    if header.unsure:
+        raise Unreadable(
+            f"{header.unsure}; so left and right are not known. Write the right codes into its header, or type "
+            "allow=[orientation] to take it as nibabel does"
+        )
 
 
 def read(data: bytes, name: str) -> Volume:
     """A whole file. The gzip stream and its checksum are verified to the end. Raises Unreadable."""
-    parsed = _parse(_first_bytes(data[:START]), name)
-    header = _describe(parsed)
+    parsed, first = _parse(_first_bytes(data[:START]), name)
+    header = _describe(parsed, first)
     dtype, shape = parsed.get_data_dtype(), parsed.get_data_shape()[:3]
     count, offset = math.prod(shape), int(parsed.get_data_offset())
     announced = offset + count * dtype.itemsize
@@ -113,15 +141,16 @@ def _inflate(data: bytes, wanted: int) -> bytes:
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
-def _parse(start: bytes, name: str) -> nib.Nifti1Header | MGHHeader:
-    """nibabel's header object of the first bytes of a file."""
+def _parse(start: bytes, name: str) -> tuple[nib.Nifti1Header | MGHHeader, bytes]:
+    """nibabel's header object of the first bytes of a file, and the bytes that it is of."""
     if name.lower().endswith((".mgz", ".mgh")):
         kind = MGHHeader
         size = MGHHeader.template_dtype.itemsize
     else:
         kind = next((k for k in (nib.Nifti1Header, nib.Nifti2Header) if k.may_contain_header(start)), None)
         if kind is None:
-            raise Unreadable("is not a NIfTI file (it has no NIfTI-1 or NIfTI-2 header)")
+            other = next((what for magic, what in _OTHERS.items() if start.startswith(magic)), "")
+            raise Unreadable(other or "is not a NIfTI file (it has no NIfTI-1 or NIfTI-2 header)")
         size = kind.template_dtype.itemsize
     if len(start) < size:
         raise Unreadable(f"is truncated: {len(start)} bytes are less than a header")
@@ -130,11 +159,38 @@ def _parse(start: bytes, name: str) -> nib.Nifti1Header | MGHHeader:
     except (HeaderDataError, ValueError, KeyError) as error:
         raise Unreadable(f"its header is not valid ({error})") from None
     if kind is not MGHHeader and header["magic"].item().startswith(b"ni"):
-        raise Unreadable("is the header of an .hdr/.img pair; save the pair as one .nii.gz")
-    return header
+        raise Unreadable(PAIR)
+    if kind is not MGHHeader:
+        offset = float(header["vox_offset"])
+        if not offset >= header.single_vox_offset or offset % 1 or math.isinf(offset):
+            raise Unreadable(
+                f"its vox_offset is {offset:g}, and the voxels of a single file start at byte "
+                f"{header.single_vox_offset} or later; write the file again, with its voxels where the header says"
+            )
+    return header, start[:size]
 
 
-def _describe(parsed: nib.Nifti1Header | MGHHeader) -> Header:
+def _orientation(parsed: nib.Nifti1Header | MGHHeader, first: bytes) -> tuple[str, str]:
+    """The codes that say where a volume lies, and why it is not known which side is left ('' where it is)."""
+    if isinstance(parsed, MGHHeader):
+        good = int(np.frombuffer(first, MGHHeader.template_dtype)[0]["goodRASFlag"])
+        return f"goodRAS {good}", "" if good else "its goodRASFlag is 0"
+    sform, qform = int(parsed["sform_code"]), int(parsed["qform_code"])
+    codes = f"sform {sform}, qform {qform}"
+    if sform <= 0 and qform <= 0:
+        return codes, "its sform_code and qform_code are 0"
+    if sform > 0 and qform > 0:
+        try:
+            one, other = parsed.get_sform()[:3, :3], parsed.get_qform()[:3, :3]
+        except (HeaderDataError, ValueError):  # the quaternion says nothing, and the sform counts
+            return codes, ""
+        across = int(np.argmax(np.abs(one[0] / np.linalg.norm(one, axis=0))))  # the axis from left to right
+        if np.linalg.det(one) * np.linalg.det(other) < 0 or one[:, across] @ other[:, across] < 0:
+            return codes, "its sform and qform contradict each other: one is a mirror image of the other"
+    return codes, ""
+
+
+def _describe(parsed: nib.Nifti1Header | MGHHeader, first: bytes) -> Header:
     """Check that a header describes one real-valued 3-D volume, and turn it to RAS."""
     try:
         full, dtype = tuple(int(n) for n in parsed.get_data_shape()), parsed.get_data_dtype()
@@ -151,6 +207,7 @@ def _describe(parsed: nib.Nifti1Header | MGHHeader) -> Header:
     moves = io_orientation(affine)
     shape = np.empty(3, dtype=int)
     shape[moves[:, 0].astype(int)] = full[:3]
+    codes, unsure = _orientation(parsed, first)
     return Header(
         shape=tuple(int(n) for n in shape),
         dtype=dtype.newbyteorder("="),
@@ -159,4 +216,6 @@ def _describe(parsed: nib.Nifti1Header | MGHHeader) -> Header:
         moves=moves,
         slope=1.0 if slope is None else float(slope),
         inter=0.0 if inter is None else float(inter),
+        codes=codes,
+        unsure=unsure,
     )

@@ -83,14 +83,15 @@ class Gather:
 class Tokens(ABC):
     """Subjects of a store in a network's form. Threads may share it; loader workers may get a pickled copy.
 
-    `scale` [N, 4] float64: slope, inter, mean, std of each subject; `padding`: flat places that are always 0.
+    `scale` [N, 5] float64: slope, inter, mean, std and background of each subject, as in VolumeStore; `padding`: flat
+    places that are always 0.
     """
 
     def __init__(self, store: VolumeStore, gather: Gather):
         self.store, self.shape, self.padding = store.path, tuple(gather.shape), gather.padding
         self.dtype = store.reader.layout.dtype
         self.subjects, self.valid = store.subjects, np.asarray(store.valid)
-        self.scale = np.stack([store.slope, store.inter, store.mean, store.std], axis=1)
+        self.scale = np.stack([store.slope, store.inter, store.mean, store.std, store.background], axis=1)
 
     def __len__(self) -> int:
         return len(self.subjects)
@@ -161,7 +162,7 @@ class Unpacked(Tokens):
         flat = layout.as_stored(volume).reshape(-1)
         for i in chosen:
             self._reader.row(i, volume)
-            _gather(flat, self._index, 1.0, 0.0, row)
+            _gather(flat, self._index, 1.0, 0.0, 0.0, row)
             yield row
 
 
@@ -200,7 +201,8 @@ def content(store: VolumeStore) -> str:
     """A SHA-256 that changes when the store's voxels or scales do; it costs a look at each shard, not its reading."""
     seen = hashlib.sha256(store.reader.fingerprint().encode())
     seen.update(rows.get(store.reader.layout.path.parent, "sha256").astype("U64").tobytes())
-    for values in (np.asarray(store.valid), store.slope, store.inter, store.mean, store.std):
+    scales = [np.asarray(store.valid), store.slope, store.inter, store.mean, store.std]
+    for values in [*scales, store.background] if store.background.any() else scales:
         seen.update(np.ascontiguousarray(values).tobytes())
     return seen.hexdigest()
 
@@ -309,7 +311,8 @@ class _PackJob:
                     continue
                 store.reader.row(i, volume)
                 row = np.empty(self.gather.shape, flat.dtype)
-                found.append(_gather(flat, self.index, store.slope[i], store.inter[i], row.reshape(-1)))
+                scale = store.slope[i], store.inter[i], store.background[i]
+                found.append(_gather(flat, self.index, *scale, row.reshape(-1)))
                 yield row
 
         rows.write_shard(self.layout, index, packed())
@@ -372,11 +375,11 @@ def _in_threads(threads: int, check: Callable[[], object]) -> parts.Runner:
 
 
 @numba.njit(nogil=True, cache=True)
-def _gather(volume: np.ndarray, index: np.ndarray, slope: float, inter: float, out: np.ndarray) -> int:
+def _gather(volume: np.ndarray, index: np.ndarray, slope: float, inter: float, limit: float, out: np.ndarray) -> int:
     """out = volume[index], 0 where the index is -1. Returns how many are foreground. Flat arrays."""
     n = 0
     for k in range(index.size):
         at = index[k]
         out[k] = volume[at] if at >= 0 else 0
-        n += at >= 0 and volume[at] * slope + inter != 0.0
+        n += at >= 0 and not (abs(volume[at] * slope + inter) <= limit)
     return n

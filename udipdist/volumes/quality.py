@@ -22,6 +22,7 @@ import numpy as np
 
 from hpc import store
 from hpc.errors import InputError
+from udipdist.volumes.grids import ELSEWHERE, common_affine, elsewhere, moved, near
 from udipdist.volumes.likeness import flip_limit, likeness, spread
 
 log = logging.getLogger(__name__)
@@ -31,6 +32,7 @@ DEVIATIONS = 5.0  # robust standard deviations from the median at which a figure
 _TEMPLATE = "datasets/data/mni_icbm152_t1_tal_nlin_sym_09a_converted.nii.gz"
 _BRAIN = 0.2  # of the template's brightest voxel: nilearn's threshold for the brain mask
 LISTED = 20
+_CENTRED = 0.5  # a mean below this times the SD is that of values around 0
 
 
 # ------------------------------------------------------------------------------------- what ingest takes of each scan
@@ -130,6 +132,10 @@ RULES = (
     Rule("correlation", "correlation with the cohort", 0.05, low_only=True),
 )
 FLIPPED = "left and right may be exchanged"
+NOT_A_BRAIN = "not skull-stripped, or not registered?"
+CORNERS, _CORNERS = "corners of the grid are foreground", 8
+_BRIEF = {NOT_A_BRAIN: "no brain?", ELSEWHERE: "elsewhere", CORNERS: "corners"}
+_FULL, _UNLIKE = 0.8, 0.5  # share of the grid that no brain fills; Dice with the template that every brain has
 FIGURES = (*(rule.name for rule in RULES), "asymmetry")
 
 
@@ -145,10 +151,10 @@ class Limits:
 def assess(place: Path, failures: Mapping[int, str], template_voxels: int | None) -> dict[str, Any]:
     """Judge the scans of one group of a store, before it is sealed; writes the arrays `qc_*` [N] into it.
 
-    Reads the arrays [N] `valid`, `mean`, `std`, `foreground` (voxels), `foreground_in_template` (voxels; only where
-    there is a template), `thumbnail` [N, tx, ty, tz] in rows (see `thumbnail`), and the shape of `image`. `failures`:
-    reason by row of the subjects that are not valid. `template_voxels`: of `template_mask`, None where there is none.
-    Returns facts for the manifest.
+    Reads the arrays [N] `valid`, `mean`, `std`, `foreground` (voxels), `corners` (of the grid that are foreground, 0 to
+    8), `foreground_in_template` (voxels; only where there is a template), `affine` [N, 4, 4], `thumbnail`
+    [N, tx, ty, tz] in rows (see `thumbnail`), and the shape of `image`. `failures`: reason by row of the subjects that
+    are not valid. `template_voxels`: of `template_mask`, None where there is none. Returns facts for the manifest.
     """
     subjects, valid = store.get(place, "subject"), store.get(place, "valid").astype(bool)
     voxels = math.prod(store.Layout(place / "image").row_shape)
@@ -158,9 +164,15 @@ def assess(place: Path, failures: Mapping[int, str], template_voxels: int | None
     if template_voxels is not None:
         figures["overlap"] = 2 * store.get(place, "foreground_in_template") / (n + template_voxels)
     figures["correlation"], figures["asymmetry"] = likeness(_Thumbnails(place / "thumbnail"), valid)
-    limits = {rule.name: limits_of(rule, figures[rule.name][valid]) for rule in RULES}
+    limits = _limits(figures, valid)
     flip = flip_limit(figures["asymmetry"][valid])
-    reasons = [_reasons(figures, limits, flip, i) if valid[i] else [] for i in range(len(valid))]
+    corners, away = store.get(place, "corners"), _away(place, valid)
+    reasons: list[list[str]] = [[] for _ in valid]
+    no_brain = []
+    for i in np.flatnonzero(valid):
+        found = _not_a_brain(figures, int(corners[i]), i)
+        reasons[i] = _reasons(figures, limits, flip, i) + _absolute(found, int(corners[i]), float(away[i]))
+        no_brain += [f"{subjects[i]}: {', '.join(found)}"] if found else []
     for name in ("foreground", "overlap", "correlation", "asymmetry"):  # mean and std are there already
         store.put(place, f"qc_{name}", figures[name], ("subject",))
     shown = {
@@ -175,6 +187,8 @@ def assess(place: Path, failures: Mapping[int, str], template_voxels: int | None
     return {
         "outliers": int(outlier.sum()),
         "outlier_subjects": [f"{subjects[i]}: {text[i]}" for i in np.flatnonzero(outlier)[:LISTED]],
+        "not_brains": len(no_brain),
+        "not_brain_subjects": no_brain[:LISTED],
         "flips_suspected": sum(FLIPPED in listed for listed in text),
         "flip_limit": flip,  # None: the cohort is too small or too symmetric to tell
         "limits": shown,
@@ -195,23 +209,62 @@ class _Thumbnails:
 # ---------------------------------------------------------------------------------------------------------- the rules
 
 
-def limits_of(rule: Rule, values: np.ndarray) -> Limits | None:
+def limits_of(rule: Rule, values: np.ndarray, sd: float = 0.0) -> Limits | None:
     """Where a figure becomes an outlier, from its median and median absolute deviation (x 1.4826) over a cohort.
 
-    None for fewer than FEWEST finite values. Gains around a median of 0 or less are judged without logarithms.
+    None for fewer than FEWEST finite values. sd: of the intensities of a scan, where the figure is their mean. Gains
+    around a median that is small beside it, or 0 or less, are judged without logarithms, and the floor is a share of
+    the SD: such scans were z-scored before, and their mean is 0 but for rounding.
     """
     values = values[np.isfinite(values)]
     if len(values) < FEWEST:
         return None
     median = float(np.median(values))
-    if rule.gain and median > 0:
+    if rule.gain and median > _CENTRED * sd:
         logs = np.log(np.maximum(values, 1e-300))
         reach = max(DEVIATIONS * spread(logs), math.log1p(rule.floor))
         low, high = median * math.exp(-reach), median * math.exp(reach)
     else:
-        reach = max(DEVIATIONS * spread(values), rule.floor * (abs(median) if rule.gain else 1))
+        reach = max(DEVIATIONS * spread(values), rule.floor * (max(abs(median), sd) if rule.gain else 1))
         low, high = median - reach, median + reach
     return Limits(median, low, math.nan if rule.low_only else high)
+
+
+def _limits(figures: Mapping[str, np.ndarray], valid: np.ndarray) -> dict[str, Limits | None]:
+    """The limits of each rule over the valid subjects."""
+    sd = float(np.median(figures["std"][valid])) if valid.any() else 0.0
+    return {rule.name: limits_of(rule, figures[rule.name][valid], sd if rule.name == "mean" else 0.0) for rule in RULES}
+
+
+def _away(place: Path, valid: np.ndarray) -> np.ndarray:
+    """How far [mm] each affine puts a volume from where most lie, [N]; 0 where that is the same place for us."""
+    away, affines = np.zeros(len(valid)), store.get(place, "affine")[valid]
+    if len(affines):
+        shape, common = store.Layout(place / "image").row_shape, common_affine(list(affines))
+        distances = np.array([moved(shape, own, common) for own in affines])
+        away[valid] = np.where(distances > near(common), distances, 0)
+    return away
+
+
+def _not_a_brain(figures: Mapping[str, np.ndarray], corners: int, i: int) -> list[str]:
+    """Why the foreground of subject i cannot be that of a brain, whatever the others look like; empty where it can."""
+    share, overlap = float(figures["foreground"][i]), float(figures["overlap"][i])
+    found = []
+    if share > _FULL:
+        found.append(f"foreground fills {100 * share:.0f} % of the grid (limit {100 * _FULL:.0f} %)")
+    if corners == _CORNERS:
+        found.append("all corners of the grid are foreground")
+    if overlap < _UNLIKE:
+        found.append(f"overlap with the template (Dice) is {overlap:.2f} (limit {_UNLIKE:g})")
+    return found
+
+
+def _absolute(not_a_brain: list[str], corners: int, away: float) -> list[str]:
+    """Reasons that do not depend on the rest of the cohort, so that it may be of any size."""
+    reasons = [f"{NOT_A_BRAIN} {', '.join(not_a_brain)}"] if not_a_brain else []
+    if 0 < corners < _CORNERS:
+        reasons.append(f"{CORNERS}: {corners} of {_CORNERS}")
+    return [*reasons, elsewhere(away)] if away else reasons
 
 
 def _reasons(
@@ -241,8 +294,8 @@ def brief(reasons: str) -> str:
     words = []
     for reason in reasons.split("; "):
         rule = next((rule for rule in RULES if reason.startswith(rule.words)), None)
-        words.append("flipped?" if rule is None else f"{rule.name} {'low' if ' is low ' in reason else 'high'}")
+        if rule is not None:
+            words.append(f"{rule.name} {'low' if ' is low ' in reason else 'high'}")
+        else:
+            words.append(next((brief for text, brief in _BRIEF.items() if reason.startswith(text)), "flipped?"))
     return ", ".join(words)
-
-
-# ----------------------------------------------------------------------------------------------------------- the table

@@ -15,6 +15,7 @@ import numpy as np
 from nibabel.affines import voxel_sizes
 from nibabel.orientations import inv_ornt_aff
 
+from udipdist.volumes.kernels import background_limit
 from udipdist.volumes.nifti import Header, Unreadable
 
 MNI_SHAPE = (182, 218, 182)
@@ -43,7 +44,8 @@ def to_mni(raw_xyz: np.ndarray, header: Header, matrix: np.ndarray) -> tuple[np.
     values.flags.writeable = False  # of one type for the compiler, wherever they come from
     index = index[[2, 1, 0]][:, [2, 1, 0, 3]]  # from here on axes are in the order of memory: z, y, x
     out = np.zeros(MNI_SHAPE[::-1], np.float32)
-    first, last = _extents(values, header.slope, header.inter)
+    scale = header.slope, header.inter, background_limit(values.dtype, header.slope)
+    first, last = _extents(values, *scale)
     filled = first < last
     if filled.any():
         places = np.nonzero(filled)
@@ -51,7 +53,7 @@ def to_mni(raw_xyz: np.ndarray, header: Header, matrix: np.ndarray) -> tuple[np.
         high = np.array([places[0].max(), places[1].max(), last[filled].max() - 1]) + 1
         # A border of zeros, 1 voxel below and 2 above, so that no neighbour of what is looked up lies outside.
         crop = np.zeros(high - low + 3, np.float32)
-        tiles = _fill(values, header.slope, header.inter, first, last, low, high, crop)
+        tiles = _fill(values, *scale, first, last, low, high, crop)
         index[:, 3] -= low - 1
         _sample(crop, tiles, np.ascontiguousarray(index), out)
         if not out.any():
@@ -74,17 +76,17 @@ def source_to_mni(header: Header, matrix: np.ndarray) -> np.ndarray:
 
 
 @numba.njit(nogil=True, cache=True)
-def _extents(raw: np.ndarray, slope: float, inter: float) -> tuple[np.ndarray, np.ndarray]:
-    """For each row along z the first voxel whose scaled value is not 0, and one past the last; nz, 0 without any."""
+def _extents(raw: np.ndarray, slope: float, inter: float, limit: float) -> tuple[np.ndarray, np.ndarray]:
+    """For each row along z the first voxel that is not background, and one past the last; nz, 0 without any."""
     nx, ny, nz = raw.shape
     first_xy, last_xy = np.full((nx, ny), nz), np.zeros((nx, ny), np.int64)
     for x in range(nx):
         for y in range(ny):
             first, last, row = 0, nz, raw[x, y]
-            while first < nz and row[first] * slope + inter == 0.0:
+            while first < nz and abs(row[first] * slope + inter) <= limit:
                 first += 1
             if first < nz:
-                while row[last - 1] * slope + inter == 0.0:
+                while abs(row[last - 1] * slope + inter) <= limit:
                     last -= 1
                 first_xy[x, y], last_xy[x, y] = first, last
     return first_xy, last_xy
@@ -92,10 +94,10 @@ def _extents(raw: np.ndarray, slope: float, inter: float) -> tuple[np.ndarray, n
 
 @numba.njit(nogil=True, cache=True)
 def _fill(
-    raw: np.ndarray, slope: float, inter: float, first_xy: np.ndarray, last_xy: np.ndarray,
+    raw: np.ndarray, slope: float, inter: float, limit: float, first_xy: np.ndarray, last_xy: np.ndarray,
     low: np.ndarray, high: np.ndarray, crop: np.ndarray,
 ) -> np.ndarray:  # fmt: skip
-    """Write the scaled values of the box low <= voxel < high from voxel 1 of `crop` on.
+    """Write the scaled values of the box low <= voxel < high from voxel 1 of `crop` on, background as 0.
 
     Returns for each tile of rows of `crop` where along z it has any: [tiles of x, tiles of y, (first, one past last)].
     """
@@ -108,7 +110,8 @@ def _fill(
             if first < last:
                 row, values = crop[i, j, first - down : last - down], raw[x, y, first:last]
                 for k in range(row.size):
-                    row[k] = values[k] * slope + inter
+                    value = values[k] * slope + inter
+                    row[k] = 0.0 if abs(value) <= limit else value
                 tile = tiles[i // _TILE, j // _TILE]
                 tile[0], tile[1] = min(tile[0], first - down), max(tile[1], last - down)
     return tiles

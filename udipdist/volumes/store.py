@@ -36,6 +36,7 @@ class VolumeStore:
     std: np.ndarray  # [N]
     slope: np.ndarray  # [N] scaled = stored * slope + inter
     inter: np.ndarray  # [N]
+    background: np.ndarray  # [N] largest size of a scaled value that is background (kernels.background_limit)
     affines: np.ndarray  # [N, 4, 4]
     reader: store.RowReader
 
@@ -71,6 +72,7 @@ class VolumeStore:
             std=array("std"),
             slope=array("scl_slope"),
             inter=array("scl_inter"),
+            background=array("background") if "background" in group else np.zeros(len(valid)),  # older stores
             affines=affines,
             reader=reader,
         )
@@ -88,7 +90,7 @@ class VolumeStore:
         return self.reader.row(i)
 
     def normalised(self, indices: Sequence[int] | np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
-        """Subjects z-scored over their own non-zero voxels, background exactly 0: float32 [B, x, y, z].
+        """Subjects z-scored over their own foreground, background exactly 0: float32 [B, x, y, z].
 
         In memory x is fastest, as on the disk: a subject costs one read, one decompression and one pass. `out` may be
         given, made by `empty`, to be filled and returned. Raises InputError for a subject that is not valid.
@@ -103,7 +105,8 @@ class VolumeStore:
         for place, i in enumerate(indices):
             self.reader.row(i, raw)
             flat, filled = layout.as_stored(raw).reshape(-1), layout.as_stored(out[place]).reshape(-1)
-            kernels.zscore(flat, self.slope[i], self.inter[i], self.mean[i], self.std[i], filled)
+            scale = self.slope[i], self.inter[i], self.mean[i], self.std[i], self.background[i]
+            kernels.zscore(flat, *scale, filled)
         return out
 
     def empty(self, n: int) -> np.ndarray:

@@ -6,22 +6,25 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from hpc.errors import ConfigError, InputError
+from hpc.errors import ConfigError, InputError, some
 from udipdist.volumes.sources.bids import list_bids
-from udipdist.volumes.sources.folder import images_in, is_pattern, list_folder, list_glob
-from udipdist.volumes.sources.scan import Cohort, Duplicate, Repeat, Scan, Source
+from udipdist.volumes.sources.folder import is_pattern, list_folder, list_glob, look_into
+from udipdist.volumes.sources.scan import Cohort, Repeat, Scan, Source, Unused
 from udipdist.volumes.sources.table import list_table
 from udipdist.volumes.sources.ukb import find_bulk, is_bulk, list_ukb
 
-__all__ = ["Cohort", "Duplicate", "Repeat", "Scan", "Source", "list_cohort"]
-_WITH_MODALITIES = {"table": list_table, "bids": list_bids, "ukb": list_ukb}
+__all__ = ["Cohort", "Repeat", "Scan", "Source", "Unused", "list_cohort"]
+_WITH_MASKS = {"table": list_table, "bids": list_bids}
 
 
-def list_cohort(volumes: str | Path, layout: str = "auto", modalities: Sequence[str] | None = None) -> Cohort:
+def list_cohort(
+    volumes: str | Path, layout: str = "auto", modalities: Sequence[str] | None = None, mask: str | None = None
+) -> Cohort:
     """The subjects that `volumes` names, each once, with an image for each of the modalities.
 
-    layout: folder (or a pattern), table, bids, ukb, or auto, which looks. Raises InputError where `volumes` cannot be
-    a cohort, and ConfigError for a layout or modalities that do not fit it.
+    layout: folder (or a pattern), table, bids, ukb, or auto, which looks. mask: what says the masks of the images: a
+    column of the table, or a suffix of BIDS with its entities. Raises InputError where `volumes` cannot be a cohort,
+    and ConfigError for a layout, modalities or mask that do not fit it.
     """
     path, modalities = Path(volumes), tuple(modalities or ())
     if not path.exists() and not is_pattern(str(volumes)):
@@ -33,8 +36,15 @@ def list_cohort(volumes: str | Path, layout: str = "auto", modalities: Sequence[
     if path.is_file() != (found == "table") or (found in ("bids", "ukb") and not path.is_dir()):
         needed = "a CSV or TSV" if found == "table" else "a folder"
         raise ConfigError(f"layout={layout}: volumes={volumes} is not {needed}; leave layout= out, or correct the path")
-    if found in _WITH_MODALITIES:
-        cohort = _WITH_MODALITIES[found](path, modalities)
+    if mask is not None and found not in _WITH_MASKS:
+        raise ConfigError(
+            f"mask={mask}: is a column of a CSV, or for a BIDS dataset a suffix with its entities (desc-brain_mask); "
+            "give volumes= as one of these, or leave it out"
+        )
+    if found in _WITH_MASKS:
+        cohort = _WITH_MASKS[found](path, modalities, mask)
+    elif found == "ukb":
+        cohort = list_ukb(path, modalities)
     elif modalities:
         raise ConfigError(
             f"modalities={','.join(modalities)}: images of a folder or pattern do not say what they are; leave it out, "
@@ -47,7 +57,33 @@ def list_cohort(volumes: str | Path, layout: str = "auto", modalities: Sequence[
             raise InputError(
                 f"volumes={volumes}: none of {len(cohort.sources)} subjects has a {name} image; give other modalities="
             )
+    _require_utf8(volumes, cohort)
     return cohort
+
+
+def _require_utf8(volumes: object, cohort: Cohort) -> None:
+    """Names go into tables and stores as UTF-8 text. Raises InputError for those that are something else."""
+    names = [str(path) for s in cohort.sources for scan in s.scans if scan for path in scan.files]
+    names += [left.file for left in (*cohort.unused, *cohort.repeats)]
+    wrong = [name for name in names if not _is_utf8(name)]
+    if wrong:
+        shown = list(dict.fromkeys(_shown(Path(name).name) for name in wrong))
+        raise InputError(
+            f"volumes={_shown(volumes)}: the paths of {len(shown)} images are not UTF-8 ({some(shown)}); "
+            "rename them (convmv -f latin1 -t utf8), or give a CSV with EID and paths that are"
+        )
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _shown(name: object) -> str:
+    return os.fsencode(str(name)).decode("utf-8", "backslashreplace")
 
 
 def _layout_of(volumes: str | Path) -> str:
@@ -60,7 +96,7 @@ def _layout_of(volumes: str | Path) -> str:
     names = os.listdir(path)
     signs = {
         "bids": any(name.startswith("sub-") and (path / name).is_dir() for name in names),
-        "folder": bool(images_in(path)),
+        "folder": bool(look_into(path).images),
         "ukb": any(map(is_bulk, names)),
     }
     found = [layout for layout, seen in signs.items() if seen]

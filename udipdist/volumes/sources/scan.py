@@ -5,6 +5,7 @@ Nothing is ever extracted: members of a zip are read into memory, and their name
 
 from __future__ import annotations
 
+import os
 import struct
 import zipfile
 import zlib
@@ -18,7 +19,6 @@ import numpy as np
 
 from udipdist.volumes.nifti import Unreadable
 
-EXTENSIONS = (".nii.gz", ".nii", ".mgz", ".mgh")
 # What zipfile raises for a damaged, cut, encrypted or unusually packed archive.
 _DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError, struct.error)
 
@@ -28,13 +28,14 @@ class Scan:
     """One image: the file `path`, or `member` inside the zip `path`; `matrix` carries it to MNI152 where it is given.
 
     `matrix` is the path of a FLIRT .mat, or where there is `matrix_zip` (the zip of the image or another) its name
-    in that.
+    in that. `mask`: an image on the same grid, outside of whose brain everything is background.
     """
 
     path: Path
     member: str | None = None
     matrix: str | None = None
     matrix_zip: Path | None = None
+    mask: Path | None = None
 
     @property
     def name(self) -> str:
@@ -50,7 +51,7 @@ class Scan:
     def files(self) -> tuple[Path, ...]:
         """The files on the disk that it is read from."""
         matrix = self.matrix_zip or (None if self.matrix is None else Path(self.matrix))
-        return (self.path,) if matrix in (None, self.path) else (self.path, matrix)
+        return tuple(dict.fromkeys(path for path in (self.path, matrix, self.mask) if path is not None))
 
     def read_bytes(self) -> bytes:
         """The image file. A zip member's checksum is verified. Raises Unreadable."""
@@ -59,6 +60,12 @@ class Scan:
     def read_start(self, n: int) -> bytes:
         """The first `n` bytes of the image file, or all where it is shorter. Raises Unreadable."""
         return _read(self.path, self.member, n)
+
+    def read_mask(self) -> bytes:
+        """The file of the mask. Raises Unreadable."""
+        if self.mask is None:
+            raise ValueError(f"{self.source}: has no mask")
+        return _read(self.mask, None)
 
     def read_matrix(self) -> np.ndarray:
         """FLIRT's matrix, [4, 4] float64: scaled mm of the image -> scaled mm of MNI152. Raises Unreadable."""
@@ -107,8 +114,8 @@ class Repeat:
 
 
 @dataclass(frozen=True)
-class Duplicate:
-    """An image that is not taken because its subject's id has come before: a mistake, listed as a failure."""
+class Unused:
+    """An image that cannot be taken, as one whose subject's id has come before: a mistake, listed as a failure."""
 
     fid: str
     iid: str
@@ -123,13 +130,7 @@ class Cohort:
     modalities: tuple[str, ...]
     sources: list[Source]
     repeats: list[Repeat] = field(default_factory=list)
-    duplicates: list[Duplicate] = field(default_factory=list)
-
-
-def extension_of(name: str) -> str | None:
-    """The extension of an image file as it is written in `name`, or None where it has no such extension."""
-    lower = name.lower()
-    return next((name[-len(e) :] for e in EXTENSIONS if lower.endswith(e)), None)
+    unused: list[Unused] = field(default_factory=list)
 
 
 def once_each(modality: str, listed: list[Source]) -> Cohort:
@@ -150,7 +151,7 @@ def keep_first(cohort: Cohort, kept: dict[str, Source], source: Source) -> None:
     taken = next((scan.source for scan in first.scans if scan), "an entry without a file")
     for file in [scan.source for scan in source.scans if scan] or [""]:
         reason = f"is a duplicate: subject {source.iid} has {taken} already, which is kept"
-        cohort.duplicates.append(Duplicate(source.fid, source.iid, file, reason))
+        cohort.unused.append(Unused(source.fid, source.iid, file, reason))
 
 
 def _read(path: Path, member: str | None, n: int = -1) -> bytes:
@@ -175,6 +176,11 @@ def _opened(path: Path, member: str | None) -> Iterator[IO[bytes]]:
             with archive.open(member) as file:
                 yield file
     except OSError as error:
+        if path.is_symlink() and not path.exists():
+            raise Unreadable(
+                f"is a link to {os.readlink(path)}, which is not there; fetch it (in a DataLad dataset: datalad get), "
+                "or remove the link"
+            ) from None
         raise Unreadable(f"cannot be read ({error.strerror})") from None
     except Unreadable:
         raise

@@ -16,12 +16,13 @@ ID_COLUMNS = ("eid", "iid", "subject")  # compared in lower case, the first that
 FAMILY_COLUMN = "fid"
 
 
-def list_table(table: Path, modalities: Sequence[str] = ()) -> Cohort:
+def list_table(table: Path, modalities: Sequence[str] = (), mask: str | None = None) -> Cohort:
     """The subjects of a table, in its order.
 
     It has a column EID, IID or subject, may have FID (else FID = IID), and names files in the columns `modalities`, by
-    default the first that is not an id; relative paths start at the table's folder. An empty cell is a subject
-    without that file; the first row of an id is kept. Raises InputError for missing columns, ids and files.
+    default the first that is not an id; relative paths start at the table's folder. `mask`: the column of the masks of
+    all its images. An empty cell is a subject without that file; the first row of an id is kept. Raises InputError for
+    missing columns, ids and files.
     """
     header, rows = _read_table(table)
     lower = [name.lower() for name in header]
@@ -29,7 +30,9 @@ def list_table(table: Path, modalities: Sequence[str] = ()) -> Cohort:
     if id_column is None:
         raise InputError(f"{table}: has no column EID (or IID, or subject); its columns are {some(header, 20)}")
     family_column = lower.index(FAMILY_COLUMN) if FAMILY_COLUMN in lower else id_column
-    others = [name for name in header if name.lower() not in (*ID_COLUMNS, FAMILY_COLUMN)]
+    if mask is not None and (mask not in header or mask in modalities):
+        raise InputError(f"{table}: mask={mask} is not a column of paths beside the images; it has {some(header, 20)}")
+    others = [name for name in header if name.lower() not in (*ID_COLUMNS, FAMILY_COLUMN) and name != mask]
     if not others:
         raise InputError(f"{table}: has no column of paths besides the ids; add one, such as T1")
     absent = [name for name in modalities if name not in others]
@@ -47,14 +50,18 @@ def list_table(table: Path, modalities: Sequence[str] = ()) -> Cohort:
         fid, iid = row[family_column], row[id_column]
         if not (fid and iid):
             raise InputError(f"{table}, line {line}: an id is empty; fill it or remove the line")
-        scans = (Scan((table.parent / row[c]).absolute()) if row[c] else None for c in columns)
+        cell = row[header.index(mask)] if mask is not None else None
+        if cell == "" and any(row[c] for c in columns):
+            raise InputError(f"{table}, line {line}: has an image and no {mask}; fill the cell, or empty both")
+        own = (table.parent / cell).absolute() if cell else None
+        scans = (Scan((table.parent / row[c]).absolute(), mask=own) if row[c] else None for c in columns)
         keep_first(cohort, kept, Source(fid, iid, tuple(scans)))
     _require_files(table, cohort)
     return cohort
 
 
 def _require_files(table: Path, cohort: Cohort) -> None:
-    paths = [scan.path for source in cohort.sources for scan in source.scans if scan]
+    paths = [path for source in cohort.sources for scan in source.scans if scan for path in scan.files]
     missing = [path for path in paths if not path.is_file()]
     if missing:
         raise InputError(

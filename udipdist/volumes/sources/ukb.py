@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from hpc.errors import ConfigError, InputError, some
-from udipdist.volumes.sources.scan import Cohort, Duplicate, Scan
+from udipdist.volumes.sources.found import UNFINISHED, put_aside
+from udipdist.volumes.sources.scan import Cohort, Scan, Unused
 from udipdist.volumes.sources.visits import add_visits
 
-_BULK = re.compile(r"(\d+)_(20252|20253)_(\d+)_(\d+)(?:\.zip)?")
+_BULK = re.compile(r"(\d+)_(20252|20253)_(\d+)_(\d+)(?:\.zip)?", re.IGNORECASE)
 
 
 class _Field(NamedTuple):
@@ -41,6 +42,7 @@ class _Bulk(NamedTuple):
     field: str
     visit: tuple[int, int]  # instance (2: first imaging visit) and array index
     path: Path
+    unfinished: bool = False  # a download that has not ended
 
 
 def list_ukb(folder: Path, modalities: Sequence[str] = ()) -> Cohort:
@@ -56,11 +58,14 @@ def list_ukb(folder: Path, modalities: Sequence[str] = ()) -> Cohort:
     cohort = Cohort(modalities, [])
     people: dict[str, dict[tuple[int, int], dict[str, Path]]] = {}
     for bulk in sorted(find_bulk(folder), key=lambda bulk: (int(bulk.eid), bulk)):
+        if bulk.unfinished:
+            cohort.unused.append(Unused(bulk.eid, bulk.eid, str(bulk.path), UNFINISHED))
+            continue
         fields = people.setdefault(bulk.eid, {}).setdefault(bulk.visit, {})
         first = fields.setdefault(bulk.field, bulk.path)
         if first is not bulk.path:
             reason = f"is a duplicate: {first} is the same field and visit, and is kept"
-            cohort.duplicates.append(Duplicate(bulk.eid, bulk.eid, str(bulk.path), reason))
+            cohort.unused.append(Unused(bulk.eid, bulk.eid, str(bulk.path), reason))
     if not people:
         raise InputError(f"volumes={folder}: holds no EID_20252_2_0.zip or EID_20253_2_0.zip, nor such folders")
     for eid, visits in people.items():
@@ -83,12 +88,19 @@ def is_bulk(name: str) -> bool:
 def find_bulk(folder: Path) -> Iterator[_Bulk]:
     """The bulk files and unpacked folders below a folder, in the order of their paths."""
     for place, folders, files in os.walk(folder, onerror=_refuse):
-        named = {name: match for name in folders if (match := _BULK.fullmatch(name)) and not name.endswith(".zip")}
-        named |= {name: match for name in files if (match := _BULK.fullmatch(name)) and name.endswith(".zip")}
+        named = {name: match for name in folders if (match := _BULK.fullmatch(name)) and not _is_zip(name)}
+        whole = {name: _BULK.fullmatch(put_aside(name) or name) for name in files}
+        named |= {name: match for name, match in whole.items() if match and _is_zip(match[0])}
         folders[:] = sorted(name for name in folders if name not in named and not name.startswith("."))
         for name, match in sorted(named.items()):
             eid, field, instance, array = match.groups()
-            yield _Bulk(eid, field, (int(instance), int(array)), Path(place, name).absolute())
+            yield _Bulk(
+                eid, field, (int(instance), int(array)), Path(place, name).absolute(), put_aside(name) is not None
+            )
+
+
+def _is_zip(name: str) -> bool:
+    return name.lower().endswith(".zip")
 
 
 def _refuse(error: OSError) -> None:
@@ -109,4 +121,4 @@ def _scan(fields: dict[str, Path], modality: str) -> Scan | None:
 
 def _inside(place: Path, name: str) -> tuple[Path, str | None]:
     """A file of a bulk: in an unpacked folder its path, else the zip and the member's name."""
-    return (place, name) if place.suffix == ".zip" else (place / name, None)
+    return (place, name) if _is_zip(place.name) else (place / name, None)
