@@ -291,7 +291,7 @@ def store(tmp_path_factory) -> Path:
     for i in range(9):
         image = nib.Nifti1Image(volume(rng, 4 if i == 2 else 0).astype(np.int16), AFFINE)
         nib.save(image, folder / f"nifti/S{i}.nii.gz")
-    ingest(IngestConfig(volumes=folder / "nifti", out=folder / "store.zarr", workers=0))
+    ingest(IngestConfig(volumes=folder / "nifti", out=folder / "store.zarr", workers=0, allow="background"))
     return folder / "store.zarr"
 
 

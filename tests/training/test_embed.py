@@ -65,7 +65,7 @@ def test_companions_and_order_do_not_matter(trained, store, reference, tmp_path,
     # Embed a few subjects in another order, among them the one with empty tokens.
     everyone = VolumeStore.open(store)
     order = [everyone.subjects.index(name) for name in ("S020", HALF, "S001", "S030")]
-    along = ("subjects", "fids", "valid", "mean", "std", "slope", "inter", "affines")
+    along = ("subjects", "fids", "valid", "mean", "std", "slope", "inter", "background", "affines")
     taken = {name: [getattr(everyone, name)[i] for i in order] for name in along}
     taken = {name: values if name in ("subjects", "fids") else np.array(values) for name, values in taken.items()}
     chosen = replace(everyone, reader=_Chosen(everyone.reader, order), **taken)
@@ -132,7 +132,7 @@ def other_shape(tmp_path) -> Path:
     (tmp_path / "small").mkdir()
     volume = np.random.default_rng(0).integers(0, 9, (8, 8, 8)).astype(np.int16)
     nib.save(nib.Nifti1Image(volume, np.diag([16.0, 16.0, 16.0, 1.0])), tmp_path / "small" / "A.nii.gz")
-    ingest(IngestConfig(volumes=tmp_path / "small", out=tmp_path / "small.zarr", workers=0))
+    ingest(IngestConfig(volumes=tmp_path / "small", out=tmp_path / "small.zarr", workers=0, allow="background"))
     return tmp_path / "small.zarr"
 
 

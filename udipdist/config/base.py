@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
@@ -15,6 +15,14 @@ Probability = Annotated[float, Field(gt=0, le=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Checkpoint = Annotated[str, BeforeValidator(lambda value: str(value) if isinstance(value, int) else value)]
 Volumes = Annotated[str, BeforeValidator(lambda value: str(value) if isinstance(value, Path) else value)]
+OtherImages = Annotated[
+    tuple[Literal["voxels", "origin", "modality", "kind"], ...],
+    BeforeValidator(lambda value: (value,) if isinstance(value, str) else value),
+]
+OTHER_IMAGES = (
+    "in what the images may differ from those of the training: voxels (their size), origin (the place in space), "
+    "modality (the name), kind (what their mean looks like)"
+)
 
 
 class VerbConfig(Config):

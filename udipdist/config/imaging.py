@@ -10,7 +10,16 @@ from pydantic import Field, field_validator, model_validator
 
 from hpc.cluster import ClusterConfig
 from hpc.config import Config
-from udipdist.config.base import Checkpoint, NonNegative, Positive, Share, VerbConfig, Volumes
+from udipdist.config.base import (
+    OTHER_IMAGES,
+    Checkpoint,
+    NonNegative,
+    OtherImages,
+    Positive,
+    Share,
+    VerbConfig,
+    Volumes,
+)
 from udipdist.config.networks import AnyNetwork, VitAeConfig
 
 
@@ -204,6 +213,7 @@ class EmbedConfig(VerbConfig):
     modality: str | None = Field(None, description="which images of a store that holds several, as T1")
     out: Path = Field(Path("latents.parquet"), description="latents table to write, with a PLINK .pheno beside it")
     checkpoint: Checkpoint = Field("last", description="last, best, or the number of an optimiser step (0: untrained)")
+    allow: OtherImages = Field((), description=OTHER_IMAGES)
     batch: Positive = Field(32, description="subjects at once; does not change the result")
     threads: NonNegative = Field(0, description="CPU threads; 0: all cores")
-    operational: ClassVar[frozenset[str]] = VerbConfig.operational | {"batch", "threads"}
+    operational: ClassVar[frozenset[str]] = VerbConfig.operational | {"allow", "batch", "threads"}

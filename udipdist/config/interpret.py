@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, PositiveFloat, field_validator, model_validator
 
-from udipdist.config.base import Checkpoint, NonNegative, Positive, VerbConfig
+from udipdist.config.base import OTHER_IMAGES, Checkpoint, NonNegative, OtherImages, Positive, VerbConfig
 
 
 class OfNetwork(VerbConfig):
@@ -18,6 +18,8 @@ class OfNetwork(VerbConfig):
     store: Path = Field(description="volume store of the subjects to look at")
     modality: str | None = Field(None, description="which images of a store that holds several, as T1")
     out: Path = Field(description="folder to write")
+    allow: OtherImages = Field((), description=OTHER_IMAGES)
+    operational: ClassVar[frozenset[str]] = VerbConfig.operational | {"allow"}
 
 
 class AttentionConfig(OfNetwork):

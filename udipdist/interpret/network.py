@@ -33,7 +33,7 @@ def open_network(config: OfNetwork) -> Opened:
     Raises InputError where the checkpoint is not there, the store's volumes are not those it was trained on, or none of
     them can be read.
     """
-    opened = open_trained(config.run_dir, config.checkpoint, config.store, config.modality)
+    opened = open_trained(config.run_dir, config.checkpoint, config.store, config.modality, None, config.allow)
     if not len(opened.rows):
         raise InputError(f"{config.store}: has no readable volume; ingest the scans again")
     opened.network.float().requires_grad_(False).to(Comm(World.detect(os.environ)).device())

@@ -69,7 +69,7 @@ def preview(config: EmbedConfig) -> list[str]:
 
 
 def _open(config: EmbedConfig) -> Opened:
-    return open_trained(config.run_dir, config.checkpoint, config.store, config.modality, config.batch)
+    return open_trained(config.run_dir, config.checkpoint, config.store, config.modality, config.batch, config.allow)
 
 
 def _latents(network: base.Encoder, tokens: Tokens, rows: np.ndarray, config: EmbedConfig, comm: Comm) -> np.ndarray:

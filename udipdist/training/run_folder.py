@@ -22,17 +22,24 @@ from hpc.files import publish_json, publish_text
 from hpc.parts import drop_plan, fix_plan
 from hpc.world import World
 from udipdist.config import TrainConfig
+from udipdist.volumes.description import Description
+from udipdist.volumes.store import VolumeStore
 
 log = logging.getLogger(__name__)
+IMAGES = "images.npz"  # what the images of a run are like
 
 
-def open_run(config: TrainConfig, world: World) -> None:
-    """Fix what the run is, and add this start to its provenance. Raises OutputExists for a run of another plan."""
+def open_run(config: TrainConfig, world: World, volumes: VolumeStore) -> None:
+    """Fix what the run is, describe its images, and add this start to its provenance.
+
+    Raises OutputExists for a run of another plan.
+    """
     if not Checkpoints(config.run_dir / "checkpoints").steps():
         drop_plan(config.run_dir)
     seen = {key: value for key, value in stage.fingerprint(config.store).items() if key != "path"}
     fix_plan(config.run_dir, {"train": config.semantics(), "store": seen})
     publish_text(config.run_dir / "config.yaml", config.yaml())
+    Description.of(volumes).save(config.run_dir / IMAGES)
     path = config.run_dir / "provenance.json"
     starts = json.loads(path.read_text(encoding="utf-8"))["starts"] if path.exists() else []
     starts.append(

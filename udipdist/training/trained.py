@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from hpc.checkpoint import Checkpoints
 from hpc.errors import InputError
 from udipdist.config import TrainConfig
 from udipdist.models import base, registry
+from udipdist.training.run_folder import IMAGES
+from udipdist.volumes.description import Description
 from udipdist.volumes.packed import Tokens, Unpacked, find
 from udipdist.volumes.store import VolumeStore
 
@@ -31,13 +34,19 @@ class Opened:
 
 
 def open_trained(
-    run_dir: Path, checkpoint: str, store: Path, modality: str | None = None, batch: int | None = None
+    run_dir: Path,
+    checkpoint: str,
+    store: Path,
+    modality: str | None = None,
+    batch: int | None = None,
+    allow: Sequence[str] = (),
 ) -> Opened:
     """The network of a checkpoint and a store, checked against each other.
 
     The tokens are packed where a training has left them so; for reading each subject once, packing does not pay.
-    `batch`, subjects at once, is for the warning about the published network. Raises InputError where the checkpoint is
-    not there, its network gives no latents, or the store's volumes are not of the shape it was trained on.
+    `batch`, subjects at once, is for the warning about the published network. `allow`: in what the images may differ
+    from those of the training (Description.differences). Raises InputError where the checkpoint is not there, its
+    network gives no latents, or the store's volumes are not like those it was trained on.
     """
     path = run_dir / "config.yaml"
     if not path.exists():
@@ -63,9 +72,44 @@ def open_trained(
             f"{store}: its volumes are {_by(volumes.shape)}, but the network of {run_dir} was trained on "
             f"{_by(expected)}; ingest volumes of that shape, or train on this store"
         )
+    _require_alike(run_dir, recipe, volumes, store, allow)
     gather = network.gather()
     tokens = find(volumes, gather, recipe.data.packed) or Unpacked(volumes, gather)
     return Opened(network, volumes, tokens, np.flatnonzero(volumes.valid), recipe, folder)
+
+
+def _require_alike(run_dir: Path, recipe: TrainConfig, volumes: VolumeStore, store: Path, allow: Sequence[str]) -> None:
+    """Raises InputError where a store's images differ from those of a training in more than `allow`."""
+    learnt = _learnt(run_dir, recipe)
+    if learnt is None or not volumes.valid.any():
+        return
+    found = learnt.differences(Description.of(volumes))
+    if not set(found) <= set(allow):
+        raise InputError(
+            f"{store}: its images are not like those that the network of {run_dir} was trained on. They have "
+            f"{' and '.join(found.values())}. Give a store of images that are made as those of the training, or type "
+            f"allow=[{', '.join(found)}] to go on all the same"
+        )
+    if found:
+        words = " and ".join(found.values())
+        log.warning("%s: its images are not like those of the training, as allowed: they have %s", store, words)
+
+
+def _learnt(run_dir: Path, recipe: TrainConfig) -> Description | None:
+    """What the images of a training were like. An older run does not say it: then its store does, if it is there."""
+    if (run_dir / IMAGES).exists():
+        return Description.load(run_dir / IMAGES)
+    try:
+        return Description.of(VolumeStore.open(recipe.store, recipe.modality))
+    except InputError:  # it has moved
+        pass
+    log.warning(
+        "%s: does not say what its images were like, as older runs, and its store %s cannot be opened: only the shape "
+        "of the images is compared",
+        run_dir,
+        recipe.store,
+    )
+    return None
 
 
 def _by(shape: tuple[int, ...]) -> str:

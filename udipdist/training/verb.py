@@ -46,7 +46,7 @@ def train(config: TrainConfig) -> None:
         notes: list[stage.Stage] = []
         comm.on_main(lambda: notes.append(stack.enter_context(_stage(config))))
         stop = stack.enter_context(StopRequest())
-        comm.on_main(lambda: open_run(resolved, world))
+        comm.on_main(lambda: open_run(resolved, world, store))
         last = comm.on_main(lambda: last_checkpoint(resolved, world))
         run = Run(resolved, comm, batches, store, rows, stop)
         run.start(last)

@@ -35,13 +35,19 @@ class Patcher(nn.Module):
     """Cuts [B, x, y, z] into the brain tokens [B, T, V] of a cohort mask, and puts them back.
 
     Volumes are padded with zeros symmetrically to multiples of the patch. `coordinates` [T, 3] are the true grid
-    coordinates (in patches) of the kept tokens. Raises InputError where the mask holds no brain.
+    coordinates (in patches) of the kept tokens. Raises InputError where the mask holds no brain, or a patch is larger
+    than a volume.
     """
 
     def __init__(self, mask: np.ndarray | Tensor, patch: tuple[int, int, int], brain_share: float = BRAIN_SHARE):
         super().__init__()
         mask = torch.as_tensor(mask, dtype=torch.bool, device="cpu")  # also where the weights are on "meta"
         self.shape: tuple[int, int, int] = tuple(mask.shape)  # type: ignore[assignment]
+        if any(edge > n for edge, n in zip(patch, self.shape, strict=True)):
+            raise InputError(
+                f"model.patch={_by(patch)}: is larger than the volumes, which have {_by(self.shape)} voxels; type "
+                f"model.patch= of at most {min(self.shape)}, or three numbers that fit"
+            )
         self.patch = patch
         self.grid = tuple(-(-n // p) for n, p in zip(self.shape, patch, strict=True))
         extra = [g * p - n for n, p, g in zip(self.shape, patch, self.grid, strict=True)]
@@ -95,6 +101,10 @@ class Patcher(nn.Module):
     def _coordinates(self, index: Tensor) -> Tensor:
         _, b, c = self.grid
         return torch.stack([index // (b * c), index // c % b, index % c], dim=1)
+
+
+def _by(numbers: Sequence[int]) -> str:
+    return "x".join(map(str, numbers))
 
 
 def sincos_positions(coordinates: Tensor, width: int, grid: Sequence[int]) -> Tensor:
