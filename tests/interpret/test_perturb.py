@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import nibabel as nib
@@ -16,7 +17,7 @@ from hpc import parts
 from hpc.checkpoint import Checkpoints
 from hpc.comm import Comm
 from hpc.errors import ConfigError, InputError, OutputExists
-from hpc.stage import read_manifest
+from hpc.stage import manifest_path, read_manifest
 from hpc.world import World
 from udipdist.cli import main
 from udipdist.config import IngestConfig, PerturbConfig, TrainConfig, VitAeConfig
@@ -25,6 +26,7 @@ from udipdist.interpret import perturb as verb
 from udipdist.interpret.network import open_network
 from udipdist.interpret.perturb import map_path, perturb, preview, smoothed
 from udipdist.models import registry
+from udipdist.sumstats import store as sumstats
 from udipdist.volumes.ingest import ingest
 
 SHAPE, SUBJECTS = (16, 18, 16), 14
@@ -153,6 +155,7 @@ def test_tables_and_pictures(done):
     assert facts["subjects"] == SUBJECTS and facts["directions"] == 4
     assert list(facts["captions"]) == ["montage_01.png"] and "+2 SD" in facts["captions"]["montage_01.png"]
     assert "the 3 highest of the regions with q < 0.05" in facts["captions"]["montage_01.png"]
+    assert "Reliability" not in facts["captions"]["montage_01.png"]
     assert (done.out / "montage_01.png").stat().st_size > 20_000 and (done.out / "montage_01.pdf").exists()
 
 
@@ -236,6 +239,42 @@ def test_directions_and_probes_of_tables(place, tmp_path, undrawn):
     np.testing.assert_array_equal(read(made, "two", "mean").get_fdata(), read(made, "z002", "mean").get_fdata())
     with pytest.raises(InputError, match="two directions are called three"):
         preview(config(place, tmp_path / "other", directions=rows, probe=rows))
+
+
+def gwas(folder: Path, joint: np.ndarray) -> Path:
+    """Of the six latents, with as many SNPs rs0, ... as there are -log10 p of the joint test."""
+    m = len(joint)
+    variants = pd.DataFrame(
+        {"chrom": "1", "position": np.arange(1, m + 1), "snp": [f"rs{i}" for i in range(m)], "a1": "A", "a2": "G"}
+    )
+    folder.mkdir()
+    sumstats.create(
+        folder / sumstats.STORE, variants, [f"z{k:03d}" for k in range(6)], m, {"df": None, "n_samples": 99}
+    )
+    beta_MP, ones = np.random.default_rng(0).standard_normal((m, 6)), np.ones(m)
+    block = sumstats.SumstatsBlock(beta_MP, 0 * beta_MP + 1, 99 * ones, 0.4 * ones, ones, ones, np.array(joint))
+    sumstats.write(folder / sumstats.STORE, 0, block)
+    manifest_path(folder).write_text(json.dumps({"id": "gwas-1", "config": {"normalise": "none"}}))
+    return folder
+
+
+def test_maps_of_snps_say_how_reliable_they_are(place, tmp_path, monkeypatch, undrawn):
+    panels = []
+    monkeypatch.setattr(montage, "montage", lambda shown, *_: panels.extend(shown))
+    made = config(
+        place, tmp_path / "out", snp=["rs0", "rs1"], latents=[3], atlas="none",
+        sumstats=gwas(tmp_path / "gwas", [8.0, np.nan]),
+    )  # fmt: skip
+    perturb(made)
+    table = pd.read_csv(made.out / verb.DIRECTIONS, sep="\t").set_index("name")
+    assert table.loc["rs0", "reliability"] == pytest.approx(1 - 6 / stats.chi2.isf(1e-8, 6), rel=1e-5)
+    assert table.loc[["rs1", "z003"], "reliability"].isna().all()
+    assert [panel.what for panel in panels] == [
+        ["a latent"],
+        ["chr1:1 allele A", "reliability 0.88"],
+        ["chr1:2 allele A"],
+    ]
+    assert "(chi2 - q) / chi2" in read_manifest(made.out)["facts"]["captions"]["montage_01.png"]
 
 
 def test_an_atlas_of_another_space_is_refused_or_told(place, tmp_path, monkeypatch, caplog):

@@ -131,8 +131,10 @@ EFFECT = np.array([0.02, -0.5, 0.0, 4.0, 0.1])
 TRAITS = ["height", "z003", "z000", "z001", "z002", "z004"]
 
 
-def gwas(folder: Path, normalise: str = "none", traits: list[str] = TRAITS) -> tuple[Path, np.ndarray]:
-    """Its folder, and the latents. Variants: rs0, rsK, rsTwice twice, rsUntested."""
+def gwas(
+    folder: Path, normalise: str = "none", traits: list[str] = TRAITS, joint: float = 3.0
+) -> tuple[Path, np.ndarray]:
+    """Its folder, and the latents. Variants: rs0, rsK, rsTwice twice, rsUntested; -log10 p of the joint test of all."""
     rng = np.random.default_rng(3)
     counts_N = rng.binomial(2, 0.4, N)
     z_NL = latents() + np.outer(counts_N, EFFECT)
@@ -151,7 +153,7 @@ def gwas(folder: Path, normalise: str = "none", traits: list[str] = TRAITS) -> t
     for start in (0, 2, 4):
         part = beta_MP[start : start + 2]
         ones = np.ones(len(part))
-        block = sumstats.SumstatsBlock(part, np.full(part.shape, 0.1), ones * N, ones * 0.4, ones, ones, ones * 3)
+        block = sumstats.SumstatsBlock(part, np.full(part.shape, 0.1), ones * N, ones * 0.4, ones, ones, ones * joint)
         sumstats.write(folder / sumstats.STORE, start, block)
     manifest_path(folder).write_text(json.dumps({"id": "gwas-1", "config": {"normalise": normalise}}))
     return folder, z_NL
@@ -167,6 +169,32 @@ def test_the_direction_of_a_snp_is_what_its_allele_adds(tmp_path, normalise):
     per_allele = np.linalg.norm(EFFECT) / np.linalg.norm(exact.shift_L)
     assert made.facts["allele_sd"] == pytest.approx(per_allele, rel=0.1)
     assert {"snp": "rsK", "chrom": "2", "position": 20, "a1": "A"}.items() <= made.facts.items()
+
+
+@pytest.mark.parametrize(
+    ("traits", "joint", "expected"),
+    [
+        (TRAITS[1:], 300.0, 0.9964),  # chi2 1404 of 5 latents
+        (TRAITS[1:], 7.30103, 0.8819),  # p = 5e-8: chi2 42.35
+        (TRAITS[1:], 0.2, 0.0),  # below its expectation
+        (TRAITS[1:], np.nan, np.nan),  # no joint test
+        (TRAITS, 300.0, np.nan),  # the joint test is of height too
+    ],
+)
+def test_how_reliable_the_direction_of_a_snp_is(tmp_path, traits, joint, expected):
+    folder, z_NL = gwas(tmp_path / "gwas", traits=traits, joint=joint)
+    (made,) = snp.of_snps(folder, [snp.Wanted("rsK")], Population.of(z_NL))
+    assert made.facts["reliability"] == pytest.approx(expected, abs=1e-4, nan_ok=True)
+
+
+def test_the_reliability_is_the_squared_cosine_with_the_true_direction():
+    """In the metric of the errors: b = true effects + errors of variance 1, chi2 = b'b."""
+    rng = np.random.default_rng(0)
+    q, effect_L = 128, np.r_[10.0, np.zeros(127)]
+    b_TL = effect_L + rng.standard_normal((4000, q))
+    chi2_T = (b_TL**2).sum(axis=1)
+    squared_cosine_T = b_TL[:, 0] ** 2 / chi2_T
+    assert np.mean(1 - q / chi2_T) == pytest.approx(squared_cosine_T.mean(), abs=0.01)
 
 
 def test_units_of_normal_scores_are_undone(tmp_path):

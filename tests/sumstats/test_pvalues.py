@@ -3,6 +3,7 @@
 import mpmath
 import numpy as np
 import pytest
+from scipy import stats
 
 from udipdist.sumstats import digits, pvalues
 from udipdist.sumstats.pvalues import log10p_from_t, log10p_from_z
@@ -52,6 +53,18 @@ def test_chi_squared_tail_of_the_joint_test(df):
             -mpmath.log10(mpmath.gammainc(mpmath.mpf(df) / 2, mpmath.mpf(float(v)) / 2, regularized=True)) for v in x
         ]
     assert relative_error(pvalues.log10p_from_chi2(x, df), exact) < 1e-10
+
+
+@pytest.mark.parametrize("df", [1, 5, 128, 1024])
+def test_chi_squared_of_a_p(df):
+    for log10p in (0, 1e-6, 0.3, 7.3, 280, 300, 5000.0):
+        x = pvalues.chi2_from_log10p(log10p, df)
+        assert pvalues.log10p_from_chi2(np.array([x]), df)[0] == pytest.approx(log10p, rel=1e-7, abs=1e-9)
+    assert pvalues.chi2_from_log10p(-np.log10(5e-8), df) == pytest.approx(stats.chi2.isf(5e-8, df), rel=1e-9)
+    assert np.isnan(pvalues.chi2_from_log10p(np.nan, df))
+    for wrong in (-0.1, np.inf):
+        with pytest.raises(ValueError, match="is not -log10 of a p-value"):
+            pvalues.chi2_from_log10p(wrong, df)
 
 
 def test_f_tail_of_the_joint_test():

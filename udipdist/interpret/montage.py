@@ -22,11 +22,12 @@ _NAME, _LETTERS = 34, 42  # that fit at the left
 
 @dataclass(frozen=True)
 class Panel:
-    """A direction: its name, what it is, the regions that it is about, two maps [x, y, z], 0 outside the brain, and the
-    voxel that the slices go through, and where that is in mm. `regions` is None where nobody asked for regions."""
+    """A direction: its name, what it is in a line or two, the regions that it is about, two maps [x, y, z], 0 outside
+    the brain, and the voxel that the slices go through, and where that is in mm. `regions` is None where nobody asked
+    for regions."""
 
     name: str
-    what: str
+    what: Sequence[str]
     regions: Sequence[str] | None
     mean: np.ndarray
     smooth: np.ndarray
@@ -90,8 +91,9 @@ def montage(panels: Sequence[Panel], brain: np.ndarray, mask: np.ndarray, zooms:
 
 
 def _write(figure: Figure, panel: Panel, y: float) -> None:
-    name, what = short(panel.name, _NAME), short(panel.what, _LETTERS)
-    lines = [what, *(f"\N{BULLET} {short(region, _LETTERS)}" for region in panel.regions or ())]
+    name = short(panel.name, _NAME)
+    lines = [short(line, _LETTERS) for line in panel.what]
+    lines += [f"\N{BULLET} {short(region, _LETTERS)}" for region in panel.regions or ()]
     if panel.regions is not None and not panel.regions:
         lines.append(f"no region with q < {atlas.SURE:g}")
     figure.text(

@@ -39,6 +39,10 @@ DIRECTIONS, REGIONS = "directions.tsv", "regions.tsv"
 KINDS_OF_MAP = ("mean", "t", "smooth")  # change of the image; its paired t; |t| smoothed
 _ROUNDING = 2.0**-23  # of a float32, relative
 _FIRST = 3  # regions named in the picture
+_RELIABILITY = (
+    " Reliability is the share of a SNP's effects on the latents that is not error, (chi2 - q) / chi2 of their joint "
+    "test with q latents: how far its map can be trusted."
+)
 _PERMUTATIONS = 1000  # where nothing is said, and the regions need no more
 
 
@@ -283,8 +287,8 @@ def _draw(config: PerturbConfig, opened: Opened, seen: Seen, rows: list[dict[str
     """The montages, so many directions each, and what they show in words."""
     captions = {}
     for page, start in enumerate(range(0, len(rows), montage.ROWS), 1):
-        panels = []
-        for row in rows[start : start + montage.ROWS]:
+        panels, shown = [], rows[start : start + montage.ROWS]
+        for row in shown:
             mean, smooth = (
                 np.asarray(nib.load(map_path(config.out, row["name"], kind)).dataobj) for kind in ("mean", "smooth")
             )
@@ -295,18 +299,20 @@ def _draw(config: PerturbConfig, opened: Opened, seen: Seen, rows: list[dict[str
             place = (opened.store.affine(int(opened.rows[0])) @ [*through, 1])[:3]
             panels.append(montage.Panel(row["name"], _what(row), named, mean, smooth, through, place))
         save(montage.montage(panels, seen.mean, seen.mask, opened.store.zooms), config.out / f"montage_{page:02d}")
-        captions[f"montage_{page:02d}.png"] = _caption(config, len(seen.latents_NL))
+        of_snps = any(row["kind"] == "snp" for row in shown)
+        captions[f"montage_{page:02d}.png"] = _caption(config, len(seen.latents_NL), of_snps)
     made.note(captions=captions)
 
 
-def _what(row: dict[str, Any]) -> str:
-    """A direction in a few words."""
+def _what(row: dict[str, Any]) -> list[str]:
+    """A direction in a few words; of a SNP also how reliable it is, where that is known."""
     if row["kind"] == "snp":
-        return f"chr{row['chrom']}:{row['position']:,} allele {row['a1']}"
-    return {"latent": "a latent", "control": "random direction"}.get(row["kind"], row["kind"])
+        known = [] if np.isnan(row["reliability"]) else [f"reliability {row['reliability']:.2f}"]
+        return [f"chr{row['chrom']}:{row['position']:,} allele {row['a1']}", *known]
+    return [{"latent": "a latent", "control": "random direction"}.get(row["kind"], row["kind"])]
 
 
-def _caption(config: PerturbConfig, subjects: int) -> str:
+def _caption(config: PerturbConfig, subjects: int, of_snps: bool) -> str:
     how = {
         "plus": f"shifted by +{config.shift:g} SD, less as they are",
         "minus": f"shifted by -{config.shift:g} SD, less as they are",
@@ -316,5 +322,5 @@ def _caption(config: PerturbConfig, subjects: int) -> str:
         f"Mean change of the decoded image of {subjects:,} subjects {how} along each direction (left, in SD of a "
         f"brain's voxels), and its paired |t|, smoothed with {config.smooth_mm:g} mm (right), in the three slices in "
         f"which most changes (x, y, z in mm), none along the surface. Named are the {_FIRST} highest of the regions "
-        f"with q < {atlases.SURE:g}."
+        f"with q < {atlases.SURE:g}." + (_RELIABILITY if of_snps else "")
     )

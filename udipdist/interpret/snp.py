@@ -8,7 +8,10 @@ S w, is b again. One SD along b is scaled by S as for every change (see `directi
 many of these SDs one allele is.
 
 The error of b has the covariance of the latents divided by N 2f(1-f), so a SNP without effect looks like a random
-person's difference from the mean; `controls` draws such directions.
+person's difference from the mean; `controls` draws such directions. In the metric of these errors the squared length of
+b is the chi2 of the joint test, of which errors alone make q, the number of latents: the fact `reliability`,
+(chi2 - q) / chi2, is the share of it that is not error. It is the squared cosine to expect between the direction and
+the true one: of 128 latents 0.45 where the joint p is 5e-8.
 """
 
 from __future__ import annotations
@@ -21,10 +24,11 @@ import pandas as pd
 
 from hpc.errors import InputError, some
 from hpc.stage import read_manifest
-from udipdist.config.analyses import OVER_TRAITS
+from udipdist.config.analyses import MULTIVARIATE, OVER_TRAITS
 from udipdist.interpret.directions import Direction, Population, of_change
 from udipdist.latents import latent_names
 from udipdist.loci.fuma import TIDY
+from udipdist.sumstats.pvalues import chi2_from_log10p
 from udipdist.sumstats.store import Sumstats
 
 MOST_SNPS = 10_000  # of a table of loci: more is a mistake, and would take days
@@ -70,7 +74,7 @@ def of_snps(folder: Path, wanted: list[Wanted], people: Population) -> list[Dire
         effect_L = sumstats.values("beta", row, row + 1)[0, columns].astype(np.float64) * scale_L
         if not np.isfinite(effect_L).all():
             raise InputError(f"{folder}: {one} has latents for which it was not tested; choose another snp=")
-        facts = _facts(sumstats, row)
+        facts = _facts(sumstats, row) | {"reliability": _reliability(sumstats, row, len(columns))}
         name = f"locus{one.locus:03d}_{one.snp}" if one.locus else one.snp
         direction = of_change(name, "snp", effect_L, people, locus=one.locus, **facts)
         allele = float(np.linalg.norm(effect_L) / np.linalg.norm(direction.shift_L))
@@ -121,6 +125,15 @@ def _rows(sumstats: Sumstats, wanted: list[Wanted]) -> list[int]:
     if absent:
         raise InputError(f"{sumstats.path}: has no variant {some(absent)}; ids are those of the .bim of the gwas")
     return [int(row) for row in rows]
+
+
+def _reliability(sumstats: Sumstats, row: int, latents: int) -> float:
+    """(chi2 - q) / chi2 of the joint test of the latents, 0 where that is negative; NaN where that test is of other
+    traits too, or was not made."""
+    if len(sumstats.traits) > latents:
+        return float("nan")
+    chi2 = chi2_from_log10p(float(sumstats.log10p(MULTIVARIATE, row, row + 1)[0]), latents)
+    return chi2 if np.isnan(chi2) else max(0.0, 1 - latents / chi2) if chi2 > 0 else 0.0
 
 
 def _facts(sumstats: Sumstats, row: int) -> dict[str, object]:

@@ -24,6 +24,25 @@ def log10p_from_chi2(x: np.ndarray, df: float) -> np.ndarray:
     return _combine(special.gammaincc(a, half), special.gammainc(a, half), lambda far: _log_gammaincc(a, half[far]))
 
 
+def chi2_from_log10p(log10p: float, df: float) -> float:
+    """The x with -log10 P(chi2_df > x) = log10p, to a relative 1e-9, also where p underflows; NaN stays NaN.
+
+    Raises ValueError for an infinite or negative `log10p`.
+    """
+    from scipy import optimize  # a quarter of a second, for those alone who ask for a quantile
+
+    if np.isnan(log10p):
+        return float("nan")
+    if not 0 <= log10p < np.inf:
+        raise ValueError(f"{log10p} is not -log10 of a p-value")
+    if log10p == 0:
+        return 0.0
+    high = df + 10 * log10p + 10
+    while log10p_from_chi2(np.array([high]), df)[0] < log10p:
+        high *= 2
+    return float(optimize.brentq(lambda x: log10p_from_chi2(np.array([x]), df)[0] - log10p, 0.0, high, rtol=1e-10))
+
+
 def log10p_from_f(f: np.ndarray, df1: float, df2: float | np.ndarray) -> np.ndarray:
     """-log10 P(F_df1,df2 > f), `df2` one number or one for each f; NaN stays NaN."""
     f, df2 = np.broadcast_arrays(np.asarray(f, np.float64), np.asarray(df2, np.float64))
