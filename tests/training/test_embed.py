@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
@@ -14,9 +16,13 @@ import pytest
 from hpc.errors import ConfigError, InputError
 from hpc.store import RowReader
 from hpc.testing import launch
-from udipdist.config import EmbedConfig
+from tests.balls import SHAPE, ball
+from udipdist.config import EmbedConfig, GalleryConfig, IngestConfig
+from udipdist.interpret.network import open_network
 from udipdist.models.layers.tokens import Patcher
 from udipdist.training.embed import embed, preview
+from udipdist.training.trained import open_trained
+from udipdist.volumes.ingest import ingest
 from udipdist.volumes.store import VolumeStore
 
 HALF = "S003"  # the subject with half a brain
@@ -104,6 +110,35 @@ def test_a_store_of_another_shape(trained, other_shape, tmp_path):
         latents(trained, other_shape, tmp_path / "latents.parquet")
 
 
+def test_images_unlike_those_of_the_training(trained, tmp_path, caplog):
+    (tmp_path / "in").mkdir()
+    rng, affine = np.random.default_rng(1), np.diag([16.0, 16.0, 16.0, 1.0])
+    affine[:3, 3] = 0, 8, 0
+    for i in range(3):  # dark where those of the training are bright
+        other = ball(rng, SHAPE)
+        image = nib.Nifti1Image(np.where(other, 400 - other, 0).astype(np.int16), affine)
+        nib.save(image, tmp_path / "in" / f"{i}.nii")
+    ingest(IngestConfig(volumes=tmp_path / "in", out=tmp_path / "s.zarr", workers=0))
+    with pytest.raises(InputError, match=r"up to 8 mm away and a mean image .* allow=\[origin, kind\]"):
+        latents(trained, tmp_path / "s.zarr", tmp_path / "latents.parquet")
+    with pytest.raises(InputError, match=r"allow=\[origin, kind\]"):
+        open_network(GalleryConfig(run_dir=trained, store=tmp_path / "s.zarr", out=tmp_path / "out", allow="kind"))
+    found = latents(trained, tmp_path / "s.zarr", tmp_path / "latents.parquet", allow=["kind", "origin"])
+    assert len(found) == 3 and "not like those of the training, as allowed" in caplog.text
+
+
+def test_an_older_run_asks_its_store(trained, store, tmp_path, caplog):
+    run = tmp_path / "run"
+    shutil.copytree(trained, run)
+    (run / "images.npz").unlink()
+    open_trained(run, "last", store)
+    assert not caplog.messages
+    text = (run / "config.yaml").read_text()
+    (run / "config.yaml").write_text(text.replace(str(store), str(tmp_path / "moved.zarr")))
+    open_trained(run, "last", store)
+    assert "does not say what its images were like" in caplog.text
+
+
 def test_not_a_run(store, tmp_path):
     with pytest.raises(InputError, match="config.yaml: is missing, so .* is not a training run"):
         latents(tmp_path, store, tmp_path / "latents.parquet")
@@ -124,11 +159,6 @@ def test_preview(trained, store):
 @pytest.fixture
 def other_shape(tmp_path) -> Path:
     """A store of smaller volumes."""
-    import nibabel as nib
-
-    from udipdist.config import IngestConfig
-    from udipdist.volumes.ingest import ingest
-
     (tmp_path / "small").mkdir()
     volume = np.random.default_rng(0).integers(0, 9, (8, 8, 8)).astype(np.int16)
     nib.save(nib.Nifti1Image(volume, np.diag([16.0, 16.0, 16.0, 1.0])), tmp_path / "small" / "A.nii.gz")

@@ -85,7 +85,7 @@ def require_orientation(header: Header) -> None:
     """Raises Unreadable where a header does not say for sure which side is left."""
     if header.unsure:
         raise Unreadable(
-            f"{header.unsure}; so left and right are not known. Write the right codes into its header, or type "
+            f"{header.unsure}, so it is not known which side is left. Write the right codes into its header, or type "
             "allow=[orientation] to take it as nibabel does"
         )
 
@@ -149,6 +149,8 @@ def _parse(start: bytes, name: str) -> tuple[nib.Nifti1Header | MGHHeader, bytes
     else:
         kind = next((k for k in (nib.Nifti1Header, nib.Nifti2Header) if k.may_contain_header(start)), None)
         if kind is None:
+            if not start:
+                raise Unreadable("is empty: it has 0 bytes")
             other = next((what for magic, what in _OTHERS.items() if start.startswith(magic)), "")
             raise Unreadable(other or "is not a NIfTI file (it has no NIfTI-1 or NIfTI-2 header)")
         size = kind.template_dtype.itemsize
@@ -186,7 +188,7 @@ def _orientation(parsed: nib.Nifti1Header | MGHHeader, first: bytes) -> tuple[st
             return codes, ""
         across = int(np.argmax(np.abs(one[0] / np.linalg.norm(one, axis=0))))  # the axis from left to right
         if np.linalg.det(one) * np.linalg.det(other) < 0 or one[:, across] @ other[:, across] < 0:
-            return codes, "its sform and qform contradict each other: one is a mirror image of the other"
+            return codes, "its sform and qform contradict each other about left and right"
     return codes, ""
 
 

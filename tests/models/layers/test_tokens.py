@@ -27,6 +27,12 @@ def test_padding_is_symmetric():
     assert tokens[0, 0].sum() > 0 and tokens[-1, 3].sum() == 0  # x: 7 voxels, nothing before, one behind
 
 
+@pytest.mark.parametrize(("patch", "said"), [((100, 100, 100), "100x100x100"), ((4, 4, 10), "4x4x10")])
+def test_a_patch_larger_than_the_volume_is_named(patch, said):
+    with pytest.raises(InputError, match=f"model.patch={said}: .* have 7x10x9 voxels; .* at most 7"):
+        Patcher(np.ones((7, 10, 9), bool), patch)
+
+
 def test_paper_grid():
     assert default_patch((1.0, 1.0, 1.0)) == (14, 16, 14)
     patcher = Patcher(np.ones((182, 218, 182), bool), (14, 16, 14))

@@ -69,7 +69,7 @@ def _require_utf8(volumes: object, cohort: Cohort) -> None:
     if wrong:
         shown = list(dict.fromkeys(_shown(Path(name).name) for name in wrong))
         raise InputError(
-            f"volumes={_shown(volumes)}: the paths of {len(shown)} images are not UTF-8 ({some(shown)}); "
+            f"volumes={_shown(volumes)}: paths of images are not UTF-8 ({some(shown)}); "
             "rename them (convmv -f latin1 -t utf8), or give a CSV with EID and paths that are"
         )
 

@@ -76,7 +76,7 @@ def list_bids(root: Path, modalities: Sequence[str] = (), mask: str | None = Non
     if seen.misplaced:
         names = some([path.relative_to(root.absolute()) for path in seen.misplaced])
         raise InputError(
-            f"volumes={root}: {len(seen.misplaced)} files have other labels than their folders ({names}), so it is not "
+            f"volumes={root}: files have other labels than their folders ({names}), so it is not "
             "known whose images they are; move or rename them"
         )
     for name, cases in seen.ambiguous.items():

@@ -89,7 +89,7 @@ class Found:
             log.info("ingest: %s: files that are no images are not read: %s", place, some(files))
         if folders:
             log.info(
-                "ingest: %s: %d folders in it are not looked into; a pattern in quotes, such as '%s/**/*.nii.gz', does",
+                "ingest: %s: folders in it (%d) are not looked into; a pattern in quotes, as '%s/**/*.nii.gz', does",
                 place,
                 folders,
                 place,
