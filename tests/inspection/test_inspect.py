@@ -82,7 +82,7 @@ def make_genetics(place: Path) -> None:
     scan_keys = {"phenotypes": place / "y.pheno", "test": "linear", "variants_per_part": 12, "out": place / "gwas"}
     gwas(GwasConfig.parse(base | scan_keys))
     loci(LociConfig(sumstats=place / "gwas", genotypes=place / "geno", out=place / "loci", p=0.5, traits=1))
-    panel(PanelConfig(loci=place / "loci", panel="big40", out=place / "panel", rotations=5))
+    panel(PanelConfig(loci=place / "loci", panel="big40", out=place / "panel", rotations=20))
     export(ExportConfig(sumstats=place / "gwas", trait="y0", format="ssf", out=place / "y0.tsv"))
     export(ExportConfig(sumstats=place / "gwas", trait="all", format="regenie", out=place / "all"))
     grm(GrmConfig(genotypes=place / "geno", kinship=place / "kin.dat", out=place / "sparse", match="iid"))
@@ -131,7 +131,7 @@ OUTPUTS = {  # name: kind, the stage that made it, some of its facts
     "all": ("exported summary statistics", "export", {"format": "regenie", "files": 2}),
     "sparse.grm.sp": ("sparse GRM", "grm", {"n_people": N}),
     "loci": ("genomic risk loci", "loci", {"trait": "minp"}),
-    "panel": ("loci against a panel", "panel", {"rotations": 5}),
+    "panel": ("loci against a panel", "panel", {"rotations": 20}),
     "report.html": ("report", "report", {"figures": ["qq"]}),
 }
 

@@ -356,7 +356,7 @@ def test_what_was_killed_is_done_again(run, store, tmp_path, monkeypatch):
     def dies(*_):
         raise KeyboardInterrupt
 
-    config = AttentionConfig(run_dir=run, store=store, out=tmp_path / "out", subjects=4, permutations=9)
+    config = AttentionConfig(run_dir=run, store=store, out=tmp_path / "out", subjects=4, permutations=19)
     monkeypatch.setattr(verb, "save", lambda figure, path: None)
     monkeypatch.setattr(attention_pictures, "over_template", lambda *_: Figure())
     with monkeypatch.context() as killed:

@@ -214,7 +214,8 @@ def test_as_many_permutations_as_a_region_needs(place, tmp_path, monkeypatch):
                                                       (12, 12, 12), shipped, 1)})  # fmt: skip
     needed = atlas.enough(shipped, opened.store.mask)
     assert regions / (1 + needed) < atlas.SURE <= regions / needed
-    preview(config(place, tmp_path / "out", permutations=needed))
+    assert f"random maps: {needed:,} a direction" in preview(config(place, tmp_path / "out", permutations=needed))
+    assert "random maps: 1,000 a direction" in preview(config(place, tmp_path / "out", permutations=None))
     message = f"permutations={needed - 1}: no region of atlas=seitzman_2018.*type permutations={needed} or more"
     with pytest.raises(ConfigError, match=message):
         preview(config(place, tmp_path / "out", permutations=needed - 1))

@@ -5,12 +5,22 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from hpc.config import Config
 
 Positive = Annotated[int, Field(gt=0)]
 NonNegative = Annotated[int, Field(ge=0)]
+_FEWEST_DRAWS = 19  # with k draws no p is below 1 / (1 + k)
+
+
+def _enough(draws: int) -> int:
+    if 0 < draws < _FEWEST_DRAWS:
+        raise ValueError(f"with {draws} no p could be as small as 0.05; type {_FEWEST_DRAWS} or more")
+    return draws
+
+
+Draws = Annotated[int, Field(ge=0), AfterValidator(_enough)]  # permutations and the like, of which p is a share
 Probability = Annotated[float, Field(gt=0, le=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Checkpoint = Annotated[str, BeforeValidator(lambda value: str(value) if isinstance(value, int) else value)]

@@ -10,7 +10,7 @@ from pydantic import Field, field_validator, model_validator
 
 from udipdist.config.analyses import MINP, MULTIVARIATE
 from udipdist.config.association import ScanOptions, ScanPlaces
-from udipdist.config.base import NonNegative, Positive, Probability, Share, VerbConfig
+from udipdist.config.base import Draws, NonNegative, Positive, Probability, Share, VerbConfig
 
 
 class GrmConfig(VerbConfig):
@@ -218,7 +218,7 @@ class PanelConfig(VerbConfig):
         ("protein_coding",), description="types of genes, if the table has them; []: all"
     )
     flank_bp: NonNegative = Field(250_000, description="added on both sides of a panel interval")
-    rotations: NonNegative = Field(1000, description="rotations of the genome that give the chance level")
+    rotations: Draws = Field(1000, description="rotations of the genome that give the chance level; 0: none")
     seed: NonNegative = Field(0, description="of the rotations")
 
     @field_validator("panel", "catalog_traits", mode="before")

@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, PositiveFloat, field_validator, model_validator
 
-from udipdist.config.base import OTHER_IMAGES, Checkpoint, NonNegative, OtherImages, Positive, VerbConfig
+from udipdist.config.base import OTHER_IMAGES, Checkpoint, Draws, NonNegative, OtherImages, Positive, VerbConfig
 
 
 class OfNetwork(VerbConfig):
@@ -37,7 +37,7 @@ class AttentionConfig(OfNetwork):
     )
     high: float = Field(2.0, gt=0, description="spotlight: attention received, at least this times a fair share")
     runs: list[Path] = Field([], description="runs with other seeds, to compare their spotlights with those of run_dir")
-    permutations: Positive = Field(999, description="random pairings for the p-values of the symmetry")
+    permutations: Draws = Field(999, gt=0, description="random pairings for the p-values of the symmetry")
     rollout: bool = Field(False, description="also follow attention through all layers (Abnar and Zuidema 2020)")
     seed: NonNegative = Field(0, description="of the draw of subjects and the random pairings")
     batch: Positive = Field(8, description="subjects at once; changes the last digits only")

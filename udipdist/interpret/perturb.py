@@ -69,13 +69,14 @@ def perturb(config: PerturbConfig) -> None:
 def preview(config: PerturbConfig) -> list[str]:
     """What would be decoded, and the memory of the moments."""
     opened = open_network(config)
-    asked, _ = _rehearsed(config, opened)
+    asked, atlas = _rehearsed(config, opened)
     subjects = min(config.subjects, len(opened.rows))
     values = int(np.prod(opened.tokens.shape))
     return [
         f"checkpoint: {opened.checkpoint}",
         f"subjects: {subjects:,} of {len(opened.rows):,}",
         f"directions: {len(asked):,}; each decodes {subjects:,} brains",
+        *([] if atlas is None else [f"random maps: {_permutations(config, atlas, opened.store.mask):,} a direction"]),
         f"moments: {min(config.at_once, len(asked)) * values * 16 / 1e9:.2f} GB, whatever the subjects",
         f"writes: {config.out}",
     ]
@@ -192,7 +193,7 @@ class Maps:
         if config.rank == "mean":
             ranked = smoothed(np.abs(maps["mean"]), mask, config.smooth_mm, zooms)
         step = max(1, int(config.smooth_mm / max(zooms)))
-        permutations = config.permutations or max(_PERMUTATIONS, atlases.enough(self.atlas, mask))
+        permutations = _permutations(config, self.atlas, mask)
         return atlases.rank(ranked, mask, zooms, self.atlas, permutations, step, config.seed)
 
 
@@ -268,6 +269,11 @@ def _atlas(config: PerturbConfig, opened: Opened) -> atlases.Atlas | None:
             f"with so few; type permutations={needed} or more, or atlas=none"
         )
     return atlas
+
+
+def _permutations(config: PerturbConfig, atlas: atlases.Atlas, mask: np.ndarray) -> int:
+    """How many random maps a direction is compared with."""
+    return config.permutations or max(_PERMUTATIONS, atlases.enough(atlas, mask))
 
 
 def _write_tables(out: Path, rows: list[dict[str, Any]]) -> None:
