@@ -113,7 +113,7 @@ def test_missing_covariates_are_refused_or_dropped(cohort):
 
     rewrite(cohort, "covar", change)
     with pytest.raises(
-        InputError, match=r"c1 missing \(NA\) for 2 of 60 people \(F3 I3, F9 I9\).*type missing_covariates=drop"
+        InputError, match=r"c1 missing for 2 of 60 people \(F3 I3, F9 I9\).*type missing_covariates=drop"
     ):
         sample_of(cohort)
     found = sample_of(cohort, missing_covariates="drop")

@@ -8,6 +8,7 @@ import pytest
 
 from hpc.errors import InputError
 from udipdist.people import design as designs
+from udipdist.people import fields
 
 
 def table_of(**columns) -> pd.DataFrame:
@@ -84,3 +85,52 @@ def test_constant_and_collinear_columns_are_dropped_by_name(caplog):
 def test_a_text_column_with_too_many_values_is_refused():
     with pytest.raises(InputError, match="text covariate id has 201 different values"):
         encoded(None, table_of(id=[f"v{i}" for i in range(201)]))
+
+
+UKB = ("21003-2.0", "f.31.0.0", "p25735_i2", "n_54_2_0", "22009-0.1")
+
+
+@pytest.mark.parametrize(
+    ("formula", "columns"),
+    [
+        ('Q("21003-2.0") + sex', ("21003-2.0", "f.31.0.0")),
+        ("Q('21003-2.0')", ("21003-2.0",)),
+        ("`21003-2.0` + f.31.0.0", ("21003-2.0", "f.31.0.0")),
+        ("21003-2.0 + I(21003-2.0**2)", ("21003-2.0",)),
+        ("p21003_i2 + p31 + Q('25735-2.0')", ("21003-2.0", "f.31.0.0", "p25735_i2")),
+        ("age + I(age**2) + inverted_cnr + C(centre) + PC1", ("21003-2.0", "p25735_i2", "n_54_2_0", "22009-0.1")),
+        ("p22009_a1", ("22009-0.1",)),
+    ],
+)
+def test_fields_of_uk_biobank_in_a_formula(formula, columns):
+    aliases = fields.read_aliases(None)
+    parsed = designs.Formula.parse(formula, list(UKB), aliases)
+    assert parsed.columns == columns
+    table = pd.DataFrame({"FID": "f", "IID": list("abcd")} | {name: [1.0, 2.0, 3.0, 5.0] for name in UKB})
+    made = designs.encode(table, parsed, "t.csv")
+    assert made.iloc[:, 0].tolist() == table[columns[0]].tolist() and np.isfinite(made).all(axis=None)
+
+
+def test_aliases_of_the_user_and_those_that_are_not_there(tmp_path):
+    (tmp_path / "a.tsv").write_text("name\tfield\nheight\t50-2.0\nage\tyears\n")
+    aliases = fields.read_aliases(tmp_path / "a.tsv")
+    assert designs.Formula.parse("height + age", ["p50_i2", "years"], aliases).columns == ("p50_i2", "years")
+    assert designs.Formula.parse("age", ["age", "years"], aliases).columns == ("age",)
+    with pytest.raises(InputError, match="centre is the alias of 54-2.0, which is not a covariate"):
+        designs.Formula.parse("C(centre)", ["years"], aliases)
+    (tmp_path / "a.tsv").write_text("name\tcolumn\nheight\t50-2.0\n")
+    with pytest.raises(InputError, match="must have name and field"):
+        fields.read_aliases(tmp_path / "a.tsv")
+
+
+@pytest.mark.parametrize(
+    ("name", "field"),
+    [
+        ("21003-2.0", (21003, 2, 0)), ("f.21003.2.0", (21003, 2, 0)), ("X21003.2.0", (21003, 2, 0)),
+        ("p21003_i2", (21003, 2, 0)), ("participant.p22009_a3", (22009, 0, 3)), ("n_21003_2_0", (21003, 2, 0)),
+        ("age_when_attended_f21003_2_0", (21003, 2, 0)), ("p31", (31, 0, 0)), ("21003-2", (21003, 2, 0)),
+        ("age", None), ("PC1", None), ("2.0", None), ("x_1_2", None),
+    ],
+)  # fmt: skip
+def test_spellings_of_fields(name, field):
+    assert fields.parse(name) == field

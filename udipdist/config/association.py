@@ -56,6 +56,16 @@ class SampleOptions(Config):
     missing_covariates: Literal["refuse", "drop"] = Field(
         "refuse", description="people with a missing covariate: refuse reports an error, drop leaves them out"
     )
+    missing: tuple[str, ...] | None = Field(
+        None,
+        description="codes of missing values in phenotypes and covariates, as [-9, -999], besides NA, nan, . and "
+        "empty; default: -9 in text tables with FID and IID, as PLINK has it; []: none",
+    )
+    aliases: Path | None = Field(
+        None,
+        description="table with name, field: names for the formula, of columns or of fields of UK Biobank (21003-2.0); "
+        "age, sex, centre, PC1 .. PC40 and others come with the package",
+    )
     match: Literal["fid_iid", "iid"] = Field("fid_iid", description="ids that must agree between the tables")
     normalise: Literal["none", "rank"] = Field("none", description="rank: turn traits into normal scores first")
 

@@ -18,8 +18,8 @@ from scipy import special
 from hpc.errors import InputError, some
 from udipdist.config import SampleOptions
 from udipdist.gwas import outputs
+from udipdist.people import coding, fields, tables
 from udipdist.people import design as designs
-from udipdist.people import tables
 from udipdist.people.tables import Match, describe_keys, keys
 
 log = logging.getLogger(__name__)
@@ -112,6 +112,7 @@ def assemble(fam: pd.DataFrame, where: str, phenotypes: Sequence[Path], config: 
         own.append(Table(path, name, start, start + len(one.traits), np.searchsorted(fam_N, one.fam_N), one.dropped))
         y_NP[own[-1].row_N, start : own[-1].stop] = one.y_NP
     columns = source.columns(fam_N)
+    source.warn_of_codes(fam_N)
     designs.warn_dropped(designs.design(columns))
     sample = Sample(
         people=fam.iloc[fam_N][["FID", "IID"]].reset_index(drop=True),
@@ -139,7 +140,7 @@ class _Matched:
 
 def _match(config: SampleOptions, path: Path, source: Covariates) -> _Matched:
     fam = source.fam
-    people, traits, values = tables.read_phenotypes(path, config.match)
+    people, traits, values = tables.read_phenotypes(path, config.match, config.missing)
     dropped: list[pd.DataFrame] = []
     fam_key, row_of = keys(fam, config.match), _rows(people, config.match)
     chosen = fam_key.isin(row_of.index).to_numpy()
@@ -155,6 +156,7 @@ def _match(config: SampleOptions, path: Path, source: Covariates) -> _Matched:
         raise InputError(f"{path}: has no value of any trait for the {len(fam_N)} people who have everything else")
     fam_N, y_NP = fam_N[observed], y_NP[observed]
     _check_traits(path, traits, y_NP)
+    coding.warn_of_traits(path, traits, y_NP)
     if config.normalise == "rank":
         y_NP = normal_scores(y_NP)
     _check_spread(path, traits, y_NP)
@@ -209,8 +211,7 @@ class Covariates:
                 raise InputError(f"formula={config.formula!r}: needs covariates=FILE")
             nothing = designs.Formula.parse(None, [])
             return cls(config, fam, where, fam[["FID", "IID"]], np.arange(len(fam)), nothing)
-        table = tables.read_covariates(config.covariates, config.match)
-        formula = designs.Formula.parse(config.formula, list(table.columns[2:]))
+        table, formula = read_covariates(config, config.covariates)
         row_F = _rows(table, config.match).reindex(keys(fam, config.match)).fillna(-1).to_numpy(np.int64)
         return cls(config, fam, where, table, row_F, formula)
 
@@ -230,7 +231,7 @@ class Covariates:
         if lacking.any() and config.missing_covariates == "refuse":
             who = describe_keys(keys(table[lacking], "fid_iid"))
             raise InputError(
-                f"{path}: {some(lacks_NK.columns[lacks_NK.any()])} missing (NA) for {lacking.sum()} of "
+                f"{path}: {some(lacks_NK.columns[lacks_NK.any()])} missing for {lacking.sum()} of "
                 f"{len(table)} people ({who}); fill in the values, or type missing_covariates=drop to leave them out"
             )
         _drop(dropped, fam.iloc[fam_N[lacking]], "missing covariates")
@@ -242,6 +243,17 @@ class Covariates:
         """The columns of the formula for the people at `fam_N`, who have all covariates. Raises InputError."""
         table = self.table.iloc[self.row_F[fam_N]].reset_index(drop=True)
         return designs.encode(table, self.formula, str(self.config.covariates))
+
+    def warn_of_codes(self, fam_N: np.ndarray) -> None:
+        """Warn of columns that look like codes, among the people at `fam_N`."""
+        if self.config.covariates is not None:
+            coding.warn_of_covariates(self.config.covariates, self.table.iloc[self.row_F[fam_N]], self.formula)
+
+
+def read_covariates(config: SampleOptions, path: Path) -> tuple[pd.DataFrame, designs.Formula]:
+    """The covariate table, and the formula checked against its columns. Raises InputError."""
+    table = tables.read_covariates(path, config.match, config.missing)
+    return table, designs.Formula.parse(config.formula, list(table.columns[2:]), fields.read_aliases(config.aliases))
 
 
 def _check_traits(path: Path, traits: list[str], y_NP: np.ndarray) -> None:

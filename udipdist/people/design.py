@@ -7,12 +7,14 @@ import difflib
 import logging
 import re
 import warnings
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
 from hpc.errors import InputError, some
+from udipdist.people import fields
 
 log = logging.getLogger(__name__)
 
@@ -28,34 +30,52 @@ _ARITHMETIC = (
 
 @dataclass(frozen=True)
 class Formula:
-    """A checked right side of a formula. `text` has plain names; `alias` maps them to the table's column names."""
+    """A checked right side of a formula. `text` has plain names; `alias` maps them to the table's column names.
+
+    `slopes` are the columns that enter as they are, not inside a function; `given` is False where all columns count.
+    """
 
     text: str
     alias: dict[str, str]
     columns: tuple[str, ...]
+    slopes: tuple[str, ...]
+    given: bool
 
     @classmethod
-    def parse(cls, text: str | None, available: list[str]) -> Formula:
+    def parse(cls, text: str | None, available: list[str], aliases: Mapping[str, str] | None = None) -> Formula:
         """Check `text` against the columns of the table; None stands for all columns, added up.
 
-        Allowed are names of columns (in backticks where they are no plain words), + : * ( ), powers of sums, and
-        arithmetic inside I(), C(), log() and the like; nothing else is ever evaluated. Raises InputError.
+        Allowed are names of columns (in backticks or Q("...") where they are no plain words), aliases, other spellings
+        of a field of UK Biobank (see people.fields), + : * ( ), powers of sums, and arithmetic inside I(), C(), log()
+        and the like; nothing else is ever evaluated. Raises InputError.
         """
         alias = {f"_column{i}": name for i, name in enumerate(available)}
         names = {name: key for key, name in alias.items()}
         if text is None:
-            return cls(" + ".join(alias) or "1", alias, tuple(available))
+            return cls(" + ".join(alias) or "1", alias, tuple(available), tuple(available), False)
+        meant: dict[str, str] = {}
 
-        def replace(match: re.Match[str]) -> str:
-            return names[_known(match.group(1), available, text)]
+        def key_of(name: str) -> str:
+            column = _known(name, available, text, aliases or {})
+            if column != name:
+                meant[name] = column
+            return names[column]
 
-        plain = re.sub(r"`([^`]*)`", replace, text)
+        plain = _with_plain_names(text, available, key_of)
         _refuse_bare_powers(plain, text)
         used: dict[str, None] = {}
+        slopes: dict[str, None] = {}
         for expression in _factors(plain, text):
             for name in _names(expression, text):
-                used[alias.get(name) or _known(name, available, text)] = None
-        return cls(plain, alias, tuple(used))
+                key = name if name in alias else key_of(name)
+                if name not in available:
+                    plain = re.sub(rf"\b{re.escape(name)}\b", key, plain)
+                used[alias[key]] = None
+                if expression.strip() == name:
+                    slopes[alias[key]] = None
+        if meant:
+            log.info("formula: %s", ", ".join(f"{name} is {column}" for name, column in meant.items()))
+        return cls(plain, alias, tuple(used), tuple(slopes), True)
 
     @property
     def depends_on_people(self) -> bool:
@@ -152,9 +172,28 @@ def warn_dropped(found: Design) -> None:
         log.warning("covariate columns that the ones before them explain are dropped: %s", some(found.collinear, 20))
 
 
-def _known(name: str, available: list[str], text: str) -> str:
-    if name in available:
-        return name
+def _with_plain_names(text: str, available: list[str], key_of: Callable[[str], str]) -> str:
+    """The formula with keys for what stands in backticks or Q("..."), and for fields of UK Biobank as they are."""
+    bare = sorted((name for name in available if fields.parse(name) and not name.isidentifier()), key=len, reverse=True)
+    forms = [r"`(?P<ticks>[^`]*)`", r"\bQ\(\s*(?P<mark>[\"'])(?P<quoted>.*?)(?P=mark)\s*\)"]
+    forms += [rf"(?<![\w.-])(?P<bare>{'|'.join(map(re.escape, bare))})(?![\w.-])"] if bare else []
+
+    def replace(match: re.Match[str]) -> str:
+        found = match.groupdict()
+        return key_of(next(found[part] for part in ("ticks", "quoted", "bare") if found.get(part) is not None))
+
+    return re.sub("|".join(forms), replace, text)
+
+
+def _known(name: str, available: list[str], text: str, aliases: Mapping[str, str]) -> str:
+    found = fields.find(name, available, aliases)
+    if found is not None:
+        return found
+    if name in aliases:
+        raise InputError(
+            f"formula={text!r}: {name} is the alias of {aliases[name]}, which is not a covariate; the columns are "
+            f"{some(available, 20)}"
+        )
     close = difflib.get_close_matches(name, available, n=1)
     hint = f"did you mean {close[0]}?" if close else f"the columns are {some(available, 20)}"
     raise InputError(f"formula={text!r}: {name} is not a covariate; {hint}")

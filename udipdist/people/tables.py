@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
-import gzip
-import warnings
-import zlib
-from collections.abc import Iterable
+import logging
+import re
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Literal, TextIO
+from typing import Literal
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from hpc.errors import InputError, some
+from udipdist import delimited
 from udipdist.config.analyses import OVER_TRAITS
+from udipdist.people import fields
+from udipdist.people import raw as raws
+from udipdist.people.missing import PLINK, MissingCodes
+from udipdist.people.raw import Cells, Kind, Raw
+
+log = logging.getLogger(__name__)
 
 Match = Literal["fid_iid", "iid"]
-MISSING_WORDS = ("NA", "na", "N/A", "NaN", "nan", "NAN", ".", "")
-PLINK_MISSING = "-9"  # in a text phenotype file, as PLINK and GCTA have it
-_NO_TEXT = (UnicodeDecodeError, EOFError, gzip.BadGzipFile, zlib.error)
+_DECIMAL_COMMA = r"[-+]?\d*,\d+([eE][-+]?\d+)?"
+_DATE = r"\d{4}-\d{2}-\d{2}"
 
 
 def keys(people: pd.DataFrame, match: Match) -> pd.Series:
@@ -43,13 +50,14 @@ def refuse_duplicates(people: pd.DataFrame, match: Match, where: str | Path) -> 
         )
 
 
-def read_phenotypes(path: Path, match: Match) -> tuple[pd.DataFrame, list[str], np.ndarray]:
-    """People (FID IID), the P trait names, and values float64 [N, P] with NaN where missing.
+def read_phenotypes(
+    path: Path, match: Match, missing: Sequence[str] | None = None
+) -> tuple[pd.DataFrame, list[str], np.ndarray]:
+    """People (FID IID), the P trait names, and values float64 [N, P] with NaN where missing (see people.missing).
 
-    Text may be separated by tabs, commas or blanks; missing are NA, nan, empty and (text only) -9.
     Raises InputError for a trait that is not numeric or is infinite, naming the person.
     """
-    table = read_table(path, match, extra_missing=(PLINK_MISSING,))
+    table = read_table(path, match, missing, "PHENO")
     refuse_duplicates(table, match, path)
     traits = list(table.columns[2:])
     if not traits:
@@ -60,177 +68,137 @@ def read_phenotypes(path: Path, match: Match) -> tuple[pd.DataFrame, list[str], 
     values = np.empty((len(table), len(traits)))
     for p, name in enumerate(traits):
         column = table[name]
-        number = pd.to_numeric(column, errors="coerce").to_numpy(np.float64, na_value=np.nan)
-        text = np.flatnonzero(np.isnan(number) & column.notna().to_numpy())
-        if len(text):
+        if not pd.api.types.is_numeric_dtype(column):
+            row, hint = _first_text(column)
             raise InputError(
-                f"{path}: trait {name} of {_person(table, text[0])} is {column.iloc[text[0]]!r}, not a number; "
-                "write NA where it is missing, or leave the column out"
+                f"{path}: trait {name} of {_person(table, row)} is {column.iloc[row]!r}, not a number; "
+                f"write NA where it is missing{hint}, or leave the column out"
             )
-        infinite = np.flatnonzero(np.isinf(number))
+        infinite = np.flatnonzero(np.isinf(column))
         if len(infinite):
             raise InputError(
                 f"{path}: trait {name} of {_person(table, infinite[0])} is infinite; write NA where it is missing"
             )
-        values[:, p] = number
+        values[:, p] = column
     return table[["FID", "IID"]], traits, values
 
 
-def read_covariates(path: Path, match: Match) -> pd.DataFrame:
+def read_covariates(path: Path, match: Match, missing: Sequence[str] | None = None) -> pd.DataFrame:
     """FID IID as text, then columns that are float64 (NaN where missing) or text (categories, None where missing).
 
-    Raises InputError for a column that is mostly numbers with some text in it.
+    Dates are years. Raises InputError for a column that is mostly numbers with some text in it.
     """
-    table = read_table(path, match)
+    table = read_table(path, match, missing, "COVAR")
     refuse_duplicates(table, match, path)
     for name in table.columns[2:]:
         column = table[name]
-        number = pd.to_numeric(column, errors="coerce").to_numpy(np.float64, na_value=np.nan)
-        text = np.flatnonzero(np.isnan(number) & column.notna().to_numpy())
-        if len(text) == 0:
-            table[name] = number
-        elif np.isfinite(number).sum() > len(text):
+        if pd.api.types.is_numeric_dtype(column):
+            continue
+        known = column.dropna()
+        if known.str.fullmatch(_DATE).all():
+            table[name] = _years(column)
+            log.info("%s: %s holds dates, and is used as years", path, name)
+            continue
+        number = _numbers(column)
+        if 2 * np.isfinite(number).sum() > len(known):
+            row, hint = _first_text(column)
             raise InputError(
-                f"{path}: covariate {name} of {_person(table, text[0])} is {column.iloc[text[0]]!r} among numbers; "
-                "write NA where it is missing, or only text for categories"
+                f"{path}: covariate {name} of {_person(table, row)} is {column.iloc[row]!r} among numbers; "
+                f"write NA where it is missing{hint}, or only text for categories"
             )
-        else:
-            table[name] = column.astype(object).where(column.notna(), None)
+        table[name] = column.astype(object).where(column.notna(), None)
     return table
 
 
-def read_table(path: Path, match: Match, extra_missing: tuple[str, ...] = ()) -> pd.DataFrame:
-    """A Parquet or text table with FID and IID first, as text, then its other columns as they are.
+def read_table(path: Path, match: Match, missing: Sequence[str] | None = None, kind: Kind = "PHENO") -> pd.DataFrame:
+    """A Parquet or text table with FID and IID first, as text, then its other columns: float64, or text where a cell is
+    neither a number nor missing.
 
-    A table without FID will do with match=iid. Raises InputError.
+    The ids may be called as in people.fields. A table without FID will do with match=iid; one of UK Biobank (eid) or
+    BIDS (participant_id) has its ids for both. Without a header, as PLINK and GCTA have it, the columns are FID, IID,
+    and PHENO1, PHENO2 ... (or COVAR1 ...). `missing` are codes of missing values (see people.missing). Raises
+    InputError.
     """
     path = Path(path)
-    _require_file(path)
-    parquet = path.suffix in (".parquet", ".pq")
-    table = _read_parquet(path) if parquet else _read_text(path, extra_missing)
-    if "IID" not in table or ("FID" not in table and match != "iid"):
-        hint = "; match=iid will do without FID" if "IID" in table else ""
+    raw = raws.read(path, kind)
+    ids = _ids(path, raw, match)
+    used = [name for name in raw.columns if name not in (raw.family, raw.person)]
+    plink = PLINK if raw.text and raw.family is not None else ()
+    codes = MissingCodes(path, plink if missing is None else missing)
+    columns = {name: _column(name, raw.columns[name], codes) for name in used}
+    if raw.decimal_commas:
+        _read_decimal_commas(path, columns)
+    codes.tell()
+    return pd.concat([ids, pd.DataFrame(columns, index=ids.index)], axis=1)
+
+
+def _ids(path: Path, raw: Raw, match: Match) -> pd.DataFrame:
+    """FID and IID of the rows. Raises InputError."""
+    plink_like = raw.person is not None and fields.plain(raw.person) == "iid"
+    if raw.person is None or (raw.family is None and plink_like and match != "iid"):
+        hint = "; match=iid will do without FID" if raw.person is not None else ""
         raise InputError(
-            f"{path}: has no column {'FID' if 'IID' in table else 'IID'} (its columns are {some(table.columns)}); "
-            f"the first line must name the columns FID IID and the others{hint}"
+            f"{path}: has no column {'FID' if raw.person is not None else 'IID'} (its columns are "
+            f"{some(raw.columns)}); the first line must name the columns FID IID and the others{hint}"
         )
-    if "FID" not in table:
-        table["FID"] = table.IID
-    if table.empty:
+    person = _id_texts(path, "IID", raw.columns[raw.person], fields.plain(raw.person) == fields.BIDS)
+    family = person if raw.family is None else _id_texts(path, "FID", raw.columns[raw.family], False)
+    return pd.DataFrame({"FID": family, "IID": person}, dtype="str")
+
+
+def _id_texts(path: Path, name: str, column: Cells, bids: bool) -> list[str]:
+    if isinstance(column, np.ndarray):
+        whole = np.isfinite(column) & (column == np.rint(column))
+        column = pa.chunked_array([[str(int(v)) if w else None for v, w in zip(column, whole, strict=True)]])
+    texts = [(text or "").strip() for text in column.to_pylist()]
+    if not texts:
         raise InputError(f"{path}: has columns but no rows; it needs one row per person")
-    for column in ("FID", "IID"):
-        ids = table[column].where(table[column].isna(), table[column].astype(str).str.strip())
-        empty = np.flatnonzero(ids.isna() | (ids == ""))
-        if len(empty):
-            raise InputError(f"{path}, row {empty[0] + 1}: has no {column}; every row must name its person")
-        table[column] = ids.astype(str)
-    return table[["FID", "IID", *(c for c in table.columns if c not in ("FID", "IID"))]].reset_index(drop=True)
+    if "" in texts:
+        raise InputError(f"{path}, row {texts.index('') + 1}: has no {name}; every row must name its person")
+    return [text.removeprefix("sub-") for text in texts] if bids else texts
 
 
-def column_names(path: Path) -> list[str]:
-    """The columns of a table other than FID and IID, from its header only. Raises InputError."""
-    path = Path(path)
-    _require_file(path)
-    if path.suffix in (".parquet", ".pq"):
-        import pyarrow.parquet
-
-        names = pyarrow.parquet.read_schema(path).names
-    else:
-        names = _header(path)[0]
-    return [name for name in names if name not in ("FID", "IID", "__index_level_0__")]
+def _column(name: str, column: Cells, codes: MissingCodes) -> np.ndarray:
+    """float64, or text (object, None where missing) where a cell is neither a number nor missing."""
+    if isinstance(column, np.ndarray):
+        return codes.of_numbers(name, column)
+    known, value_N = codes.of_text(name, column)
+    if (np.isnan(value_N) & pc.is_valid(known).to_numpy()).any():
+        return np.array(known.to_pylist(), object)
+    return value_N
 
 
-def _strip(table: pd.DataFrame, missing: list[str]) -> pd.DataFrame:
-    """Blanks around a cell are no part of it."""
-    for name in table.columns.difference(["FID", "IID"]):
-        if pd.api.types.is_string_dtype(table[name]):
-            text = table[name].str.strip()
-            table[name] = text.where(~text.isin(missing))
-    return table
+def _read_decimal_commas(path: Path, columns: dict[str, np.ndarray]) -> None:
+    """In a table separated by semicolons 2,0143 is a number, where no cell of its column has a decimal point."""
+    read = []
+    for name, column in columns.items():
+        if column.dtype != object:
+            continue
+        known = pd.Series(column).dropna().astype("str")
+        commas = known.str.fullmatch(_DECIMAL_COMMA)
+        if commas.any() and (commas | known.str.fullmatch(r"[-+]?\d+")).all():
+            texts = [None if text is None else text.replace(",", ".") for text in column]
+            columns[name] = delimited.numbers(pa.chunked_array([texts], pa.string()))
+            read.append(name)
+    if read:
+        log.info("%s: decimal commas are read as points: %s", path, some(read, 6))
 
 
-def _require_file(path: Path) -> None:
-    if path.is_dir():
-        raise InputError(f"{path}: is a folder; give a Parquet file or a text table")
-    if not path.is_file():
-        raise InputError(f"{path}: does not exist")
+def _first_text(column: pd.Series) -> tuple[int, str]:
+    """The row of the first cell that is no number, and a hint at what it is."""
+    number = _numbers(column)
+    row = int(np.flatnonzero(np.isnan(number) & column.notna().to_numpy())[0])
+    comma = re.fullmatch(_DECIMAL_COMMA, str(column.iloc[row]))
+    return row, ", and decimal points, not commas" if comma else ""
 
 
-def _read_parquet(path: Path) -> pd.DataFrame:
-    try:
-        table = pd.read_parquet(path)
-    except PermissionError:
-        raise InputError(f"{path}: cannot be read (permission denied)") from None
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: is not a Parquet file ({error})") from None
-    table.columns = [str(name) for name in table.columns]
-    _refuse_twice(path, list(table.columns))
-    return table if "IID" in table else table.reset_index()
+def _numbers(column: pd.Series) -> np.ndarray:
+    return delimited.numbers(pa.chunked_array([pa.array(column, pa.string(), from_pandas=True)]))
 
 
-def _read_text(path: Path, extra_missing: tuple[str, ...]) -> pd.DataFrame:
-    names, separator = _header(path)
-    _refuse_twice(path, names)
-    ids = {name: str for name in ("FID", "IID") if name in names}
-    missing = [*MISSING_WORDS, *extra_missing]
-    try:
-        _refuse_ragged(path, names, separator)
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", pd.errors.ParserWarning)  # lines longer than the header would lose data
-            table = pd.read_csv(
-                path,
-                sep=separator,
-                header=0,
-                names=names,
-                dtype=ids,
-                na_values={name: missing for name in names if name not in ids},
-                keep_default_na=False,
-                index_col=False,
-                skipinitialspace=True,
-                low_memory=False,
-            )
-    except (*_NO_TEXT, pd.errors.ParserError, pd.errors.ParserWarning) as error:
-        raise InputError(f"{path}: is not a table with {len(names)} columns ({str(error).strip()})") from None
-    return _strip(table, missing)
-
-
-def _header(path: Path) -> tuple[list[str], str]:
-    """Column names of the first line (a leading # is dropped), and the separator as a pandas pattern."""
-    try:
-        with _open_text(path) as file:
-            line = file.readline().rstrip("\r\n")
-    except _NO_TEXT:
-        raise InputError(f"{path}: is not a text table; give Parquet (.parquet) or text with a header") from None
-    separator = "\t" if "\t" in line else "," if "," in line else r"\s+"
-    names = line.split() if separator == r"\s+" else [name.strip() for name in line.split(separator)]
-    if not names:
-        raise InputError(f"{path}: is empty; the first line must name the columns FID IID and the others")
-    names[0] = names[0].lstrip("#\ufeff")
-    return names, separator
-
-
-def _refuse_ragged(path: Path, names: list[str], separator: str) -> None:
-    """A line that is cut off would read as missing values. Lines with quotes, which may hide separators, pass."""
-    with _open_text(path) as file:
-        for number, line in enumerate(file, start=1):
-            if '"' in line or not line.strip():
-                continue
-            cells = len(line.split()) if separator == r"\s+" else line.count(separator) + 1
-            if cells != len(names):
-                raise InputError(
-                    f"{path}, line {number}: is not a table row with {len(names)} columns but {cells} cells; "
-                    "write NA where a value is missing"
-                )
-
-
-def _open_text(path: Path) -> TextIO:
-    return gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8")
-
-
-def _refuse_twice(path: Path, names: list[str]) -> None:
-    for name in names:
-        if names.count(name) > 1:
-            raise InputError(f"{path}: has two columns called {name!r}; column names must be unique")
+def _years(column: pd.Series) -> np.ndarray:
+    days = pd.to_datetime(column, errors="coerce").to_numpy("datetime64[D]")
+    return np.where(np.isnat(days), np.nan, 1970 + days.astype(np.float64) / 365.25)
 
 
 def _person(table: pd.DataFrame, row: int) -> str:

@@ -14,14 +14,13 @@ from hpc.files import remove
 from hpc.stage import Stage, stage
 from udipdist.config import GwasConfig, ScanOptions
 from udipdist.genotypes import filters, sex, source
-from udipdist.gwas import outputs
+from udipdist.gwas import outputs, samples
 from udipdist.gwas.engine import limits
 from udipdist.gwas.scan import plan as plans
 from udipdist.gwas.scan.job import BLOCK_BYTES, Scan
 from udipdist.gwas.scan.plan import input_files, output_bytes, phenotype_files, plan_of
 from udipdist.gwas.scan.planned import ScanPlan, model_dir, planned_path, stamp_of
-from udipdist.people import design as designs
-from udipdist.people import tables
+from udipdist.people import raw
 from udipdist.relatedness import grm
 
 log = logging.getLogger(__name__)
@@ -81,8 +80,7 @@ def check(config: ScanOptions) -> None:
     """Look at all input but the phenotypes, which a pipeline makes only after hours. Raises InputError."""
     filters.choose(source.open_hard_calls(config.genotypes).variants, config)
     if config.covariates is not None:
-        table = tables.read_covariates(config.covariates, config.match)
-        designs.Formula.parse(config.formula, list(table.columns[2:]))
+        samples.read_covariates(config, config.covariates)
     if config.test == "mixed":
         grm.read(str(config.sparse_grm))
 
@@ -91,7 +89,7 @@ def preview(config: GwasConfig) -> list[str]:
     """What a run would do, from headers and file sizes only."""
     n, m = source.count(config.genotypes)
     names = outputs.names(config.phenotypes)
-    traits = [len(tables.column_names(path)) for path in config.phenotypes]
+    traits = [len(raw.column_names(path)) for path in config.phenotypes]
     p = sum(traits)
     n_parts = -(-m // config.variants_per_part)
     row_bytes = -(-n // 4)
