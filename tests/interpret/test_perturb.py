@@ -210,8 +210,8 @@ def test_no_latents_where_none_are_asked_for(place, tmp_path):
 def test_as_many_permutations_as_a_region_needs(place, tmp_path, monkeypatch):
     opened = open_network(config(place, tmp_path / "out"))
     shipped = atlas.load("seitzman_2018", None, opened.store.shape, AFFINE)
-    regions = len({row["region"] for row in atlas.rank(np.random.default_rng(0).random(SHAPE), opened.store.mask,
-                                                      (12, 12, 12), shipped, 1)})  # fmt: skip
+    noise = np.random.default_rng(0).random(SHAPE)
+    regions = len(atlas.rank([noise], opened.store.mask, (12, 12, 12), shipped, 1)[0])
     needed = atlas.enough(shipped, opened.store.mask)
     assert regions / (1 + needed) < atlas.SURE <= regions / needed
     assert f"random maps: {needed:,} a direction" in preview(config(place, tmp_path / "out", permutations=needed))
@@ -221,7 +221,7 @@ def test_as_many_permutations_as_a_region_needs(place, tmp_path, monkeypatch):
         preview(config(place, tmp_path / "out", permutations=needed - 1))
     preview(config(place, tmp_path / "out", permutations=1, atlas="none"))
     seen = []
-    monkeypatch.setattr(atlas, "rank", lambda *words: seen.append(words[4]) or [])
+    monkeypatch.setattr(atlas, "rank", lambda *words: seen.append(words[4]) or [[] for _ in words[0]])
     monkeypatch.setattr(verb, "save", lambda figure, path: None)
     perturb(config(place, tmp_path / "default", permutations=None, latents=[0]))
     monkeypatch.setattr(atlas, "enough", lambda *_: 2000)

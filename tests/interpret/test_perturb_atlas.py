@@ -43,7 +43,7 @@ def test_the_score_is_the_largest_excursion_of_the_running_sum():
     mask, values = ball(), smooth_map(1, 1.5)
     atlas = octants(mask)
     atlas.labels[:, :5] = 0  # voxels of no region count as others
-    rows = {row["region"]: row for row in rank(values, mask, ZOOMS, atlas, permutations=1)}
+    rows = {row["region"]: row for row in rank([values], mask, ZOOMS, atlas, permutations=1)[0]}
     for number, name in enumerate(atlas.names, 1):
         member = atlas.labels[mask] == number
         if member.sum() >= 3:
@@ -56,10 +56,19 @@ def test_a_region_that_is_all_of_the_top_scores_one_and_is_significant():
     mask = ball()
     atlas = octants(mask)
     values = smooth_map(2, 1.0) + 10 * (atlas.labels == 3)
-    first, *rest = rank(values, mask, ZOOMS, atlas, permutations=199)
+    ((first, *rest),) = rank([values], mask, ZOOMS, atlas, permutations=199)
     assert (first["region"], first["score"]) == ("octant 3", 1.0)
     assert first["p"] == 1 / 200 and first["q"] <= 0.05
     assert all(row["p"] > 0.05 for row in rest)
+
+
+def test_a_map_gets_the_same_beside_others_and_alone():
+    mask = ball()
+    maps, atlas = [smooth_map(seed, 1.0) for seed in range(3)], octants(mask)
+    assert rank(maps, mask, ZOOMS, atlas, 29, seed=4) == [
+        rank([one], mask, ZOOMS, atlas, 29, seed=4)[0] for one in maps
+    ]
+    assert rank([], mask, ZOOMS, atlas, 29) == []
 
 
 @pytest.mark.parametrize("sd", [0.0, 0.8, 1.5])
@@ -69,9 +78,9 @@ def test_regions_that_have_nothing_to_do_with_a_smooth_map_keep_the_level(sd):
     atlas = octants(mask)
     for seed in range(25):
         values = smooth_map(seed, sd) if sd else np.random.default_rng(seed).standard_normal(SHAPE)
-        p += [row["p"] for row in rank(values, mask, ZOOMS, atlas, permutations=39, seed=seed)]
+        p += [row["p"] for row in rank([values], mask, ZOOMS, atlas, permutations=39, seed=seed)[0]]
         n = mask.sum() / 8
-        shuffled += [abs(row["score"]) > 1.36 / np.sqrt(n * 7 / 8) for row in rank(values, mask, ZOOMS, atlas, 1)]
+        shuffled += [abs(row["score"]) > 1.36 / np.sqrt(n * 7 / 8) for row in rank([values], mask, ZOOMS, atlas, 1)[0]]
     assert (
         np.mean(np.array(p) <= 0.05) < 0.11
     )  # 200 regions, 25 maps: an error of 0.02 and more, as those of a map go together
@@ -99,13 +108,14 @@ def test_surrogates_vary_over_distance_as_the_map_does():
 
 def test_ranks_alone_count():
     mask, values = ball(), smooth_map(7, 1.0)
-    assert rank(values, mask, ZOOMS, octants(mask), 19) == rank(np.exp(5 * values), mask, ZOOMS, octants(mask), 19)
+    plain, bent = rank([values, np.exp(5 * values)], mask, ZOOMS, octants(mask), 19)
+    assert plain == bent
 
 
 def test_a_thinned_grid_gives_p_and_all_voxels_the_score():
     mask = ball()
     atlas, values = octants(mask), smooth_map(9, 1.5) + 0.4 * (octants(mask).labels == 1)
-    fine, coarse = ({row["region"]: row for row in rank(values, mask, ZOOMS, atlas, 199, step)} for step in (1, 2))
+    fine, coarse = ({row["region"]: row for row in rank([values], mask, ZOOMS, atlas, 199, step)[0]} for step in (1, 2))
     for name, row in fine.items():
         assert coarse[name]["score"] == row["score"]
     assert fine["octant 1"]["p"] == coarse["octant 1"]["p"] == 1 / 200
@@ -176,7 +186,7 @@ def test_atlases_that_cannot_be_used_are_refused(image, tmp_path):
 def test_an_atlas_beside_the_brain_is_refused():
     elsewhere = Atlas(np.where(ball(), 0, 1).astype(np.int32), ["background"])
     with pytest.raises(InputError, match="no region of the atlas has 3 voxels in the brain"):
-        rank(smooth_map(0, 1.0), ball(), ZOOMS, elsewhere)
+        rank([smooth_map(0, 1.0)], ball(), ZOOMS, elsewhere)
 
 
 def test_every_shipped_atlas_can_be_named():

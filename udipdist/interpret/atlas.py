@@ -15,6 +15,8 @@ do with a map, 4 to 6 % had p <= 0.05 for maps smooth over up to 12 mm (SD), and
 from __future__ import annotations
 
 import csv
+import functools
+import itertools
 import logging
 import math
 from collections.abc import Callable, Sequence
@@ -78,35 +80,44 @@ def enough(atlas: Atlas, mask: np.ndarray) -> int:
 
 
 def rank(
-    values: np.ndarray,
+    maps: Sequence[np.ndarray],
     mask: np.ndarray,
     zooms: Sequence[float],
     atlas: Atlas,
     permutations: int = 1000,
     step: int = 1,
     seed: int = 0,
-) -> list[dict[str, float | int | str]]:
-    """The regions of an atlas by their score in `values` [x, y, z], highest first; each a row of regions.tsv.
+) -> list[list[dict[str, float | int | str]]]:
+    """The regions of an atlas by their score in each of `maps` [x, y, z], highest first; each a row of regions.tsv.
 
     mask: bool [x, y, z], the brain; zooms: edges of its voxels in mm. step: p is computed on every so manieth voxel
     along each axis. p is one-sided: (1 + surrogates whose score is as high) / (1 + permutations); q is that of
-    Benjamini & Hochberg over regions.
+    Benjamini & Hochberg over regions. What comes of a map does not depend on the others.
     """
     labels, names = _inside(atlas, mask)
-    scores, sizes = _scores(values[mask], labels[mask], len(names))
     thin = (slice(None, None, step),) * 3
     coarse = mask[thin]
     kept = labels[thin][coarse]
-    observed, counts = _scores(values[thin][coarse], kept, len(names))
-    draw = surrogates(values[thin], coarse, [zoom * step for zoom in zooms], seed)
-    higher = np.zeros(len(names))
-    for _ in range(permutations):
-        higher += _scores(draw(), kept, len(names))[0] >= observed
-    p = np.where(counts > 0, (1 + higher) / (1 + permutations), np.nan)
-    q = np.full(len(p), np.nan)
+    observed = [_scores(values[thin][coarse], kept, len(names))[0] for values in maps]
+    draws = [surrogates(values[thin], coarse, [zoom * step for zoom in zooms], seed) for values in maps]
+    higher = np.zeros((len(maps), len(names)))
+    for _ in range(permutations):  # of all maps in turn: they share the noise, which takes most of the time
+        for own, draw, score in zip(higher, draws, observed, strict=True):
+            own += _scores(draw(), kept, len(names))[0] >= score
+    there = np.bincount(kept, minlength=len(names) + 1)[1:] > 0
+    p = np.where(there, (1 + higher) / (1 + permutations), np.nan)
+    return [_rows(values[mask], labels[mask], names, own) for values, own in zip(maps, p, strict=True)]
+
+
+def _rows(
+    values_N: np.ndarray, labels_N: np.ndarray, names: Sequence[str], p: np.ndarray
+) -> list[dict[str, float | int | str]]:
+    """The rows of one map, from the voxels of the brain and the p of each region (NaN: none)."""
     from scipy.stats import false_discovery_control  # scipy.stats takes half a second to import
 
-    q[counts > 0] = false_discovery_control(p[counts > 0])
+    scores, sizes = _scores(values_N, labels_N, len(names))
+    q = np.full(len(p), np.nan)
+    q[np.isfinite(p)] = false_discovery_control(p[np.isfinite(p)])
     return [
         {"region": names[i], "voxels": int(sizes[i]), "score": float(scores[i]), "p": float(p[i]), "q": float(q[i])}
         for i in np.argsort(-scores, kind="stable")
@@ -129,16 +140,23 @@ def surrogates(values: np.ndarray, mask: np.ndarray, zooms: Sequence[float], see
     # lags at which the periodic covariance is not positive definite to the last digit have no power to speak of
     covariance = sum(share * _bell(lag, width) for width, share in zip(widths, shares, strict=True))
     amplitude = np.sqrt(np.maximum(fft.fftn(covariance).real, 0.0)).astype(np.float32)
-    rng, waiting = np.random.default_rng(seed), []
+    numbers, waiting = itertools.count(), []
 
     def draw() -> np.ndarray:
         if not waiting:  # of a complex map, both parts are draws, and independent ones
-            noise = rng.standard_normal((*shape, 2), dtype=np.float32).view(np.complex64)[..., 0]
-            both = fft.ifftn(noise * amplitude, overwrite_x=True)[tuple(slice(0, n) for n in inside.shape)][inside]
+            both = _noise(tuple(shape), seed, next(numbers)) * amplitude
+            both = fft.ifftn(both, overwrite_x=True)[tuple(slice(0, n) for n in inside.shape)][inside]
             waiting.extend((both.real, both.imag))
         return waiting.pop()
 
     return draw
+
+
+@functools.lru_cache(maxsize=1)
+def _noise(shape: tuple[int, ...], seed: int, number: int) -> np.ndarray:
+    """White noise, complex64; kept for the next map."""
+    rng = np.random.default_rng([seed, number])
+    return rng.standard_normal((*shape, 2), dtype=np.float32).view(np.complex64)[..., 0]
 
 
 def _lags(shape: Sequence[int], zooms: Sequence[float]) -> np.ndarray:

@@ -162,12 +162,17 @@ class Maps:
         moments, rounding = moments_of(
             decoder(self.opened, config.run_dir), self.seen.latents_NL, group, config.shift, config.sides, config.batch
         )
-        return {"directions": [self._write(d, own, rounding) for d, own in zip(group, moments, strict=True)]}
+        written = [self._write(d, own, rounding) for d, own in zip(group, moments, strict=True)]
+        ranked = self._rank([maps for _, maps in written])
+        return {"directions": [row | {"regions": own} for (row, _), own in zip(written, ranked, strict=True)]}
 
     def _group(self, index: int) -> list[Direction]:
         return self.asked[index * self.config.at_once : (index + 1) * self.config.at_once]
 
-    def _write(self, direction: Direction, moments: PairedMoments, rounding: float) -> dict[str, Any]:
+    def _write(
+        self, direction: Direction, moments: PairedMoments, rounding: float
+    ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """The row of directions.tsv, and the maps by their kind."""
         store, mask, config = self.opened.store, self.seen.mask, self.config
         maps = {
             name: _volume(self.opened.network, values) * mask
@@ -181,17 +186,16 @@ class Maps:
         row: dict[str, Any] = {"name": direction.name, "kind": direction.kind} | direction.facts
         row |= {"largest_change": float(np.abs(maps["mean"]).max()), "peak_t": float(maps["t"][peak])}
         row |= {f"peak_{axis}": float(mm) for axis, mm in zip("xyz", place, strict=False)}
-        row["regions"] = self._rank(maps)
-        return row
+        return row, maps
 
-    def _rank(self, maps: dict[str, np.ndarray]) -> list[dict[str, Any]]:
-        """The rows of regions.tsv of one direction."""
+    def _rank(self, group: list[dict[str, np.ndarray]]) -> list[list[dict[str, Any]]]:
+        """The rows of regions.tsv of each direction of a group."""
         if self.atlas is None:
-            return []
+            return [[] for _ in group]
         config, mask, zooms = self.config, self.seen.mask, self.opened.store.zooms
-        ranked = maps["smooth"]
+        ranked = [maps["smooth"] for maps in group]
         if config.rank == "mean":
-            ranked = smoothed(np.abs(maps["mean"]), mask, config.smooth_mm, zooms)
+            ranked = [smoothed(np.abs(maps["mean"]), mask, config.smooth_mm, zooms) for maps in group]
         step = max(1, int(config.smooth_mm / max(zooms)))
         permutations = _permutations(config, self.atlas, mask)
         return atlases.rank(ranked, mask, zooms, self.atlas, permutations, step, config.seed)
