@@ -123,6 +123,7 @@ def compare(analyses: list[Analysis], cohort: Path) -> dict[str, Any]:
                 "lambda_null": score.lambda_null(sumstats, null),
                 "multivariate_loci": len(multivariate.planted_found),
                 "multivariate_false": multivariate.strict_false,
+                "lambda_joint": score.lambda_joint(sumstats, null),
                 "factor_r2": sum(r2.values()) / len(r2),
             }
         )
@@ -161,11 +162,13 @@ def table(rows: list[dict[str, Any]]) -> str:
     """The comparison as text."""
     head = (
         f"{'phenotypes':28s} {'planted':>9s} {'poly-':>6s} {'strict':>7s} {'lambda':>7s} {'joint test:':>11s} "
-        f"{'factor':>7s}\n{'':28s} {'found':>9s} {'genic':>6s} {'false':>7s} {'null':>7s} {'planted':>11s} {'R2':>7s}"
+        f"{'lambda':>7s} {'factor':>7s}\n{'':28s} {'found':>9s} {'genic':>6s} {'false':>7s} {'null':>7s} "
+        f"{'planted':>11s} {'null':>7s} {'R2':>7s}"
     )
     lines = [
         f"{r['name']:28s} {r['planted_found']:>5d}/{r['planted_total']:<3d} {r['polygenic']:>6d} "
-        f"{r['strict_false']:>7d} {r['lambda_null']:>7.3f} {r['multivariate_loci']:>11d} {r['factor_r2']:>7.3f}"
+        f"{r['strict_false']:>7d} {r['lambda_null']:>7.3f} {r['multivariate_loci']:>11d} "
+        f"{r['lambda_joint']:>7.3f} {r['factor_r2']:>7.3f}"
         for r in rows
     ]
     rule = "-" * len(head.splitlines()[0])

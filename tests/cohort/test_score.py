@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import chi2 as chi2_law
 
 from hpc.errors import InputError
-from udipdist.cohort.score import lambda_null, score
+from udipdist.cohort.score import lambda_joint, lambda_null, score
 
 
 @pytest.fixture
@@ -88,6 +89,10 @@ class Statistics:
     def se(self, trait):
         return np.ones(len(self.chi2))
 
+    def log10p(self, name):
+        assert name == "multivariate"
+        return -np.log10(chi2_law.sf(self.chi2[:, 0], 1))
+
 
 def test_lambda_is_of_null_chromosomes_only():
     rng = np.random.default_rng(0)
@@ -99,3 +104,5 @@ def test_lambda_is_of_null_chromosomes_only():
     assert abs(lambda_null(statistics, ["21"]) - 1.1) < 0.03
     assert lambda_null(statistics, ["21", "1"]) > 2
     assert np.isnan(lambda_null(statistics, ["22"]))
+    assert abs(lambda_joint(statistics, ["21"]) - 1) < 0.03
+    assert lambda_joint(statistics, ["21", "1"]) > 2 and np.isnan(lambda_joint(statistics, ["22"]))

@@ -218,7 +218,7 @@ def test_without_a_joint_test_there_are_no_multivariate_loci(study):
     made, table, z = study
     write_run(made.folder / "runs" / "none", table, z.astype(np.float32), joint=False)
     place = made.folder / "runs" / "none"
-    with pytest.raises(InputError, match=r"no joint test was made \(the traits differ in who is missing\); use"):
+    with pytest.raises(InputError, match=r"no joint test was made \(all values are NaN\); use"):
         loci(config(made, "out", sumstats=place, trait="multivariate"))
     with pytest.raises(InputError, match="no joint test was made"):
         preview(config(made, "out", sumstats=place, trait=["minp", "multivariate"]))

@@ -80,6 +80,18 @@ class _Sumstats(Protocol):
 
     def beta(self, trait: str) -> np.ndarray: ...
     def se(self, trait: str) -> np.ndarray: ...
+    def log10p(self, name: str) -> np.ndarray: ...
+
+
+def lambda_joint(sumstats: _Sumstats, null_chromosomes: Iterable[str]) -> float:
+    """Genomic-control lambda of the joint test on the null chromosomes: the chi2_1 of its median p over that of 0.5.
+
+    NaN without such a test.
+    """
+    rows = sumstats.variants["chrom"].astype(str).isin([str(c) for c in null_chromosomes])
+    log10p = sumstats.log10p("multivariate")[rows]
+    log10p = log10p[np.isfinite(log10p)]
+    return float(stats.chi2.isf(10 ** -np.median(log10p), 1) / MEDIAN_CHI2) if len(log10p) else float("nan")
 
 
 def lambda_null(sumstats: _Sumstats, null_chromosomes: Iterable[str]) -> float:

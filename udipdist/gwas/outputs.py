@@ -4,10 +4,8 @@ One pass over the genotypes tests the traits of all tables. With one table its f
 are OUT/NAME. The plan (gwas.scan.planned) has a `TablePlan` of each, in the order of phenotypes=[...].
 
 What does the work of a part fills a `Block`: all P columns, and for each of the T tables what a run of that table alone
-would find: smallest p among its own traits, joint test of its own traits (so the whitening is made a table, from the
-rows and columns of that table in the correlation of the traits' residuals), and calls, frequency and the test of
-Hardy-Weinberg equilibrium among its own people. A table whose traits fall in several groups (they differ in who is
-missing) has no joint test: its column stays NaN.
+would find: smallest p among its own traits, joint test of its own traits (gwas.engine.joint), and calls, frequency and
+the test of Hardy-Weinberg equilibrium among its own people.
 
 Shapes: M variants, P traits of all tables, T tables.
 """

@@ -120,7 +120,7 @@ def manhattans(run: RunFolder, album: Album) -> Section | None:
         scan = scan_of(run, trait, stage)
         unplaced = int((scan.code_M == assemblies.UNPLACED).sum())
         if not np.isfinite(scan.log10p_M).any():
-            section.add(f"There are no p-values of {words} (traits of different people have no joint test).")
+            section.add(f"There are no p-values of {words}{_why_none(run, trait)}.")
             continue
         caption = f"Manhattan plot of {words}.{notes} Point at a locus, or tap it, for details. {THINNED}"
         if scan.has_loci and scan.trait_of is not None:
@@ -136,6 +136,16 @@ def manhattans(run: RunFolder, album: Album) -> Section | None:
     if unplaced:
         section.add(f"{plural(unplaced, 'variant')} without a known chromosome are not drawn.")
     return section
+
+
+def _why_none(run: RunFolder, trait: str) -> str:
+    people = run.sumstats.attrs.get("n_effective")
+    if trait != MULTIVARIATE or people is None:
+        return ""
+    return (
+        f": {plural(len(run.sumstats.traits), 'trait')} are too many for {max(0, people):,.0f} people "
+        "(those that count, after relatives and covariates)"
+    )
 
 
 def scan_of(run: RunFolder, trait: str, stage: str) -> Scan:

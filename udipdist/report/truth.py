@@ -21,6 +21,7 @@ _COLUMNS = {
     "lambda_null": ("\u03bb null", 3, "genomic-control \u03bb on those chromosomes, mean over traits; 1 is calibrated"),
     "multivariate_loci": ("joint: planted", 0, "planted loci found by the joint test of all traits"),
     "multivariate_false": ("joint: false", 0, "strict false leads of the joint test"),
+    "lambda_joint": ("joint: \u03bb null", 3, "genomic-control \u03bb of the joint test on the null chromosomes"),
     "factor_r2": ("factor R\u00b2", 3, "held-out R\u00b2 of the true brain factors from the phenotypes, mean"),
 }
 

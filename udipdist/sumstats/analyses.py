@@ -83,10 +83,11 @@ class StoreStatistics:
             if name not in OVER_TRAITS:
                 self.sumstats.trait_index(name)
         if MULTIVARIATE in names and not self._joint_test_made():
-            why = "the traits differ in who is missing" if self.sumstats.attrs.get("groups", 1) > 1 else "no value"
+            people = self.sumstats.attrs.get("n_effective")
+            few = "" if people is None else f"; {len(self.traits)} traits, and {max(0, people):.0f} people that count"
             raise InputError(
-                f"{self.path}: trait=multivariate: no joint test was made ({why}); use trait=minp, or run gwas with "
-                "phenotypes of the same people for all traits"
+                f"{self.path}: trait=multivariate: no joint test was made (all values are NaN{few}); use "
+                "trait=minp, or run gwas with fewer traits or more people"
             )
         return names
 

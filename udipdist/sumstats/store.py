@@ -71,12 +71,32 @@ PER_VARIANT = {  # array: its type, and what it holds where nothing was written
 }
 
 
-def create(path: str | Path, variants: Variants, traits: list[str], rows_per_shard: int, attrs: dict[str, Any]) -> None:
+SCORES = ("score_covariance", "score_trace")
+
+
+@dataclass(frozen=True)
+class NullScores:
+    """How the scores beta / se^2 of the traits vary under the null: those of a variant with residual variance v have
+    covariance v `covariance_PP`, and `trace_P` is what 1 / (v se^2) is on average. float64, on the traits' scale."""
+
+    covariance_PP: np.ndarray
+    trace_P: np.ndarray
+
+
+def create(
+    path: str | Path,
+    variants: Variants,
+    traits: list[str],
+    rows_per_shard: int,
+    attrs: dict[str, Any],
+    scores: NullScores | None = None,
+) -> None:
     """Make an empty store (atomically; the place must be free) with its variant columns and traits.
 
     `variants` has the columns chrom, position, snp, a1, a2 (those of a `GenotypeSource`), M rows. `attrs` are the
     group's: test, adjust, n_samples, n_covariates, df (null where the statistic is chi2_1; the residual degrees of
-    freedom where it is t: one number, or one a trait), genotypes, groups (of traits that share their people).
+    freedom where it is t: one number, or one a trait), genotypes, groups (of traits that share their people),
+    n_effective (people that count in the joint test).
     """
     m, p = len(variants), len(traits)
     text = np.dtypes.StringDType()
@@ -100,6 +120,16 @@ def create(path: str | Path, variants: Variants, traits: list[str], rows_per_sha
         _column(group, "position", m, rows_per_shard, "int32")
         for name in ("chrom", "snp", "a1", "a2"):
             _column(group, name, m, rows_per_shard, text)
+        if scores is not None:
+            _column(group, SCORES[1], p, max(p, 1), "float64", dimension="trait")[:] = scores.trace_P
+            group.create_array(
+                SCORES[0],
+                shape=(p, p),
+                chunks=(p, p),
+                dtype="float64",
+                compressors=[_blosc("shuffle"), Crc32cCodec()],
+                dimension_names=("trait", "other_trait"),
+            )[:] = scores.covariance_PP
         for start in range(0, m, rows_per_shard):
             rows = slice(start, min(start + rows_per_shard, m))
             for name in COLUMNS:
@@ -252,6 +282,12 @@ class Sumstats:
             return log10p_from_z(statistic)
         return log10p_from_t(statistic, df if np.ndim(df) == 0 else np.asarray(df, np.float64)[trait])
 
+    def null_scores(self) -> NullScores | None:
+        """How the traits' scores vary under the null; None in stores of before version 0.2."""
+        if SCORES[0] not in self._group:
+            return None
+        return NullScores(*(self._group[name][:] for name in SCORES))
+
     def minp_trait(self, start: int = 0, stop: int | None = None) -> np.ndarray:
         """Index of the trait with the smallest p, int16 [M]; -1 where none was tested."""
         return self.values("minp_trait", start, stop)
@@ -278,6 +314,9 @@ class _Group:
     def __init__(self, path: Path, group: zarr.Group):
         self._path, self._group = path, group
         self._arrays: dict[str, _Array] = {}
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._group
 
     def __getitem__(self, name: str) -> _Array:
         if name not in self._arrays:  # opening one takes as long as reading a shard of it

@@ -43,12 +43,10 @@ Test = Literal["mixed", "linear"]
 class NullTraits:
     """The traits of a group under their null models, in the order of the people of relatedness.grm.Families.
 
-    `trait_P`: columns of the output; `table_P` numbers the tables that they are of: only traits of one table are tested
-    jointly. `y_NP` and `scale_P` are what `residualise` gives; Vg and Ve are on that scale.
+    `trait_P`: columns of the output. `y_NP` and `scale_P` are what `residualise` gives; Vg and Ve are on that scale.
     """
 
     trait_P: np.ndarray
-    table_P: np.ndarray
     y_NP: np.ndarray
     scale_P: np.ndarray
     vg_P: np.ndarray
@@ -96,16 +94,14 @@ class Traits:
     """What makes statistics of products.
 
     `trait_P`: columns of the output; `variance_P` s2 (1 in linear); `scale_P` the standard deviation by which the trait
-    was divided; `yy_P` its sum of squares; `residual_PP` correlation of residuals in a table (linear: sums of
-    products); `df` residual degrees of freedom; `chi2`: the squared statistic is chi2_1 (mixed, and GCTA's linear
-    regression), else it is t.
+    was divided; `yy_P` its sum of squares; `df` residual degrees of freedom; `chi2`: the squared statistic is chi2_1
+    (mixed, and GCTA's linear regression), else it is t.
     """
 
     trait_P: np.ndarray
     variance_P: np.ndarray
     scale_P: np.ndarray
     yy_P: np.ndarray
-    residual_PP: np.ndarray
     df: int
     linear: bool
     chi2: bool
@@ -166,6 +162,11 @@ class Model:
         """The largest relative error of a weight."""
         return self.weights.error
 
+    def scores(self, column_P: np.ndarray) -> np.ndarray:
+        """What genotypes are multiplied by for some traits [N, P], people as in `fam_N`."""
+        place_N = np.arange(self.n) if len(self.people.gather_N) else self.fam_N
+        return np.asarray(self.products.right_RC[np.ix_(place_N, column_P)])
+
     def save(self, folder: Path) -> None:
         """Write one .npy an array into `folder`, which is made."""
         saved.save(self, folder)
@@ -220,8 +221,7 @@ def prepare(
     u_NN = families.matrix()
     uq_NK = u_NN.T @ q_NK
     qwq_DKK = np.eye(k) + Gram(uq_NK[special_N])(w_OD - 1)
-    numerator_NP, white_NP = _numerators(u_NN, special_N, w_OD, which_P, qwq_DKK, uq_NK, traits.y_NP, q_NK, gls)
-    residual_PP = _within_tables(white_NP, traits.table_P, not linear)
+    numerator_NP = _numerators(u_NN, special_N, w_OD, which_P, qwq_DKK, uq_NK, traits.y_NP, q_NK, gls)
     numerator_NP /= total_P
     basis_Nr = np.zeros((n, basis_Or.shape[1]))
     basis_Nr[special_N] = basis_Or
@@ -265,7 +265,6 @@ def prepare(
             variance_P=total_P,
             scale_P=traits.scale_P,
             yy_P=(traits.y_NP**2).sum(axis=0),
-            residual_PP=residual_PP,
             df=n - k - 1,
             linear=linear,
             chi2=not linear or adjust == "phenotype",
@@ -305,10 +304,9 @@ def _numerators(
     y_NP: np.ndarray,
     q_NK: np.ndarray,
     gls: bool,
-) -> tuple[np.ndarray, np.ndarray]:
-    """W (y - C a) of each trait in the order of people, and the whitened residuals, both [N, P]."""
+) -> np.ndarray:
+    """W (y - C a) of each trait in the order of people [N, P]."""
     numerator_NP = np.empty_like(y_NP)
-    white_NP = np.empty_like(y_NP)
     for start in range(0, y_NP.shape[1], TRAITS_AT_ONCE):
         p = slice(start, start + TRAITS_AT_ONCE)
         residual_Np = u_NN.T @ y_NP[:, p]
@@ -318,22 +316,9 @@ def _numerators(
             a_pK = np.linalg.solve(qwq_DKK[which_P[p]], (uq_NK.T @ (w_Np * residual_Np)).T[..., None])[..., 0]
             residual_Np -= uq_NK @ a_pK.T
         numerator_NP[:, p] = u_NN @ (w_Np * residual_Np)
-        white_NP[:, p] = np.sqrt(w_Np) * residual_Np
     if not gls:
         numerator_NP -= q_NK @ (q_NK.T @ numerator_NP)
-    return numerator_NP, white_NP
-
-
-def _within_tables(white_NP: np.ndarray, table_P: np.ndarray, unit: bool) -> np.ndarray:
-    """The products of whitened residuals [P, P] (`unit`: their correlations); NaN between traits of two tables."""
-    product_PP = np.full((white_NP.shape[1],) * 2, np.nan)
-    for table in np.unique(table_P):
-        own = np.flatnonzero(table_P == table)
-        own_Np = white_NP[:, own]
-        own_pp = own_Np.T @ own_Np
-        size_p = np.sqrt(np.diag(own_pp))
-        product_PP[np.ix_(own, own)] = own_pp / np.outer(size_p, size_p) if unit else own_pp
-    return product_PP
+    return numerator_NP
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -11,6 +12,7 @@ from scipy import sparse
 from hpc.errors import ConfigError, InputError
 from udipdist.config import NullOptions, Relatedness
 from udipdist.gwas import samples
+from udipdist.gwas.engine.joint import GroupWeights
 from udipdist.gwas.engine.prepared import Model, NullTraits, TraitInDesign, prepare, residualise
 from udipdist.gwas.null import reml
 from udipdist.gwas.scan.rare import excess_kurtosis
@@ -21,6 +23,15 @@ log = logging.getLogger(__name__)
 
 SINGULAR = 1e-6  # the smallest eigenvalue of a covariance, of Vg + Ve, that can be worked with
 FEWEST_LEFT = 2  # residual degrees of freedom that every trait must have
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """Of a group of traits: the test, their rows of null.tsv, and their weights for the joint test."""
+
+    model: Model
+    frame: pd.DataFrame
+    weights: GroupWeights
 
 
 def relatedness(config: Relatedness, sample: samples.Sample) -> sparse.csr_array | None:
@@ -37,8 +48,8 @@ def relatedness(config: Relatedness, sample: samples.Sample) -> sparse.csr_array
 
 def fit_group(
     config: NullOptions, sample: samples.Sample, group: samples.Group, matrix: sparse.csr_array | None
-) -> tuple[Model, pd.DataFrame]:
-    """Null models and test of the traits that share their people, and their rows of null.tsv.
+) -> Fitted:
+    """Null models and test of the traits that share their people.
 
     Raises InputError for traits that have too few people or are linear functions of the covariates, ConfigError where
     the weights cannot be factorised to weight_tolerance.
@@ -71,7 +82,6 @@ def fit_group(
             fam_N=sample.fam_N[group.row_N[order_N]],
             traits=NullTraits(
                 trait_P=group.trait_P,
-                table_P=np.searchsorted([table.start for table in sample.tables], group.trait_P, side="right"),
                 y_NP=y_NP,
                 scale_P=scale_P,
                 vg_P=models.vg_P / scale_P**2,
@@ -88,7 +98,18 @@ def fit_group(
     if config.test == "linear":  # nothing of the kind was estimated
         frame[["vg", "h2"]] = np.nan
     columns = ["trait", "n", "k", "vg", "ve", "h2", "h2_se", "boundary", "test", "vg_se", "ve_se", "kurtosis"]
-    return model, frame[columns]
+    return Fitted(
+        model=model,
+        frame=frame[columns],
+        weights=GroupWeights.of(
+            families,
+            models.vg_P / scale_P**2,
+            models.ve_P / scale_P**2,
+            q_NK,
+            config.test == "linear",
+            config.adjust == "gls",
+        ),
+    )
 
 
 def _null_models(

@@ -21,12 +21,12 @@ from threadpoolctl import threadpool_limits
 
 from hpc import int8
 from udipdist.gwas import outputs
-from udipdist.gwas.engine import cpu
+from udipdist.gwas.engine import cpu, joint
 from udipdist.gwas.engine.limits import COVARIATES, TESTED, Limits, tally
 from udipdist.gwas.engine.prepared import Model
 from udipdist.gwas.scan.plan import LoadedPlan, load
 from udipdist.sumstats import pvalues
-from udipdist.sumstats.store import COLUMNS, STORE
+from udipdist.sumstats.store import COLUMNS, SCORES, STORE
 
 BLOCK_BYTES = 64_000_000  # of packed rows
 
@@ -91,7 +91,7 @@ class Scan:
         for store in self._stores():
             yield from (store.parent / name for name in ("null.tsv", "samples.tsv", "dropped.tsv"))
             yield from store.rglob("zarr.json")
-            for name in (*COLUMNS, "trait"):
+            for name in (*COLUMNS, "trait", *SCORES):
                 yield from (path for path in (store / name / "c").rglob("*") if path.is_file())
 
     def _stores(self) -> list[Path]:
@@ -126,10 +126,12 @@ class _Tests:
         verdict = [self._limits.verdict(each) for each in numbers]
         best_BT = np.full((len(packed_BQ), len(plan.tables)), -np.inf)
         trait_BT = np.full(best_BT.shape, -1)
+        score_BP = np.full((len(packed_BQ), plan.n_traits), np.nan)
         for g, (tester, i) in enumerate(zip(self._testers, plan.of_group, strict=True)):
             result = tester.test(packed_BQ, numbers[i].count_B4, verdict[i] == TESTED)
             out.beta_MP[where, tester.model.trait_P] = result.beta_BP
             out.se_MP[where, tester.model.trait_P] = result.se_BP
+            score_BP[:, tester.model.trait_P] = joint.scores(tester.model.traits, result.z_BP)
             for t, table in enumerate(plan.tables):
                 if (g, t) not in plan.columns:
                     continue
@@ -138,10 +140,10 @@ class _Tests:
                 better_B = log10p_B > best_BT[:, t]
                 best_BT[better_B, t] = log10p_B[better_B]
                 trait_BT[better_B, t] = tester.model.trait_P[column_P[column_B[better_B]]] - table.start
-                if (g, t) in plan.joint:
-                    out.multivariate_log10p_MT[where, t] = plan.joint[g, t].log10p(result.z_BP)
         out.minp_log10p_MT[where] = np.where(trait_BT >= 0, best_BT, np.nan)
         out.minp_trait_MT[where] = trait_BT
+        for t, table in enumerate(plan.tables):
+            out.multivariate_log10p_MT[where, t] = plan.joint[t].log10p(score_BP[:, table.start : table.stop])
         for t, i in enumerate(plan.of_table):
             out.n_MT[where, t] = numbers[i].called_B
             out.af1_MT[where, t] = numbers[i].af1_B

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
@@ -25,12 +25,13 @@ from udipdist.genome import chromosomes
 from udipdist.genotypes import bim, filters, sex, source
 from udipdist.genotypes.counts import Quality
 from udipdist.gwas import samples
-from udipdist.gwas.engine.joint import JointTest
+from udipdist.gwas.engine import saved
+from udipdist.gwas.engine.joint import JointTest, NullScores, TableScores
 from udipdist.gwas.engine.prepared import Model
 from udipdist.gwas.outputs import TablePlan
 from udipdist.gwas.scan import rare
 from udipdist.gwas.scan.fitting import fit_group, relatedness
-from udipdist.gwas.scan.planned import ScanPlan, model_dir
+from udipdist.gwas.scan.planned import ScanPlan, joint_dir, model_dir
 from udipdist.people import design as designs
 from udipdist.sumstats import store as sumstats
 
@@ -59,22 +60,52 @@ def make(config: GwasConfig) -> None:
     if config.test == "linear" and config.null != NullConfig():
         log.warning("test=linear has no variance components: null.variance and null.total_variance are not used")
     require_space(config.out, output_bytes(bed.n_variants, len(sample.traits)))
-    models, frames = [], []
+    models, frames, groups = [], [], sample.groups()
+    added = [TableScores(table.row_N, table.stop - table.start) for table in sample.tables]
     remove(model_dir(config.out))
     try:
-        for i, group in enumerate(sample.groups()):
-            model, frame = fit_group(config, sample, group, matrix)
+        for i, group in enumerate(groups):
+            fitted = fit_group(config, sample, group, matrix)
             folder = model_dir(config.out) / f"group-{i:05d}"
-            model.save(folder)
+            fitted.model.save(folder)
             models.append(Model.load(folder))  # mapped: hundreds of groups need no memory for their models
-            frames.append(frame)
+            frames.append(fitted.frame)
+            for t, of_P, column_P in _of_tables(sample, group):
+                added[t].add(group.row_N, of_P, fitted.weights, column_P)
             if len(models) % 50 == 0:
                 log.info("null models of %d groups of traits with the same people are fitted", len(models))
+        for t, (table, scores) in enumerate(zip(sample.tables, added, strict=True)):
+            parts = [
+                (group.row_N, of_P, model, column_P)
+                for group, model in zip(groups, models, strict=True)
+                for number, of_P, column_P in _of_tables(sample, group)
+                if number == t
+            ]
+            null = scores.null_scores(parts, matrix)
+            _tell_if_untestable(table, null)
+            saved.save(null, joint_dir(config.out, t))
     except BaseException:
         remove(model_dir(config.out))
         raise
     order = np.argsort(np.concatenate([model.trait_P for model in models]))
     _save(config, bed, sample, models, pd.concat(frames, ignore_index=True).iloc[order], about)
+
+
+def _of_tables(sample: samples.Sample, group: samples.Group) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    """The tables that have traits of a group: number, which traits of the table they are, which of the group."""
+    for t, table in enumerate(sample.tables):
+        column_P = np.flatnonzero((group.trait_P >= table.start) & (group.trait_P < table.stop))
+        if len(column_P):
+            yield t, group.trait_P[column_P] - table.start, column_P
+
+
+def _tell_if_untestable(table: samples.Table, null: NullScores) -> None:
+    if not null.testable:
+        log.warning(
+            "%s: no joint test, as %d traits are too many for its people: relatives and covariates leave %.0f of them "
+            "that count; the column is NaN",
+            table.path, len(null.trace_P), max(0.0, null.n_effective),
+        )  # fmt: skip
 
 
 def _save(
@@ -92,9 +123,10 @@ def _save(
     for table in sample.tables:
         own = [model for model in models if ((table.start <= model.trait_P) & (model.trait_P < table.stop)).any()]
         number = people.setdefault(sample.fam_N[table.row_N].tobytes(), len(people))
+        null = saved.load(NullScores, joint_dir(config.out, len(entries)))
         rows = frame.iloc[table.start : table.stop]
         rare.warn_of_tails(config, table.path, rows)
-        facts = _lay_out(config, bed, sample, table, own, rows)
+        facts = _lay_out(config, bed, sample, table, own, rows, null)
         folder = str(_folder(config, table).relative_to(config.out))
         entries.append(TablePlan(table.name, folder, table.start, table.stop, number, facts))
     facts = entries[0].facts
@@ -144,10 +176,11 @@ def _lay_out(
     table: samples.Table,
     models: list[Model],
     frame: pd.DataFrame,
+    null: NullScores,
 ) -> dict[str, Any]:
     """Make the folder of a table: null.tsv, samples.tsv, dropped.tsv and the empty store; the facts of its manifest.
 
-    `models` are those of its groups, `frame` its rows of null.tsv.
+    `models` are those of its groups, `frame` its rows of null.tsv, `null` what its joint test is made of.
     """
     folder, traits = _folder(config, table), sample.traits[table.start : table.stop]
     for name, content in (
@@ -169,15 +202,17 @@ def _lay_out(
             "df": _degrees_of_freedom(config, models, table),
             "genotypes": str(config.genotypes),
             "groups": len(models),
+            "n_effective": round(null.n_effective, 3),
         }
         rows = min(config.variants_per_part, bed.n_variants)  # a shard is filled up to its size in memory
-        sumstats.create(folder / sumstats.STORE, bed.variants, traits, rows, attrs)
-    if len(models) > 1:
-        log.info(
-            "%s: its traits differ in who is missing (%d groups), so they get no joint test; a table without the "
-            "people who miss some would", table.path, len(models),
-        )  # fmt: skip
-    return _facts(bed, len(table.row_N), len(table.dropped), models, frame, n_covariates)
+        scale_P = np.empty(len(traits))
+        for model in models:
+            own = (model.trait_P >= table.start) & (model.trait_P < table.stop)
+            scale_P[model.trait_P[own] - table.start] = model.traits.scale_P[own]
+        scores = sumstats.NullScores(null.score_PP / np.outer(scale_P, scale_P), null.trace_P / scale_P**2)
+        sumstats.create(folder / sumstats.STORE, bed.variants, traits, rows, attrs, scores)
+    facts = _facts(bed, len(table.row_N), len(table.dropped), models, frame, n_covariates)
+    return facts | {"n_effective": round(null.n_effective, 3), "joint_test": null.testable}
 
 
 def _facts(
@@ -263,15 +298,15 @@ class LoadedPlan:
         self.of_table = [self._number(of_table[table.people]) for table in self.tables]
         self.quality = Quality(self.people, planned.sex, planned.x_runs)
         self.columns: dict[tuple[int, int], np.ndarray] = {}  # (group, table) -> columns of the group in the table
-        self.joint: dict[tuple[int, int], JointTest] = {}
+        self.joint = [
+            JointTest(saved.load(NullScores, joint_dir(place, t)), self.models[0].chi2) for t in range(len(self.tables))
+        ]
         for t, table in enumerate(self.tables):
             low, high = table.start, table.stop
             for g, model in enumerate(self.models):
                 column_P = np.flatnonzero((model.trait_P >= low) & (model.trait_P < high))
                 if len(column_P):
                     self.columns[g, t] = column_P
-                if len(column_P) == high - low:
-                    self.joint[g, t] = JointTest(model, column_P)
 
     @property
     def n_traits(self) -> int:

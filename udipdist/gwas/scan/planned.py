@@ -16,16 +16,16 @@ from hpc.errors import Incomplete, OutputExists
 from hpc.files import publish_json
 from udipdist.gwas.outputs import TablePlan
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 class ScanPlan(BaseModel):
     """The plan of a scan of `n_variants` variants, made once.
 
-    `rows` says where the genotypes are and which of their variants are tested (a SourceRecord). `x_runs`
-    are [start, stop] of the runs of variants on X, and `sex` has a code (genotypes.sex) for everybody of the .fam where
-    there are any. `groups` is the number of models: group-00000, group-00001, ... `people` are rows of the .fam, to
-    which `tables` refer by number. `facts` are those of the manifest.
+    `rows` says where the genotypes are and which of their variants are tested (a SourceRecord). `x_runs` are
+    [start, stop] of the runs of variants on X, and `sex` has a code (genotypes.sex) for everybody of the .fam where
+    there are any. `groups` is the number of models: group-00000, group-00001, ... beside the joint-00000, ... of the
+    tables. `people` are rows of the .fam, to which `tables` refer by number. `facts` are those of the manifest.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -74,6 +74,11 @@ _AFRESH = "run gwas or gwas-plan with overwrite=true to start afresh"
 def model_dir(out: Path) -> Path:
     """Where the plan keeps its models."""
     return out / "model"
+
+
+def joint_dir(out: Path, table: int) -> Path:
+    """Where the plan keeps what the joint test of a table needs."""
+    return model_dir(out) / f"joint-{table:05d}"
 
 
 def planned_path(out: Path) -> Path:
