@@ -185,7 +185,7 @@ class TableScores:
         score_PP = np.empty((score_NP.shape[1],) * 2)
         for start in range(0, len(score_PP), TRAITS_AT_ONCE):
             some = slice(start, start + TRAITS_AT_ONCE)
-            score_PP[:, some] = score_NP.T @ (g_NN @ score_NP[:, some])
+            score_PP[:, some] = score_NP.T @ np.asarray(g_NN @ score_NP[:, some])
         return NullScores(
             score_PP=(score_PP + score_PP.T) / 2,
             trace_P=self._trace_P,

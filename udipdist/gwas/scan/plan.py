@@ -119,7 +119,7 @@ def _save(
     """Write for each table its folder with null.tsv, samples.tsv, dropped.tsv and the empty store; the ScanPlan
     last. `frame` has a row a trait, in order; `about` are facts of the variants."""
     people: dict[bytes, int] = {}
-    entries = []
+    entries: list[TablePlan] = []
     for table in sample.tables:
         own = [model for model in models if ((table.start <= model.trait_P) & (model.trait_P < table.stop)).any()]
         number = people.setdefault(sample.fam_N[table.row_N].tobytes(), len(people))
