@@ -71,7 +71,9 @@ def test_each_difference_has_a_name(seen, change, name, words):
     ("one", "other", "same"),
     [
         ("T1", "T1w", True), ("T1w", "space-MNI_desc-preproc_T1w", True), ("FLAIR", "T2_FLAIR", True),
-        ("image", "T2w", True), ("T1w", "T2w", False), ("T1", "T2_FLAIR", False), ("bold", "T1", False),
+        ("image", "T2w", True), ("scan_path", "T1", True), ("T1_unbiased_linear", "T1w", True),
+        ("jacobian", "T1", False),
+        ("T1w", "T2w", False), ("T1", "T2_FLAIR", False), ("bold", "T1", False),
     ],
 )  # fmt: skip
 def test_names_of_modalities(seen, one, other, same):

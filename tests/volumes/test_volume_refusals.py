@@ -12,6 +12,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from hpc.errors import ConfigError, Incomplete, InputError
 from hpc.stage import read_manifest
@@ -104,6 +105,15 @@ def test_a_cohort_with_skulls_and_air_is_not_passed_on(tmp_path, n):
     assert not Step("ingest", "ingest", asked, asked.out).accepted
     assert Step("ingest", "ingest", accepted, asked.out).accepted
     ingest(accepted)
+
+
+def test_heads_in_clean_air_are_no_brains(tmp_path):
+    head = ndimage.binary_dilation(BRAIN, iterations=2)
+    for i in range(2):
+        bright = np.random.default_rng(i).integers(200, 900, SHAPE)
+        write(tmp_path / "in" / f"{i}.nii.gz", np.where(BRAIN, brain(i), head * bright).astype(np.int16))
+    with pytest.raises(Incomplete, match=r"1.\d times the brain of the template \(limit 1.5\)"):
+        ingest(config(tmp_path / "in"))
 
 
 def test_one_bad_scan_is_listed_and_the_rest_goes_on(tmp_path):

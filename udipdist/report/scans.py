@@ -27,7 +27,8 @@ def quality(run: RunFolder, album: Album) -> Section | None:
         return section
     section.lead = (
         "Scans that do not look like the others. A scan is listed if a figure is far from the median of its "
-        f"cohort: {rules.DEVIATIONS:g} robust standard deviations, and a minimum distance. Nobody was left out "
+        f"cohort: {rules.DEVIATIONS:g} robust standard deviations, and a minimum distance; or if its foreground cannot "
+        "be that of a brain, or its affine lies elsewhere than most. Nobody was left out "
         "because of it: look at the listed scans, then leave people out by hand if that is right."
     )
     words = STORES if len(done) > 1 else dict.fromkeys(STORES, "training and association")
@@ -59,7 +60,7 @@ def _counts(group: pd.DataFrame, limits: dict) -> tuple[str, str, str, str]:
     failed, unusual = (group["outlier"] == "failed").sum(), (group["outlier"] == "yes").sum()
     flipped = group["reasons"].str.contains(rules.FLIPPED, regex=False).sum()
     return (
-        count(int(len(group) - failed)) if limits["limits"] else f"none: fewer than {rules.FEWEST} scans",
+        count(int(len(group) - failed)) if limits["limits"] else f"fixed limits only (below {rules.FEWEST} scans)",
         count(int(failed)),
         count(int(unusual)),
         "not known" if limits["flip_limit"] is None else count(int(flipped)),

@@ -6,6 +6,7 @@ written down: where the voxels lie, what the images are called, and what their m
 
 from __future__ import annotations
 
+import re
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,8 @@ from udipdist.volumes.store import VolumeStore
 
 LIKENESS = 0.5  # correlation of two mean thumbnails below which images are not of one kind
 _MOST = 256  # scans of which a mean is taken
+_CONTRASTS = ("flair", "t1", "t2", "t2star", "pd", "swi", "bold", "dwi", "fa", "md", "ct", "pet")  # the first counts
+_SAY_NOTHING = (UNNAMED, "images", "path", "file", "filename", "scan", "volume", "nifti", "img")
 _ZOOM = 0.01  # relative, of a voxel's edge
 
 
@@ -110,18 +113,17 @@ def _likeness(one: np.ndarray | None, other: np.ndarray | None) -> float:
 def _same_modality(one: str, other: str) -> bool:
     """True where two names may be of one modality: T1 and T1w are, as are T2_FLAIR and FLAIR.
 
-    Images of a folder have no name, and may be anything.
+    Names that say nothing, such as that of the images of a folder, may be anything.
     """
-    if UNNAMED in (one, other):
-        return True
-    a, b = (_plain(name) for name in (one, other))
-    return a.endswith(b) or b.endswith(a)
+    a, b = _plain(one), _plain(other)
+    return a == b or not a or not b
 
 
 def _plain(name: str) -> str:
-    """A name without entities of BIDS and the w of weighted."""
-    words = [word for word in name.lower().split("_") if "-" not in word]
-    return "_".join(words).removesuffix("w")
+    """The contrast in a name, where it has a known one; '' where it says nothing; else its words without entities."""
+    words = [word.removesuffix("w") for word in re.split(r"[_.\s]", name.lower()) if word and "-" not in word]
+    known = next((contrast for contrast in _CONTRASTS if contrast in words), None)
+    return known or "_".join(word for word in words if word not in _SAY_NOTHING)
 
 
 def _by(numbers: tuple[float, ...]) -> str:

@@ -150,7 +150,7 @@ def _parse(start: bytes, name: str) -> tuple[nib.Nifti1Header | MGHHeader, bytes
         kind = next((k for k in (nib.Nifti1Header, nib.Nifti2Header) if k.may_contain_header(start)), None)
         if kind is None:
             if not start:
-                raise Unreadable("is empty: it has 0 bytes")
+                raise Unreadable("is not a NIfTI file (it has 0 bytes)")
             other = next((what for magic, what in _OTHERS.items() if start.startswith(magic)), "")
             raise Unreadable(other or "is not a NIfTI file (it has no NIfTI-1 or NIfTI-2 header)")
         size = kind.template_dtype.itemsize

@@ -136,6 +136,7 @@ NOT_A_BRAIN = "not skull-stripped, or not registered?"
 CORNERS, _CORNERS = "corners of the grid are foreground", 8
 _BRIEF = {NOT_A_BRAIN: "no brain?", ELSEWHERE: "elsewhere", CORNERS: "corners"}
 _FULL, _UNLIKE = 0.8, 0.5  # share of the grid that no brain fills; Dice with the template that every brain has
+_LARGE = 1.5  # times the template's brain (1.9 l) no brain is; a whole head is twice that and more
 FIGURES = (*(rule.name for rule in RULES), "asymmetry")
 
 
@@ -164,13 +165,14 @@ def assess(place: Path, failures: Mapping[int, str], template_voxels: int | None
     if template_voxels is not None:
         figures["overlap"] = 2 * store.get(place, "foreground_in_template") / (n + template_voxels)
     figures["correlation"], figures["asymmetry"] = likeness(_Thumbnails(place / "thumbnail"), valid)
+    size = math.nan if template_voxels is None else template_voxels / voxels
     limits = _limits(figures, valid)
     flip = flip_limit(figures["asymmetry"][valid])
     corners, away = store.get(place, "corners"), _away(place, valid)
     reasons: list[list[str]] = [[] for _ in valid]
     no_brain = []
     for i in np.flatnonzero(valid):
-        found = _not_a_brain(figures, int(corners[i]), i)
+        found = _not_a_brain(figures, int(corners[i]), size, i)
         reasons[i] = _reasons(figures, limits, flip, i) + _absolute(found, int(corners[i]), float(away[i]))
         no_brain += [f"{subjects[i]}: {', '.join(found)}"] if found else []
     for name in ("foreground", "overlap", "correlation", "asymmetry"):  # mean and std are there already
@@ -246,12 +248,17 @@ def _away(place: Path, valid: np.ndarray) -> np.ndarray:
     return away
 
 
-def _not_a_brain(figures: Mapping[str, np.ndarray], corners: int, i: int) -> list[str]:
-    """Why the foreground of subject i cannot be that of a brain, whatever the others look like; empty where it can."""
+def _not_a_brain(figures: Mapping[str, np.ndarray], corners: int, size: float, i: int) -> list[str]:
+    """Why the foreground of subject i cannot be that of a brain, whatever the others look like; empty where it can.
+
+    size: share of the grid that is the template's brain; NaN where there is none.
+    """
     share, overlap = float(figures["foreground"][i]), float(figures["overlap"][i])
     found = []
     if share > _FULL:
         found.append(f"foreground fills {100 * share:.0f} % of the grid (limit {100 * _FULL:.0f} %)")
+    if share > _LARGE * size:
+        found.append(f"foreground is {share / size:.1f} times the brain of the template (limit {_LARGE:g})")
     if corners == _CORNERS:
         found.append("all corners of the grid are foreground")
     if overlap < _UNLIKE:
