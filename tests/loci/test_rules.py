@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from udipdist.loci.rules import Rules, Snps, independent_snps, lead_snps
+from udipdist.loci.rules import Rules, Snps, independent_snps, lead_snps, merge
 
 RULES = Rules(log10p=8.0, log10p_candidate=2.0, r2=0.6, r2_lead=0.1, window_bp=1000, merge_bp=250)
 
@@ -50,8 +50,35 @@ def test_a_snp_is_its_own_candidate_whatever_its_linkage():
     assert snp.candidates.tolist() == [0]
 
 
-def test_a_lead_absorbs_its_own_mates_only():
-    """0 and 1 are linked, 1 and 2 are linked, 0 and 2 are not: 2 is a lead of its own (greedy, not transitive)."""
+def test_a_mate_of_two_leads_belongs_to_both():
+    """0 and 1 are linked, 1 and 2 are linked, 0 and 2 are not: 2 is a lead of its own (not transitive), and 1 is listed
+    with both, as in FUMA's getLeadSNPs."""
     r2 = [[1, 0.3, 0.0], [0.3, 1, 0.3], [0.0, 0.3, 1]]
     snps, independent = found([1, 2, 3], [12, 11, 10], r2)
-    assert [[member.index for member in lead.independent] for lead in lead_snps(snps, independent)] == [[0, 1], [2]]
+    assert [[member.index for member in lead.independent] for lead in lead_snps(snps, independent)] == [[0, 1], [2, 1]]
+
+
+def test_two_leads_that_share_a_mate_are_one_locus():
+    """At FUMA's default settings: the blocks of the outer SNPs lie 600 kb apart, and meet in the one between them."""
+    rules = Rules(log10p=-np.log10(5e-8), log10p_candidate=-np.log10(0.05), r2=0.6, r2_lead=0.1,
+                  window_bp=1_000_000, merge_bp=250_000)  # fmt: skip
+    r2 = [[1, 0.3, 0.0], [0.3, 1, 0.4], [0.0, 0.4, 1]]
+    snps, independent = found([1_000_000, 1_200_000, 1_600_000], [20, 10, 15], r2, rules)
+    leads = sorted(lead_snps(snps, independent), key=lambda lead: lead.independent[0].index)
+    assert [lead.independent[0].index for lead in leads] == [0, 2]
+    (locus,) = merge(leads, rules.merge_bp)
+    assert (locus.start, locus.end, len(locus.leads)) == (1_000_000, 1_600_000, 2)
+
+
+def test_rare_snps_are_no_candidates():
+    """SNP 1 is rarer than the cut: it is no candidate and no independent SNP, so it is in no block."""
+    snps = Snps(np.array([1, 2, 3]), np.array([12.0, 11.0, 10.0]), np.array(["a", "b", "c"], object))
+    r2 = np.full((3, 3), 0.9)
+    only = independent_snps(snps, RULES, lambda i, start, stop: r2[i, start:stop].copy(), lambda i: i != 1)
+    assert [(one.index, one.candidates.tolist()) for one in only] == [(0, [0, 2])]
+
+
+def test_candidates_that_an_earlier_snp_had_are_not_new():
+    r2 = [[1, 0.7, 0.0], [0.7, 1, 0.7], [0.0, 0.7, 1]]
+    _, independent = found([1, 2, 3], [12, 3, 11], r2)
+    assert [(one.candidates.tolist(), one.new.tolist()) for one in independent] == [([0, 1], [0, 1]), ([1, 2], [2])]

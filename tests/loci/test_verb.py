@@ -73,11 +73,13 @@ def plain_loci(reference: dict, gwas: dict, config: LociConfig) -> list[dict]:
         candidates[snp] = {
             other
             for other in reference
-            if linked(snp, other, config.r2) and (other not in gwas or gwas[other][1] > -np.log10(config.p_candidate))
+            if linked(snp, other, config.r2)
+            and (other not in gwas or gwas[other][1] > -np.log10(config.p_candidate))
+            and minor(reference[other][1]) >= config.min_maf
         }
     left, blocks = list(candidates), []
     while left:
-        mine = [snp for snp in left if linked(left[0], snp, config.r2_lead)]
+        mine = [snp for snp in candidates if linked(left[0], snp, config.r2_lead)]
         places = [reference[other][0] for snp in mine for other in candidates[snp]]
         blocks.append({"leads": {left[0]}, "independent": set(mine), "start": min(places), "end": max(places)})
         left = [snp for snp in left if snp not in mine]
@@ -95,6 +97,13 @@ def plain_loci(reference: dict, gwas: dict, config: LociConfig) -> list[dict]:
     for locus in found:
         members = set().union(*(candidates[snp] for snp in locus["independent"]))
         locus["n_snps"], locus["n_gwas"] = len(members), len(members & set(gwas))
+        before: set[str] = set()
+        locus["new"] = {}
+        for snp, those in candidates.items():  # by ascending p
+            if snp in locus["independent"]:
+                new = those - before
+                locus["new"][snp] = (len(new), len(new & set(gwas)))
+            before |= those
     return sorted(found, key=lambda locus: locus["start"])
 
 
@@ -164,6 +173,9 @@ def test_loci_follow_the_rules(make_study, seed, mhc, min_maf, merge_bp, r2_lead
     got = run(config)
     name = dict(zip(ids(gwas), gwas.snp, strict=True))
     assert len(got) == len(expected) > 20
+    single = read(config, "IndSigSNPs.txt")
+    news = {k: counts for locus in expected for k, counts in locus["new"].items()}
+    assert {row.uniqID: (row.nSNPs, row.nGWASSNPs) for row in single.itertuples()} == news
     for (_, row), locus in zip(got.iterrows(), expected, strict=True):
         assert (row.start, row.end) == (locus["start"], locus["end"])
         assert set(row.LeadSNPs.split(";")) == {name[k] for k in locus["leads"]}

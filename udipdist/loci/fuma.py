@@ -35,7 +35,7 @@ TIDY_TYPES = {
 @dataclass(frozen=True)
 class RiskSnp:
     """An independent significant SNP, the SNP `index` of `stretch`; `candidates` are reference rows, `tested` those of
-    them in the GWAS."""
+    them in the GWAS, `new` those that no independent SNP of smaller p has."""
 
     unique_id: str
     rsid: str
@@ -44,6 +44,7 @@ class RiskSnp:
     trait: str
     candidates: np.ndarray
     tested: np.ndarray
+    new: np.ndarray
     stretch: Stretch
     index: int
 
@@ -157,7 +158,7 @@ def _independent_rows(loci: list[RiskLocus]) -> list[tuple]:
         (locus, snp) for locus in loci for snp in sorted(locus.independent, key=lambda s: (s.position, s.unique_id))
     ]
     return [
-        (i, locus.number, *_identity(locus, snp), len(snp.candidates), len(snp.tested))
+        (i, locus.number, *_identity(locus, snp), len(snp.new), len(np.intersect1d(snp.new, snp.tested)))
         for i, (locus, snp) in enumerate(pairs, 1)
     ]
 
@@ -181,8 +182,8 @@ def _distinct(snps: Iterable[RiskSnp]) -> list[RiskSnp]:
     for snp in sorted(snps, key=_order):
         if snp.unique_id in found:
             first = found[snp.unique_id]
-            candidates, tested = (np.union1d(getattr(first, k), getattr(snp, k)) for k in ("candidates", "tested"))
-            found[snp.unique_id] = replace(first, candidates=candidates, tested=tested)
+            both = {k: np.union1d(getattr(first, k), getattr(snp, k)) for k in ("candidates", "tested", "new")}
+            found[snp.unique_id] = replace(first, **both)
         else:
             found[snp.unique_id] = snp
     return list(found.values())

@@ -39,16 +39,21 @@ class Snps:
 
 @dataclass(frozen=True)
 class Independent:
-    """An independent significant SNP: its index, its candidates' and its r2_lead mates' indices (both with itself)."""
+    """An independent significant SNP: its index, its candidates' and its r2_lead mates' indices (both with itself), and
+    those of its candidates that no SNP before it in the walk had."""
 
     index: int
     candidates: np.ndarray
     mates: np.ndarray
+    new: np.ndarray
 
 
 @dataclass
 class Lead:
-    """A lead SNP and the independent SNPs that it stands for, itself first; start..end span all their candidates."""
+    """A lead SNP and the independent SNPs that are its mates, itself first; start..end span all their candidates.
+
+    An independent SNP that is the mate of two leads belongs to both, so their blocks meet.
+    """
 
     independent: list[Independent]
     start: int
@@ -67,7 +72,7 @@ class Locus:
 def independent_snps(snps: Snps, rules: Rules, linkage: LinkageOf, usable: Callable[[int], bool]) -> list[Independent]:
     """Walk significant SNPs by ascending p (ties: position, then id), skipping candidates of earlier ones.
 
-    `usable(i)` says whether SNP i may be an independent SNP (its minor allele frequency).
+    `usable(i)` says whether SNP i may be an independent SNP or a candidate (its minor allele frequency).
     """
     log10p_S, position_S = snps.log10p_S, snps.position_S
     significant_S = log10p_S > rules.log10p
@@ -85,23 +90,24 @@ def independent_snps(snps: Snps, rules: Rules, linkage: LinkageOf, usable: Calla
         r2[i - start] = 1.0
         candidates = start + np.flatnonzero((r2 >= max(rules.r2, rules.r2_floor)) & may_be_candidate_S[start:stop])
         mates = start + np.flatnonzero((r2 >= max(rules.r2_lead, rules.r2_floor)) & significant_S[start:stop])
-        candidates = np.union1d(candidates, i)
+        candidates = np.union1d([j for j in candidates.tolist() if usable(j)], i).astype(np.int64)
+        new = candidates[~taken_S[candidates]]
         taken_S[candidates] = True
-        found.append(Independent(i, candidates, mates))
+        found.append(Independent(i, candidates, mates, new))
     return found
 
 
 def lead_snps(snps: Snps, independent: Sequence[Independent]) -> list[Lead]:
-    """Greedy by p (the order given): a lead absorbs the independent SNPs not yet absorbed that are its mates."""
+    """Greedy by p (the order given): the next independent SNP that is no mate of a lead is a lead."""
     rank = {snp.index: number for number, snp in enumerate(independent)}
     left = set(rank)
     leads = []
     for snp in independent:
         if snp.index not in left:
             continue
-        absorbed = sorted(left.intersection(snp.mates.tolist()), key=rank.__getitem__)
-        left.difference_update(absorbed)
-        members = [independent[rank[index]] for index in absorbed]
+        mates = sorted(rank.keys() & set(snp.mates.tolist()), key=rank.__getitem__)
+        left.difference_update(mates)
+        members = [snp, *(independent[rank[index]] for index in mates if index != snp.index)]
         positions = snps.position_S[np.concatenate([member.candidates for member in members])]
         leads.append(Lead(members, int(positions.min()), int(positions.max())))
     return leads
