@@ -190,6 +190,11 @@ def test_gwas_ssf_comes_with_its_metadata(gwas):
     assert meta["data_file_name"] == "z.tsv.gz" and meta["genome_assembly"] == "GRCh37"
     assert meta["samples"] == [{"sample_size": N_OF_Z002}] and meta["trait_description"] == ["z002"]
     assert meta["minor_allele_freq_lower_limit"] == 0.001 and meta["file_type"] == "GWAS-SSF v1.0"
+    manifest = {"id": "gwas-1", "stage": "gwas", "config": {"min_maf": 0.001}, "facts": {"min_mac": 20}}
+    publish_json(gwas / "manifest.json", manifest)
+    run(gwas, "again.tsv.gz", format="ssf", trait="z002", assembly="GRCh37")
+    meta = yaml.safe_load((gwas.parent / "again.tsv.gz-meta.yaml").read_text())
+    assert meta["minor_allele_freq_lower_limit"] == 20 / (2 * N_OF_Z002)
 
 
 @pytest.mark.skipif(

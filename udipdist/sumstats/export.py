@@ -347,7 +347,9 @@ def _meta(job: Job, target: Target, data: Path) -> str:
         people = job.people.get(target.name, people)
     if people is not None:
         facts["samples"] = [{"sample_size": int(people)}]
-    min_maf = ((read_manifest(sumstats.path) or {}).get("config") or {}).get("min_maf")
+    manifest = read_manifest(sumstats.path) or {}
+    min_maf = (manifest.get("config") or {}).get("min_maf")
     if min_maf is not None:
-        facts["minor_allele_freq_lower_limit"] = min_maf
+        copies = (manifest.get("facts") or {}).get("min_mac", 0)
+        facts["minor_allele_freq_lower_limit"] = max(min_maf, copies / (2 * people)) if people else min_maf
     return ssf_meta(target.file if _several(job.config) else job.config.out.name, data, facts)

@@ -196,6 +196,10 @@ def test_preview_reads_headers_only(cohort, monkeypatch):
     monkeypatch.setattr(scan, "plan", None)
     lines = preview(cohort.config("none", variants_per_part=20))
     assert "120 people with genotypes, 50 variants, 3 traits" in lines[0] and lines[1].startswith("3 parts")
+    assert not any("min_mac" in line for line in lines)
+    assert "not tested: fewer than 20 copies of the minor allele (min_mac)" in preview(
+        cohort.config("none", min_mac=None)
+    )
     assert not cohort.config("none").out.exists()
 
 

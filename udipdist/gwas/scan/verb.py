@@ -92,7 +92,7 @@ def preview(config: GwasConfig) -> list[str]:
     traits = [len(raw.column_names(path)) for path in config.phenotypes]
     p = sum(traits)
     n_parts = -(-m // config.variants_per_part)
-    row_bytes = -(-n // 4)
+    row_bytes, fewest = -(-n // 4), config.fewest_copies
     block = min(config.block, config.variants_per_part, max(1, BLOCK_BYTES // row_bytes)) * _threads(config)
     several = [
         f"{count:,} traits of {path} -> {config.out / name}"
@@ -104,6 +104,7 @@ def preview(config: GwasConfig) -> list[str]:
         f"{n_parts:,} parts of {config.variants_per_part:,} variants, {config.workers} workers (0: this process)",
         f"memory about {0.5 + (block * (row_bytes + n * 1.5 + p * 30) + n * p * 40) / 1e9:.1f} GB a process, "
         f"disk at most {output_bytes(m, p) / 1e9:.2f} GB",
+        *([f"not tested: fewer than {fewest} copies of the minor allele (min_mac)"] if fewest else []),
         *several,
     ]
 
