@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import difflib
-import re
-import types
 import typing
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -14,12 +12,13 @@ from typing import Any, ClassVar, Self
 import pydantic
 import yaml
 
+from hpc import declared, words
 from hpc.errors import ConfigError
 
 TOLD = "told"  # the type of a pydantic error whose message is a whole sentence, and names its key
 
 
-class Config(pydantic.BaseModel):
+class Config(declared.Declared):
     """Base of every configuration class: frozen, unknown keys refused.
 
     `operational` names the keys that say how or where to run, not what to compute: a change of these leaves a
@@ -35,26 +34,21 @@ class Config(pydantic.BaseModel):
 
         Raises ConfigError that lists every mistake with its fix.
         """
-        tree = read_yaml(path) if path is not None else {}
+        tree = _read_words(path) if path is not None else {}
         for text in overrides:
-            _set_dotted(tree, text)
+            _set_dotted(cls, tree, text)
         return cls.parse(tree)
 
     @classmethod
     def parse(cls, tree: dict[str, Any], where: str = "") -> Self:
-        """The configuration of nested dicts; paths may be Path. Raises ConfigError that lists every mistake with its
-        fix; keys are told as they stand below `where`, as in stages.train."""
-        tree = {key: str(value) if isinstance(value, Path) else value for key, value in tree.items()}
+        """The configuration of nested dicts; paths may be Path, and numbers stand for text where a key is text. Raises
+        ConfigError that lists every mistake with its fix; keys are told as they stand below `where`, as in
+        stages.train."""
         try:
-            return cls.model_validate(tree)
+            return cls.model_validate(declared.as_declared(cls, tree))
         except pydantic.ValidationError as error:
             lines = [f"{where}{where and '.'}{_explain(cls, item)}" for item in error.errors()]
             raise ConfigError("\n".join(dict.fromkeys(lines))) from None
-
-    @classmethod
-    def alternatives(cls) -> Mapping[str, type[Config]]:
-        """The classes, by what they are called, of which one stands where a key is of this class."""
-        return {cls.__name__: cls}
 
     def tree(self) -> dict[str, Any]:
         """Plain nested dicts, ready for YAML or JSON."""
@@ -66,7 +60,7 @@ class Config(pydantic.BaseModel):
 
     def yaml(self) -> str:
         """The resolved configuration as YAML text."""
-        return yaml.safe_dump(self.tree(), sort_keys=False)
+        return words.dump(self.tree())
 
 
 @dataclass(frozen=True)
@@ -79,11 +73,11 @@ class KeyDoc:
     meaning: str
 
 
-def describe(cls: type[Config], prefix: str = "") -> list[KeyDoc]:
+def describe(cls: type[declared.Declared], prefix: str = "") -> list[KeyDoc]:
     """Every key of a configuration class, nested ones dotted, in the order of definition."""
     docs: list[KeyDoc] = []
     for name, field in cls.model_fields.items():
-        nested = _config_class(field.annotation)
+        nested = declared.nested_class(field.annotation)
         if nested is not None:
             kinds = nested.alternatives()
             docs += _merged({label: describe(kind, f"{prefix}{name}.") for label, kind in kinds.items()})
@@ -110,9 +104,14 @@ def _merged(docs: Mapping[str, list[KeyDoc]]) -> list[KeyDoc]:
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
     """The mapping in a YAML file; `1e-4` is a number, a repeated key is refused. Raises ConfigError."""
+    plain: dict[str, Any] = words.plain(_read_words(path))
+    return plain
+
+
+def _read_words(path: str | Path) -> dict[str, Any]:
     path = Path(path)
     try:
-        tree = yaml.load(path.read_text(encoding="utf-8"), Loader=_StrictLoader)
+        tree = words.load(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}); give the path of a YAML file") from None
     except UnicodeDecodeError:
@@ -122,16 +121,9 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     if tree is None:
         return {}
     if not isinstance(tree, dict):
-        raise ConfigError(f"{path}: holds a {type(tree).__name__}; it must hold `key: value` lines")
+        kind = type(words.plain(tree)).__name__
+        raise ConfigError(f"{path}: holds a {kind}; it must hold `key: value` lines")
     return tree
-
-
-def parse_value(text: str) -> Any:
-    """The value of the right side of `key=value`, read as YAML (`1e-4` a float, `[1, 2]` a list, `null` None)."""
-    try:
-        return yaml.load(text, Loader=_StrictLoader)
-    except yaml.YAMLError:
-        return text
 
 
 def merge(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
@@ -143,31 +135,7 @@ def merge(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-class _StrictLoader(yaml.SafeLoader):
-    """SafeLoader that refuses repeated keys and reads YAML 1.2 floats such as 1e-4."""
-
-
-def _mapping(loader: _StrictLoader, node: yaml.MappingNode) -> dict[Any, Any]:
-    seen: set[Any] = set()
-    for key_node, _ in node.value:
-        key = loader.construct_object(key_node, deep=True)
-        if not isinstance(key, Hashable):
-            raise yaml.constructor.ConstructorError(None, None, f"{key!r} is no key", key_node.start_mark)
-        if key in seen:
-            raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is given twice", key_node.start_mark)
-        seen.add(key)
-    return loader.construct_mapping(node, deep=True)
-
-
-_StrictLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
-_StrictLoader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
-    list("-+0123456789."),
-)
-
-
-def _set_dotted(tree: dict[str, Any], text: str) -> None:
+def _set_dotted(cls: type[Config], tree: dict[str, Any], text: str) -> None:
     key, sign, value = text.partition("=")
     if not sign or not key:
         raise ConfigError(f"{text!r}: is not of the form key=value")
@@ -176,8 +144,16 @@ def _set_dotted(tree: dict[str, Any], text: str) -> None:
     for name in parents:
         node = node.setdefault(name, {})
         if not isinstance(node, dict):
-            raise ConfigError(f"{key}: {name} holds the value {node!r}, so it cannot have keys below it")
-    node[last] = parse_value(value)
+            raise ConfigError(f"{key}: {name} holds the value {words.plain(node)!r}, so it cannot have keys below it")
+    node[last] = words.typed(value) if declared.is_text(declared.annotation_of(cls, key)) else _of_yaml(value)
+
+
+def _of_yaml(text: str) -> Any:
+    """The right side of `key=value` as YAML (`1e-4` a number, `[1, 2]` a list, `null` None)."""
+    try:
+        return words.load(text)
+    except yaml.YAMLError:
+        return text
 
 
 def _explain(cls: type[Config], item: Mapping[str, Any]) -> str:
@@ -202,19 +178,13 @@ def _explain(cls: type[Config], item: Mapping[str, Any]) -> str:
     return f"{key}={item['input']!r}: {message[0].lower()}{message[1:]}"
 
 
-def _config_class(annotation: Any) -> type[Config] | None:
-    if isinstance(annotation, type) and issubclass(annotation, Config):
-        return annotation
-    return None
-
-
 def _type_name(annotation: Any) -> str:
     origin = typing.get_origin(annotation)
     if origin is typing.Annotated:
         return _type_name(typing.get_args(annotation)[0])
     if origin is typing.Literal:
         return "|".join(str(value) for value in typing.get_args(annotation))
-    if origin in (typing.Union, types.UnionType):
+    if origin in declared.UNIONS:
         return " or ".join(_type_name(a) if a is not type(None) else "null" for a in typing.get_args(annotation))
     if origin is not None:
         inner = ", ".join("..." if a is Ellipsis else _type_name(a) for a in typing.get_args(annotation))

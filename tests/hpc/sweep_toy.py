@@ -9,8 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-from hpc import log
-from hpc.config import parse_value
+from hpc import log, words
 from hpc.errors import InputError
 from hpc.sweep import Outcome, RayConfig, SearchConfig, parse_space, run
 from hpc.sweep.ranks import started
@@ -100,7 +99,7 @@ if __name__ == "__main__":
         for word in sys.argv[2:]:
             key, _, value = word.partition("=")
             if key.startswith("ray."):
-                tree["ray"][key.removeprefix("ray.")] = parse_value(value)
+                tree["ray"][key.removeprefix("ray.")] = words.plain(words.load(value))
             else:
                 tree[key] = json.loads(value)
         found = sweep(Path(sys.argv[1]), **tree)

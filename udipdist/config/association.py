@@ -35,7 +35,7 @@ class VariantFilter(Config):
     @classmethod
     def _regions(cls, value: Any) -> Any:
         entries = value if isinstance(value, list | tuple) else [] if value is None else [value]
-        return tuple(str(entry) if isinstance(entry, int | Path) else entry for entry in entries)
+        return tuple(str(entry) if isinstance(entry, Path) else entry for entry in entries)
 
     @model_validator(mode="after")
     def _list_and_limit(self) -> Self:

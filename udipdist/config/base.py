@@ -23,7 +23,6 @@ def _enough(draws: int) -> int:
 Draws = Annotated[int, Field(ge=0), AfterValidator(_enough)]  # permutations and the like, of which p is a share
 Probability = Annotated[float, Field(gt=0, le=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
-Checkpoint = Annotated[str, BeforeValidator(lambda value: str(value) if isinstance(value, int) else value)]
 Volumes = Annotated[str, BeforeValidator(lambda value: str(value) if isinstance(value, Path) else value)]
 OtherImages = Annotated[
     tuple[Literal["voxels", "origin", "modality", "kind"], ...],

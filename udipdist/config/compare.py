@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field, field_validator
 
+from hpc.declared import KeysOf
 from udipdist.config.analyses import LOCI_FOLDERS
+from udipdist.config.imaging import TrainConfig
 from udipdist.config.whole import RunConfig
 
 _NAME = r"[A-Za-z0-9][\w.+-]*"
@@ -17,7 +19,7 @@ _NAME = r"[A-Za-z0-9][\w.+-]*"
 class CompareConfig(RunConfig):
     """The whole pipeline for several networks on one cohort: their loci, novel loci, and how well they agree."""
 
-    networks: dict[str, dict[str, Any]] = Field(
+    networks: dict[str, Annotated[dict[str, Any], KeysOf(TrainConfig)]] = Field(
         description="name -> keys of train, which override stages.train, as {ViT: {}, CNN: {model: {name: cnn_ae}}}; "
         "the first network is the run itself; each other one has a folder networks/NAME"
     )

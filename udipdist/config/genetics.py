@@ -70,11 +70,6 @@ class GwasPartConfig(GwasConfig):
     part: str = Field(description="number of a part, a range 0-9 (it may end beyond the last), or a list of both")
     operational: ClassVar[frozenset[str]] = GwasConfig.operational | {"part"}
 
-    @field_validator("part", mode="before")
-    @classmethod
-    def _as_text(cls, value: Any) -> Any:
-        return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
-
     @field_validator("part")
     @classmethod
     def _of_numbers(cls, value: str) -> str:

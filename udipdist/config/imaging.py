@@ -12,7 +12,6 @@ from hpc.cluster import ClusterConfig
 from hpc.config import Config
 from udipdist.config.base import (
     OTHER_IMAGES,
-    Checkpoint,
     NonNegative,
     OtherImages,
     Positive,
@@ -212,7 +211,7 @@ class EmbedConfig(VerbConfig):
     store: Path = Field(description="volume store to embed")
     modality: str | None = Field(None, description="which images of a store that holds several, as T1")
     out: Path = Field(Path("latents.parquet"), description="latents table to write, with a PLINK .pheno beside it")
-    checkpoint: Checkpoint = Field("last", description="last, best, or the number of an optimiser step (0: untrained)")
+    checkpoint: str = Field("last", description="last, best, or the number of an optimiser step (0: untrained)")
     allow: OtherImages = Field((), description=OTHER_IMAGES)
     batch: Positive = Field(32, description="subjects at once; does not change the result")
     threads: NonNegative = Field(0, description="CPU threads; 0: all cores")

@@ -7,14 +7,14 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, PositiveFloat, field_validator, model_validator
 
-from udipdist.config.base import OTHER_IMAGES, Checkpoint, Draws, NonNegative, OtherImages, Positive, VerbConfig
+from udipdist.config.base import OTHER_IMAGES, Draws, NonNegative, OtherImages, Positive, VerbConfig
 
 
 class OfNetwork(VerbConfig):
     """What every look at a trained network needs."""
 
     run_dir: Path = Field(description="folder of the training run")
-    checkpoint: Checkpoint = Field("last", description="last, best, or the number of an optimiser step (0: untrained)")
+    checkpoint: str = Field("last", description="last, best, or the number of an optimiser step (0: untrained)")
     store: Path = Field(description="volume store of the subjects to look at")
     modality: str | None = Field(None, description="which images of a store that holds several, as T1")
     out: Path = Field(description="folder to write")

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self, get_args
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
 from pydantic import Field, field_validator, model_validator
 
 from hpc.config import Config
+from hpc.declared import KeysOf
 from hpc.sweep.options import RayConfig, SearchConfig
 from udipdist.config.base import NonNegative, Positive, VerbConfig
+from udipdist.config.genetics import GwasConfig, LociConfig, PanelConfig
+from udipdist.config.imaging import EmbedConfig, TrainConfig
 
+_STAGES: dict[str, type[Config]] = {"embed": EmbedConfig, "gwas": GwasConfig, "loci": LociConfig, "panel": PanelConfig}
 Score = Literal["loci", "multivariate_loci", "panel_hits", "val_loss", "ssim"]
 
 
@@ -53,7 +57,7 @@ class SweepConfig(VerbConfig):
     genotypes: Path = Field(description="prefix of PLINK .bed/.bim/.fam; {chr} in it stands for 1..22, X, XY")
     covariates: Path | None = Field(None, description="table with FID IID and covariates")
     sparse_grm: Path | None = Field(None, description="prefix of GCTA .grm.sp/.grm.id; without it the test is linear")
-    train: dict[str, Any] = Field({}, description="keys of train, for all trials")
+    train: Annotated[dict[str, Any], KeysOf(TrainConfig)] = Field({}, description="keys of train, for all trials")
     space: dict[str, Any] = Field(
         {},
         description="what varies between configurations: dotted keys of train with {grid: [a, b]}, {choice: [...]}, "
@@ -69,7 +73,9 @@ class SweepConfig(VerbConfig):
     objective: ObjectiveConfig = ObjectiveConfig()
     search: SearchConfig = SearchConfig()
     ray: RayConfig = RayConfig()
-    stages: dict[str, dict[str, Any]] = Field({}, description="keys for single stages: embed, gwas, loci, panel")
+    stages: Annotated[dict[str, dict[str, Any]], KeysOf(**_STAGES)] = Field(
+        {}, description="keys for single stages: embed, gwas, loci, panel"
+    )
     tables_per_pass: Positive = Field(16, description="most checkpoints tested in one pass; memory grows with it")
     consensus: Literal["none", "pca", "maxvar"] = Field(
         "none",
@@ -100,10 +106,9 @@ class SweepConfig(VerbConfig):
 
     @model_validator(mode="after")
     def _known_stages(self) -> Self:
-        known = ("embed", "gwas", "loci", "panel")
-        unknown = sorted(set(self.stages) - set(known))
+        unknown = sorted(set(self.stages) - set(_STAGES))
         if unknown:
-            raise ValueError(f"stages.{unknown[0]}: unknown stage; the stages are {', '.join(known)}, and train=")
+            raise ValueError(f"stages.{unknown[0]}: unknown stage; the stages are {', '.join(_STAGES)}, and train=")
         return self
 
 

@@ -8,8 +8,19 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from hpc.config import Config
+from hpc.declared import KeysOf
 from udipdist.config.analyses import MINP
 from udipdist.config.base import NonNegative, Positive, Probability, VerbConfig, Volumes
+from udipdist.config.cohort import SimulateConfig
+from udipdist.config.genetics import GwasConfig, LociConfig, PanelConfig
+from udipdist.config.imaging import EmbedConfig, IngestConfig, TrainConfig
+from udipdist.config.interpret import AttentionConfig, GalleryConfig, PerturbConfig, SaliencyConfig
+
+STAGES: dict[str, type[Config]] = {  # of a run, by their names in stages=
+    "ingest": IngestConfig, "train": TrainConfig, "embed": EmbedConfig, "gwas": GwasConfig, "loci": LociConfig,
+    "panel": PanelConfig, "gallery": GalleryConfig, "attention": AttentionConfig, "saliency": SaliencyConfig,
+    "perturb": PerturbConfig, "snp": PerturbConfig,
+}  # fmt: skip
 
 
 class ReportConfig(VerbConfig):
@@ -113,7 +124,7 @@ class RunConfig(VerbConfig):
     )
     report: bool = Field(True, description="write report.html")
     title: str | None = Field(None, description="the study, heading of the report; default: the name of the folder out")
-    stages: dict[str, dict[str, Any]] = Field(
+    stages: Annotated[dict[str, dict[str, Any]], KeysOf(**STAGES)] = Field(
         {},
         description="keys for single stages: ingest, train, embed, gwas, loci, panel, as in their verbs; gallery, "
         "attention, saliency, perturb, snp as in those of interpret",
@@ -128,7 +139,9 @@ class DemoConfig(VerbConfig):
     preset: Literal["smoke", "demo"] = Field("demo", description="size of the cohort")
     seed: NonNegative = Field(1, description="of the cohort and of the network")
     workers: NonNegative = Field(2, description="processes, and ranks of the training")
-    stages: dict[str, dict[str, Any]] = Field({}, description="keys for single stages: simulate, train, gwas, loci ...")
+    stages: Annotated[dict[str, dict[str, Any]], KeysOf(**STAGES, simulate=SimulateConfig)] = Field(
+        {}, description="keys for single stages: simulate, train, gwas, loci ..."
+    )
 
 
 class InspectConfig(Config):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hpc.config import read_yaml
 from hpc.errors import ConfigError
 from hpc.stage import manifest_path, read_manifest
 from udipdist import pipeline
@@ -80,6 +79,6 @@ def _config(path: Path) -> RunConfig | None:
     if not (path / "config.yaml").is_file():
         return None
     try:
-        return RunConfig.parse(read_yaml(path / "config.yaml"))
+        return RunConfig.load(path / "config.yaml")
     except ConfigError:
         return None  # of something else
