@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import BinaryIO, TextIO, cast
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -33,6 +34,7 @@ log = logging.getLogger(__name__)
 SEPARATORS = ("\t", ",", ";", None)  # in the order in which they are tried; None: blanks and tabs in any number
 _LOOKED_AT = 100
 _ROWS_AT_ONCE = 20_000
+_BLANK = re.compile(r"[^\S\t]")  # what may stand around a cell
 _BROKEN = (EOFError, gzip.BadGzipFile, zlib.error, lzma.LZMAError)
 _MAGIC = {b"\x1f\x8b": "gzip", b"BZh": "bz2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
 _NO_TABLE = {
@@ -67,6 +69,18 @@ class TextTable:
     form: Form
     columns: list[pa.ChunkedArray]
     line_N: np.ndarray
+
+    def rows(self) -> list[list[str]]:
+        """The cells, a list a row."""
+        return [list(row) for row in zip(*(column.to_pylist() for column in self.columns), strict=True)]
+
+    def frame(self) -> pd.DataFrame:
+        """The cells, a column of text for each name. Raises InputError where a name comes twice."""
+        names = self.form.names
+        twice = [name for name in names if names.count(name) > 1]
+        if twice:
+            raise InputError(f"{self.path}: has two columns called {twice[0]!r}; column names must be unique")
+        return pd.DataFrame({name: column.to_pylist() for name, column in zip(names, self.columns, strict=True)})
 
 
 def open_bytes(path: Path) -> BinaryIO:
@@ -130,7 +144,10 @@ def split(line: str, separator: str | None) -> list[str]:
     """The cells of a line, without quotes and without blanks around them. Raises ValueError for an open quote."""
     line = line.rstrip("\r\n")
     if '"' not in line:
-        return line.split() if separator is None else [cell.strip() for cell in line.split(separator)]
+        if separator is None:
+            return line.split()
+        cells = line.split(separator)
+        return [cell.strip() for cell in cells] if separator != "\t" or _BLANK.search(line) else cells
     if separator is None:
         line = re.sub(r"\s+", " ", line).strip()
     try:
@@ -189,6 +206,8 @@ class _told:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         if isinstance(error, PermissionError):
             raise InputError(f"{self.path}: cannot be read (permission denied)") from None
+        if isinstance(error, UnicodeDecodeError):
+            raise InputError(f"{self.path}: is not a text table ({error.encoding}: {error.reason})") from None
         if isinstance(error, _BROKEN) or (isinstance(error, OSError) and not error.errno):
             raise InputError(f"{self.path}: is not a text table, or cut off ({str(error).strip()})") from None
 

@@ -176,7 +176,7 @@ def test_atlases_that_cannot_be_used_are_refused(image, tmp_path):
         ("index\tname\nseven\tleft\n", "index 'seven' is not a number"),
         ("index\tname\n7\tleft\n7\tright\n", "index 7 comes twice"),
         ("index\tname\n7\tleft\n20\t\n", "index 20 has no name"),
-        ("", "cannot be read as a table"),
+        ("", "is empty"),
     ):
         (tmp_path / "names.tsv").write_text(text)
         with pytest.raises(InputError, match=message):

@@ -155,12 +155,12 @@ def test_patterns_without_ids(folder, tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "no rows"),
+        ("", "is empty"),
         ("EID,T1\n", "no rows"),
         ("name,T1\n1,scans/12.nii\n", "no column EID"),
         ("EID,FID\n1,1\n", "no column of paths"),
         ("EID,T1,T1\n1,a,b\n", "T1 are repeated"),
-        ("EID,T1\n1,scans/12.nii\n2\n", "line 3: has 1 cells"),
+        ("EID,T1\n1,scans/12.nii\n2\n", "line 3: is not a table row with 2 columns but 1 cells"),
         ("EID,T1\n,scans/12.nii\n", "line 2: an id is empty"),
         ("EID,FID,T1\n1,,scans/12.nii\n", "line 2: an id is empty"),
         ("EID,T1\n1,scans/12.nii\n2,scans/13.nii\n", "1 of 2 paths do not exist, or are not files \\(.*13.nii\\)"),
@@ -181,5 +181,5 @@ def test_other_mistakes(tmp_path):
     with pytest.raises(InputError, match="holds no \\*.nii.gz"):
         list_cohort(tmp_path / "empty")
     (tmp_path / "binary.csv").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(InputError, match="not UTF-8"):
+    with pytest.raises(InputError, match="is not a text table"):
         list_cohort(tmp_path / "binary.csv")

@@ -69,6 +69,11 @@ class SampleOptions(Config):
     match: Literal["fid_iid", "iid"] = Field("fid_iid", description="ids that must agree between the tables")
     normalise: Literal["none", "rank"] = Field("none", description="rank: turn traits into normal scores first")
 
+    @field_validator("missing", mode="before")
+    @classmethod
+    def _one_or_several_codes(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
+
 
 class Relatedness(Config):
     """How relatives are taken account of."""

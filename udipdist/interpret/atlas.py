@@ -14,7 +14,6 @@ do with a map, 4 to 6 % had p <= 0.05 for maps smooth over up to 12 mm (SD), and
 
 from __future__ import annotations
 
-import csv
 import functools
 import itertools
 import logging
@@ -31,6 +30,7 @@ from scipy import fft, ndimage, optimize, special
 from scipy.spatial import cKDTree
 
 from hpc.errors import InputError, some
+from udipdist import delimited
 
 log = logging.getLogger(__name__)
 SHIPPED = ("seitzman_2018", "dosenbach_2010")  # that nilearn has among its own files
@@ -308,10 +308,7 @@ def _label_names(path: Path) -> dict[int, str]:
     """Names of labels by number, of a table with the columns index and name."""
     if not path.exists():
         raise InputError(f"{path}: does not exist; give atlas_labels= a table with the columns index and name")
-    try:
-        table = pd.read_csv(path, sep=None, engine="python", dtype=str)
-    except (ValueError, csv.Error) as error:  # of pandas, too
-        raise InputError(f"{path}: cannot be read as a table ({error}); atlas_labels= needs index and name") from None
+    table = delimited.read(path).frame()
     if not {"index", "name"} <= set(table.columns):
         raise InputError(f"{path}: has the columns {some(table.columns)}; atlas_labels= needs index and name")
     numbers = pd.to_numeric(table["index"], errors="coerce")
@@ -320,6 +317,6 @@ def _label_names(path: Path) -> dict[int, str]:
     twice = table["index"][numbers.duplicated()]
     if len(twice):
         raise InputError(f"{path}: index {twice.iloc[0]} comes twice; a label has one name")
-    if table["name"].isna().any():
-        raise InputError(f"{path}: index {table['index'][table['name'].isna()].iloc[0]} has no name; give it one")
+    if (table["name"] == "").any():
+        raise InputError(f"{path}: index {table['index'][table['name'] == ''].iloc[0]} has no name; give it one")
     return dict(zip(numbers.astype(int), table["name"], strict=True))

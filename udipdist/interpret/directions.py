@@ -23,6 +23,7 @@ import numpy as np
 import pandas as pd
 
 from hpc.errors import InputError, some
+from udipdist import delimited
 from udipdist.latents import latent_names
 from udipdist.people.tables import read_phenotypes
 
@@ -117,14 +118,14 @@ def read_rows(path: Path, key: str, count: int) -> list[tuple[str, np.ndarray]]:
         )
     if not len(table):
         raise InputError(f"{path}: has no rows; {key}= wants one for each direction")
-    twice = table["name"][table["name"].duplicated()].astype(str)
+    twice = table["name"][table["name"].duplicated()]
     if len(twice):
         raise InputError(f"{path}: the name {twice.iloc[0]} comes twice; names of {key}= must differ")
     numbers = table[wanted].apply(pd.to_numeric, errors="coerce").to_numpy(np.float64)
     bad = np.flatnonzero(~np.isfinite(numbers).all(axis=1))
     if len(bad):
         raise InputError(f"{path}: row {table['name'].iloc[bad[0]]} has a value that is not finite; correct it")
-    return list(zip(table["name"].astype(str), numbers, strict=True))
+    return list(zip(table["name"], numbers, strict=True))
 
 
 def read_population(path: Path, count: int) -> Population:
@@ -149,7 +150,4 @@ def require_distinct(directions: Sequence[Direction]) -> None:
 def _read(path: Path, key: str) -> pd.DataFrame:
     if not path.exists():
         raise InputError(f"{path}: does not exist; give {key}= a tab-separated table")
-    try:
-        return pd.read_csv(path, sep="\t", dtype={"name": str})
-    except (ValueError, pd.errors.ParserError) as error:
-        raise InputError(f"{path}: cannot be read as a tab-separated table ({error}); correct it") from None
+    return delimited.read(path).frame()

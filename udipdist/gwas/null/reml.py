@@ -20,6 +20,7 @@ import pandas as pd
 from scipy import linalg
 
 from hpc.errors import InputError, some
+from udipdist import delimited
 
 log = logging.getLogger(__name__)
 
@@ -72,17 +73,13 @@ def given(vg_P: np.ndarray, ve_P: np.ndarray) -> NullModels:
 
 def read_components(path: Path, traits: list[str]) -> tuple[np.ndarray, np.ndarray]:
     """Vg and Ve of the traits from a text table with the columns trait, Vg, Ve. Raises InputError."""
-    try:
-        table = pd.read_csv(path, sep=None, engine="python", dtype={0: str})
-    except FileNotFoundError:
-        raise InputError(f"{path}: does not exist; null.variance= is a table with the columns trait, Vg, Ve") from None
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: is not a text table with the columns trait, Vg, Ve ({error})") from None
+    if not path.is_file():
+        raise InputError(f"{path}: does not exist; null.variance= is a table with the columns trait, Vg, Ve")
+    table = delimited.read(path).frame()
     table.columns = [str(name).lower() for name in table.columns]
     lacks = [name for name in ("trait", "vg", "ve") if name not in table]
     if lacks:
         raise InputError(f"{path}: has no column {some(lacks)}; it must have trait, Vg, Ve")
-    table["trait"] = table.trait.astype(str)
     absent = [trait for trait in traits if trait not in set(table.trait)]
     if absent:
         raise InputError(f"{path}: has no row for {some(absent)}; each trait needs its Vg and Ve")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import logging
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 from hpc.errors import InputError, some
+from udipdist import delimited
 from udipdist.volumes.sources.scan import Cohort, Scan, Source, keep_first
 
 log = logging.getLogger(__name__)
@@ -70,24 +70,18 @@ def _require_files(table: Path, cohort: Cohort) -> None:
         )
 
 
-def _read_table(table: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
-    """Header and numbered rows, cells stripped; comma- or tab-separated as the first line says."""
-    try:
-        text = table.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError:
-        raise InputError(f"volumes={table}: is not UTF-8 text; give a folder of NIfTI files or a CSV") from None
-    first = text.partition("\n")[0]
-    reader = csv.reader(text.splitlines(), delimiter="\t" if "\t" in first else ",")
-    rows = [(reader.line_num, [cell.strip() for cell in row]) for row in reader if any(row)]
-    if len(rows) < 2:
-        raise InputError(
-            f"{table}: has no rows; it needs a header line with EID and a path column, and a line a subject"
-        )
-    header = rows[0][1]
+def _read_table(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
+    """Header and numbered rows, without rows of empty cells."""
+    table = delimited.read(path)
+    header = table.form.names
+    if table.form.encoding == "cp1252":  # whose names of files would be guesses
+        raise InputError(f"volumes={path}: is not UTF-8 text; give a folder of NIfTI files or a CSV")
     repeated = [name for name, n in Counter(header).items() if n > 1]
     if repeated:
-        raise InputError(f"{table}: the columns {some(repeated)} are repeated; rename them")
-    for line, row in rows[1:]:
-        if len(row) != len(header):
-            raise InputError(f"{table}, line {line}: has {len(row)} cells where the header has {len(header)}")
-    return header, rows[1:]
+        raise InputError(f"{path}: the columns {some(repeated)} are repeated; rename them")
+    rows = [(line, row) for line, row in zip(table.line_N.tolist(), table.rows(), strict=True) if any(row)]
+    if not rows:
+        raise InputError(
+            f"{path}: has no rows; it needs a header line with EID and a path column, and a line a subject"
+        )
+    return header, rows
