@@ -9,7 +9,8 @@ from scipy import ndimage
 
 from hpc.errors import InputError
 from udipdist.interpret import atlas as atlases
-from udipdist.interpret.atlas import Atlas, load, rank, surrogates
+from udipdist.interpret.atlas import Atlas, load, rank
+from udipdist.interpret.surrogates import surrogates
 
 SHAPE, ZOOMS = (16, 18, 16), (12.0, 12.0, 12.0)
 AFFINE = np.array([[12.0, 0, 0, -90], [0, 12, 0, -120], [0, 0, 12, -82], [0, 0, 0, 1]])

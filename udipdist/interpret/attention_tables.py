@@ -216,8 +216,6 @@ def _named(prefix: str, found: Symmetry) -> dict[str, float]:
     return {
         f"{prefix}_r": found.r,
         f"{prefix}_p": found.p,
-        f"{prefix}_p_shift": found.p_shift,
-        f"{prefix}_shifts": found.shifts,
     }
 
 
