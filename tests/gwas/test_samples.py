@@ -121,6 +121,28 @@ def test_missing_covariates_are_refused_or_dropped(cohort):
     assert sample_of(cohort, formula="c0").n == 60  # a column that is not used may have gaps
 
 
+def test_minus_nine_among_covariates_leaves_the_same_people_out_as_na(cohort):
+    """As in a table of PLINK: -9 is no age."""
+    rewrite(cohort, "covar", lambda t: t.assign(c1=t.c1.mask(t.index.isin([3, 9]), -9)))
+    with pytest.raises(InputError, match=r"c1 missing for 2 of 60 people \(F3 I3, F9 I9\)"):
+        sample_of(cohort)
+    coded = sample_of(cohort, missing_covariates="drop")
+    assert sample_of(cohort, missing=()).n == 60
+    rewrite(cohort, "covar", lambda t: t.assign(c1=t.c1.mask(t.index.isin([3, 9]))))
+    empty = sample_of(cohort, missing_covariates="drop")
+    assert coded.n == empty.n == 58
+    np.testing.assert_array_equal(coded.covariates, empty.covariates)
+    np.testing.assert_array_equal(coded.y_NP, empty.y_NP)
+
+
+def test_traits_and_covariates_that_look_like_codes_are_named(cohort, caplog):
+    rewrite(cohort, "pheno", lambda t: t.assign(case=t.index % 2 + 1))
+    rewrite(cohort, "covar", lambda t: t.assign(site=t.index % 4 + 11025))
+    assert sample_of(cohort).covariates.site.tolist() == [11025.0 + i % 4 for i in range(60)]
+    assert "case: the only values are 1 and 2, as PLINK codes controls and cases" in caplog.text
+    assert "4 in site), each used as one slope" in caplog.text and "C(site)'" in caplog.text
+
+
 def test_a_formula_needs_covariates(cohort):
     with pytest.raises(InputError, match="needs covariates=FILE"):
         sample_of(cohort, formula="c0", covariates=None)

@@ -100,6 +100,7 @@ UKB = ("21003-2.0", "f.31.0.0", "p25735_i2", "n_54_2_0", "22009-0.1")
         ("p21003_i2 + p31 + Q('25735-2.0')", ("21003-2.0", "f.31.0.0", "p25735_i2")),
         ("age + I(age**2) + inverted_cnr + C(centre) + PC1", ("21003-2.0", "p25735_i2", "n_54_2_0", "22009-0.1")),
         ("p22009_a1", ("22009-0.1",)),
+        ("31-0.0 + f.25735.2.0 + participant.p21003_i2", ("f.31.0.0", "p25735_i2", "21003-2.0")),
     ],
 )
 def test_fields_of_uk_biobank_in_a_formula(formula, columns):
@@ -134,3 +135,9 @@ def test_aliases_of_the_user_and_those_that_are_not_there(tmp_path):
 )  # fmt: skip
 def test_spellings_of_fields(name, field):
     assert fields.parse(name) == field
+
+
+def test_arithmetic_that_looks_like_a_field_stays_arithmetic():
+    table = pd.DataFrame({"FID": "f", "IID": list("abcd"), "age": [2.0, 3.0, 5.0, 9.0]})
+    parsed = designs.Formula.parse("I(age * (20-1.5))", ["age"])
+    assert designs.encode(table, parsed, "t.csv").iloc[:, 0].tolist() == [37, 55.5, 92.5, 166.5]

@@ -182,5 +182,7 @@ def test_files_that_are_no_tables_are_refused(tmp_path):
 
 def test_a_number_column_with_a_word_in_it_is_refused(tmp_path):
     (tmp_path / "t.txt").write_text("FID IID age\na 1 50\nb 2 old\nc 3 60\n")
+    table = tables.read_covariates(tmp_path / "t.txt", "fid_iid")
+    tables.refuse_mixed(tmp_path / "t.txt", table, [])  # a column that is not used may hold anything
     with pytest.raises(InputError, match=r"covariate age of b 2 \(row 2\) is 'old' among numbers"):
-        tables.read_covariates(tmp_path / "t.txt", "fid_iid")
+        tables.refuse_mixed(tmp_path / "t.txt", table, ["age"])

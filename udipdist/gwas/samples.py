@@ -253,7 +253,9 @@ class Covariates:
 def read_covariates(config: SampleOptions, path: Path) -> tuple[pd.DataFrame, designs.Formula]:
     """The covariate table, and the formula checked against its columns. Raises InputError."""
     table = tables.read_covariates(path, config.match, config.missing)
-    return table, designs.Formula.parse(config.formula, list(table.columns[2:]), fields.read_aliases(config.aliases))
+    formula = designs.Formula.parse(config.formula, list(table.columns[2:]), fields.read_aliases(config.aliases))
+    tables.refuse_mixed(path, table, formula.columns)
+    return table, formula
 
 
 def _check_traits(path: Path, traits: list[str], y_NP: np.ndarray) -> None:

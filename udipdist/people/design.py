@@ -178,9 +178,14 @@ def _with_plain_names(text: str, available: list[str], key_of: Callable[[str], s
     forms = [r"`(?P<ticks>[^`]*)`", r"\bQ\(\s*(?P<mark>[\"'])(?P<quoted>.*?)(?P=mark)\s*\)"]
     forms += [rf"(?<![\w.-])(?P<bare>{'|'.join(map(re.escape, bare))})(?![\w.-])"] if bare else []
 
+    forms.append(rf"(?<![\w.-])(?P<field>{fields.BARE})(?![\w.-])")
+
     def replace(match: re.Match[str]) -> str:
         found = match.groupdict()
-        return key_of(next(found[part] for part in ("ticks", "quoted", "bare") if found.get(part) is not None))
+        field = found.get("field")
+        if field is not None and fields.find(field, available, {}) is None:
+            return field  # arithmetic, as in I(2020-1.5)
+        return key_of(next(found[part] for part in ("ticks", "quoted", "bare", "field") if found.get(part) is not None))
 
     return re.sub("|".join(forms), replace, text)
 

@@ -31,6 +31,7 @@ _SPELLINGS = tuple(
         r"\w+_f(?P<field>\d+)_(?P<instance>\d+)_(?P<array>\d+)",
     )
 )
+BARE = r"\d+-\d+\.\d+|[fFX]\.\d+\.\d+\.\d+|participant\.p\d+\w*"  # spellings that are no plain words
 
 
 class Field(NamedTuple):

@@ -86,7 +86,7 @@ def read_phenotypes(
 def read_covariates(path: Path, match: Match, missing: Sequence[str] | None = None) -> pd.DataFrame:
     """FID IID as text, then columns that are float64 (NaN where missing) or text (categories, None where missing).
 
-    Dates are years. Raises InputError for a column that is mostly numbers with some text in it.
+    Dates are years. Raises InputError.
     """
     table = read_table(path, match, missing, "COVAR")
     refuse_duplicates(table, match, path)
@@ -99,15 +99,23 @@ def read_covariates(path: Path, match: Match, missing: Sequence[str] | None = No
             table[name] = _years(column)
             log.info("%s: %s holds dates, and is used as years", path, name)
             continue
+        table[name] = column.astype(object).where(column.notna(), None)
+    return table
+
+
+def refuse_mixed(path: Path, table: pd.DataFrame, columns: Sequence[str]) -> None:
+    """Raises InputError for a covariate of `columns` that is mostly numbers with some text in it."""
+    for name in columns:
+        column = table[name]
+        if pd.api.types.is_numeric_dtype(column):
+            continue
         number = _numbers(column)
-        if 2 * np.isfinite(number).sum() > len(known):
+        if 2 * np.isfinite(number).sum() > column.notna().sum():
             row, hint = _first_text(column)
             raise InputError(
                 f"{path}: covariate {name} of {_person(table, row)} is {column.iloc[row]!r} among numbers; "
                 f"write NA where it is missing{hint}, or only text for categories"
             )
-        table[name] = column.astype(object).where(column.notna(), None)
-    return table
 
 
 def read_table(path: Path, match: Match, missing: Sequence[str] | None = None, kind: Kind = "PHENO") -> pd.DataFrame:
