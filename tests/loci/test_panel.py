@@ -186,7 +186,7 @@ def test_missing_inputs(tmp_path):
 @pytest.mark.parametrize(
     ("label", "code"),
     [("1", 1), ("01", 1), ("chr1", 1), (1, 1), ("22", 22), ("X", 23), ("chrx", 23), ("23", 23), ("25", 23), ("Y", 24),
-     ("MT", 26), ("0", 0), ("27", 0), ("chrUn_1", 0), ("", 0), ("1.0", 0)],
+     ("MT", 26), ("0", 0), ("27", 0), ("chrUn_1", 0), ("", 0), ("1.0", 1), ("23.0", 23), ("chr07", 7)],
 )  # fmt: skip
 def test_chromosome_codes(label, code):
     assert assemblies.code(label) == code

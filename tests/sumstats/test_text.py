@@ -158,9 +158,9 @@ def test_blocks_do_not_show(tmp_path, monkeypatch):
         ("CHR\tPOS\tA1\tA2\tP\n1\t1\tA\tC\t-0.1\n", r"line 2: P '-0.1' is not a p-value"),
         ("CHR\tPOS\tA1\tA2\tLOG10P\n1\t1\tA\tC\t-7\n", r"LOG10P '-7' is negative"),
         ("CHR\tPOS\tA1\tA2\tP\n1\t1.5\tA\tC\t0.1\n", r"line 2: POS '1.5' is not a position"),
-        ("CHR\tPOS\tA1\tA2\tP\n1\tNA\tA\tC\t0.1\n", r"line 2: POS None is not a position"),
+        ("CHR\tPOS\tA1\tA2\tP\n1\tNA\tA\tC\t0.1\n", r"none of its 1 rows can be used: 1 no position \(first: line 2\)"),
         ("CHR\tPOS\tA1\tA2\tP\n1\t1\tA\tC\t0.1\n1\t1\tA\tC\n", "cannot be read as a table .*5 columns are expected"),
-        ("CHR\tPOS\tA1\tA2\tP\nun\t1\tA\tC\t0.1\n", r"no line has a chromosome 1..22, X \(its column 'CHR'\)"),
+        ("CHR\tPOS\tA1\tA2\tP\nun\t1\tA\tC\t0.1\n", r"none of its 1 rows can be used: 1 a chromosome other"),
         ("CHR\tPOS\tA1\tA2\tTEST\tP\n1\t1\tA\tC\tDOM\t0.1\n1\t1\tA\tC\tREC\t0.1\n", "several tests a variant .*none"),
     ],
 )
@@ -171,7 +171,7 @@ def test_what_is_wrong_is_said(tmp_path, text, message):
 
 def test_files_that_are_no_text(tmp_path):
     (tmp_path / "a.bin").write_bytes(bytes(range(256)) * 10)
-    with pytest.raises(InputError, match="is not text"):
+    with pytest.raises(InputError, match="line 2: holds the byte 0x80, so it is not UTF-8 text.*iconv -f latin1"):
         open_statistics(tmp_path / "a.bin")
     packed = gzip.compress(FASTGWA.encode() * 50)
     (tmp_path / "a.gz").write_bytes(packed[: len(packed) // 2])
@@ -211,3 +211,45 @@ def test_what_export_writes_is_read_back(make_study, format, name):
     rows = np.arange(30)
     np.testing.assert_allclose(read.log10p(["a"], rows)("a"), ours.log10p(["a"], rows)("a"), rtol=1e-5)
     pd.testing.assert_frame_equal(ours.names(rows), read.names(rows), check_dtype=False)
+
+
+SSF = "chromosome\tbase_pair_location\teffect_allele\tother_allele\tbeta\tstandard_error\tp_value"
+
+
+def test_rows_that_cannot_be_used_are_counted_with_reasons(tmp_path, caplog):
+    text = f"{SSF}\n1\t10\tA\tC\t1\t1\t0.5\n1\tNA\tA\tC\t1\t1\t0.5\nNA\t30\tA\tC\t1\t1\t0.5\n"
+    text += "1.0\t40\tA\tA\t1\t1\t0.5\n1\t50\tA\tC\t1\t1\tNA\nscaffold7\t60\tA\tC\t1\t1\t0.1\n1\t#NA\tA\tC\t1\t1\t0.5\n"
+    read = open_statistics(written(tmp_path, text))
+    assert read.position_M.tolist() == [10, 30, 40, 50, 60] and read.chrom_M.tolist() == [1, 0, 1, 1, 0]
+    (said,) = [line for line in caplog.messages if "not used" in line]
+    assert "of 7" in said and "2 no position (first: line 3)" in said and "1 no chromosome (first: line 4)" in said
+    assert "1 twice the same allele (first: line 5)" in said and "1 no p-value (first: line 6)" in said
+    assert "1 a chromosome other than 1..22, X, Y and MT (first: line 7)" in said
+
+
+def test_log10p_falls_back_to_p_row_by_row(tmp_path):
+    rows = ("10\tA\tC\t1\t1\t1e-9\t#NA", "20\tA\tC\t1\t1\t0.5\t7", "30\tA\tC\t1\t1\tNA\tNA")
+    text = f"{SSF}\tneg_log_10_p_value\n" + "".join(f"1\t{row}\n" for row in rows)
+    read = open_statistics(written(tmp_path, text))
+    np.testing.assert_allclose(read.log10p_M, [9, 7, np.nan])
+
+
+def test_25_is_mt_in_gwas_ssf_and_xy_elsewhere(tmp_path):
+    assert open_statistics(written(tmp_path, f"{SSF}\n25\t10\tA\tC\t1\t1\t0.5\n")).chrom_M.tolist() == [26]
+    assert open_statistics(written(tmp_path, "CHR\tPOS\tA1\tA2\tP\n25\t10\tA\tC\t0.5\n")).chrom_M.tolist() == [23]
+
+
+def test_harmonised_places_are_used_where_the_original_ones_are_missing(tmp_path):
+    head = "hm_chrom\thm_pos\t" + SSF
+    read = open_statistics(written(tmp_path, f"{head}\n1\t10\tNA\tNA\tA\tC\t1\t1\t0.5\n"))
+    assert (read.chrom_M.tolist(), read.position_M.tolist()) == ([1], [10])
+    read = open_statistics(written(tmp_path, f"{head}\n1\t10\t2\t20\tA\tC\t1\t1\t0.5\n"))
+    assert (read.chrom_M.tolist(), read.position_M.tolist()) == ([2], [20])
+
+
+@pytest.mark.parametrize("name", ["Z_STAT", "T_STAT", "zscore", "Z"])
+def test_ties_at_p_0_are_broken_by_z(tmp_path, name):
+    read = open_statistics(
+        written(tmp_path, f"CHR\tPOS\tA1\tA2\t{name}\tP\n1\t1\tA\tC\t-50\t0\n1\t2\tA\tC\t40\t0\n1\t3\tA\tC\tNA\t0\n")
+    )
+    assert read.log10p_M[0] > read.log10p_M[1] > 300 and np.isinf(read.log10p_M[2])

@@ -17,8 +17,8 @@ IN_FILE_NAMES = {**{c: (str(c),) for c in AUTOSOMES}, X: ("X", "23"), XY: ("XY",
 
 
 def code(label: object) -> int:
-    """1..26, OTHER for anything else; '6', '06', 'chr6', 'Chr6' and 6 are the same."""
-    text = str(label).strip().upper().removeprefix("CHR").removeprefix("_").lstrip("0")
+    """1..26, OTHER for anything else; '6', '06', '6.0', 'chr6', 'Chr6' and 6 are the same."""
+    text = str(label).strip().upper().removeprefix("CHR").removeprefix("_").lstrip("0").removesuffix(".0")
     if text in _LETTERS:
         return _LETTERS[text]
     return int(text) if text.isascii() and text.isdigit() and len(text) <= 2 and int(text) <= MT else OTHER

@@ -15,6 +15,7 @@ import pyarrow as pa
 from hpc.errors import InputError, some
 
 _LINES_LOOKED_AT = 100
+NULLS = ["", "NA", "NaN", "nan", "na", "N/A", "#N/A", "#NA", ".", "-", "NULL", "null", "None"]
 
 # In order of preference; lower case, without anything but letters and digits.
 SPELLINGS = {
@@ -40,6 +41,7 @@ SPELLINGS = {
     ),
     "beta": ("beta", "b", "effect", "effects", "logor"),
     "se": ("se", "standarderror", "stderr", "logorse", "sebeta"),
+    "z": ("z", "zscore", "zstat", "zstatistic", "zvalue", "tstat", "tstatistic", "tvalue"),
     "test": ("test",),
     "trait": ("trait", "phenotype", "minptrait"),
 }  # fmt: skip
@@ -57,6 +59,11 @@ class TextLayout:
     separator: str | None
     skip: int
 
+    @property
+    def gwas_ssf(self) -> bool:
+        """True for GWAS-SSF's names of columns; there chromosome 25 is MT, which PLINK numbers 26."""
+        return {"chromosome", "base_pair_location", "effect_allele", "other_allele"} <= set(self.header)
+
 
 def open_text(path: Path) -> pa.NativeFile:
     """The bytes of a file, unpacked where it is gzip, bgzip or zstd (by its first bytes)."""
@@ -73,7 +80,12 @@ def layout_of(path: Path) -> TextLayout:
             head = stream.read(1 << 18).decode("utf-8")
     except UnicodeDecodeError as error:
         if error.start < (1 << 18) - 4:
-            raise InputError(f"{path}: is not text; sumstats= takes a table with a header line") from None
+            line = 1 + error.object[: error.start].count(b"\n")
+            raise InputError(
+                f"{path}, line {line}: holds the byte {error.object[error.start]:#04x}, so it is not UTF-8 text; "
+                f"sumstats= takes a table with a header line. If it is Latin-1 text, type: iconv -f latin1 -t utf-8 "
+                f"{path.name}"
+            ) from None
         head = error.object[: error.start].decode("utf-8")
     except OSError as error:
         raise InputError(
@@ -90,7 +102,20 @@ def layout_of(path: Path) -> TextLayout:
     twice = sorted({name for name in header if header.count(name) > 1})
     if twice:
         raise InputError(f"{path}: has two columns {twice[0]!r}; column names must differ")
-    return TextLayout(columns_of(header, path), header, separator, skip)
+    columns = columns_of(header, path)
+    cells = [line.split(separator) for line in lines[1:-1] or lines[1:]]
+    columns |= _harmonised(columns, header, [row for row in cells if len(row) == len(header)])
+    return TextLayout(columns, header, separator, skip)
+
+
+def _harmonised(columns: dict[str, str], header: list[str], rows: list[list[str]]) -> dict[str, str]:
+    """The GWAS Catalog's harmonised places, where the original ones are missing; of one build throughout the file."""
+    if not {"hm_chrom", "hm_pos"} <= set(header) or columns["chrom"] == "hm_chrom":
+        return {}
+    at = header.index(columns["chrom"])
+    if any(row[at].strip().strip('"') not in NULLS for row in rows):
+        return {}
+    return {"chrom": "hm_chrom", "position": "hm_pos"}
 
 
 def columns_of(header: list[str], path: Path) -> dict[str, str]:
@@ -105,8 +130,6 @@ def columns_of(header: list[str], path: Path) -> dict[str, str]:
             found[what] = names[0]
     if "a1" in found and "a2" not in found and "allele0" in plain:
         found["a2"] = plain["allele0"]
-    if "log10p" in found:
-        found.pop("p", None)  # the finer of the two
     lacks = [what for what in ("chrom", "position") if what not in found]
     alleles = {"a1", "a2"} <= found.keys() or {"ref", "alt"} <= found.keys()
     lacks += [] if alleles else ["a1 and a2"]

@@ -16,15 +16,14 @@ from pyarrow import csv
 
 from hpc.errors import InputError, some
 from udipdist.config.analyses import ALL, MINP
-from udipdist.genome import assemblies
+from udipdist.genome import assemblies, chromosomes
 from udipdist.sumstats.analyses import LAMBDA_COLUMNS
 from udipdist.sumstats.calibration import lambda_of_log10p
-from udipdist.sumstats.headers import TextLayout, layout_of, open_text
+from udipdist.sumstats.headers import NULLS, TextLayout, layout_of, open_text
 from udipdist.sumstats.pvalues import log10p_from_z
 
 log = logging.getLogger(__name__)
 
-NULLS = ["", "NA", "NaN", "nan", "na", "N/A", "#N/A", "#NA", ".", "-", "NULL", "null", "None"]
 ADDITIVE = "ADD"
 LAST_POSITION = 2**31 - 1
 _BLOCK_BYTES = 1 << 24
@@ -125,17 +124,33 @@ class _Blocks:
         self.tests: dict[str, int] = {}
         self.traits: dict[str, int] = {}
         self.underflown = 0
+        self.gwas_ssf = layout.gwas_ssf
+        self.unused: dict[str, tuple[int, int]] = {}  # reason -> rows, and the first line
 
     def add(self, table: pa.Table) -> None:
         """Take in a block whose columns are text, named as SPELLINGS."""
-        self.numbers["chrom"].append(_codes(table["chrom"]))
+        self.numbers["chrom"].append(_codes(table["chrom"], self.gwas_ssf))
         self.numbers["position"].append(self._positions(table["position"]))
         self.numbers["log10p"].append(self._log10p(table))
         for name, known in (("test", self.tests), ("trait", self.traits)):
             if name in self.columns:
                 self.numbers.setdefault(name, []).append(_numbered(table[name], known))
-        self.text.append(_alleles(table))
+        alleles = _alleles(table)
+        self.text.append(alleles)
+        chrom, position, log10p = (self.numbers[name][-1] for name in ("chrom", "position", "log10p"))
+        self._note("no position", position < 0)
+        self._note("no chromosome", table["chrom"].is_null().to_numpy())
+        self._note("a chromosome other than 1..22, X, Y and MT", _unknown(table["chrom"], chrom))
+        self._note("no p-value", np.isnan(log10p))
+        self._note("twice the same allele", pc.equal(alleles["a1"], alleles["a2"]).to_numpy())
         self.line += len(table)
+
+    def _note(self, reason: str, there: np.ndarray) -> None:
+        """Count rows that are not used for a reason, or of no use."""
+        rows = np.flatnonzero(there)
+        if len(rows):
+            count, first = self.unused.get(reason, (0, self.line + int(rows[0])))
+            self.unused[reason] = count + len(rows), first
 
     def together(self) -> tuple[dict[str, np.ndarray], pa.Table, list[str]]:
         """All blocks, without rows of other tests than the additive one."""
@@ -143,6 +158,11 @@ class _Blocks:
             raise InputError(f"{self.path}: has a header and no lines below it")
         columns = {name: np.concatenate(self.numbers.pop(name)) for name in list(self.numbers)}
         text = pa.concat_tables(self.text)
+        self._tell_unused(len(text))
+        placed_M = columns["position"] >= 0
+        if not placed_M.all():
+            columns = {name: values[placed_M] for name, values in columns.items()}
+            text = text.filter(pa.array(placed_M))
         if len(self.tests) > 1:
             if ADDITIVE not in self.tests:
                 raise InputError(
@@ -153,8 +173,8 @@ class _Blocks:
             text = text.filter(pa.array(keep_M))
         if self.underflown:
             log.warning(
-                "%s: p of %d variants is 0; it is computed from beta and se if they are given, else it is infinitely "
-                "small", self.path, self.underflown,
+                "%s: p of %d variants is 0; it is computed from beta and se, or z, if they are given, else it is "
+                "infinitely small", self.path, self.underflown,
             )  # fmt: skip
         if not (columns["chrom"] != assemblies.UNPLACED).any():
             raise InputError(
@@ -163,21 +183,54 @@ class _Blocks:
             )
         return columns, text, list(self.traits)
 
+    def _tell_unused(self, rows: int) -> None:
+        """One line that says how many rows are not used, and why. Raises InputError where none is left."""
+        if not self.unused:
+            return
+        reasons = "; ".join(f"{n:,} {why} (first: line {line})" for why, (n, line) in self.unused.items())
+        if any(n == rows for n, _ in self.unused.values()):
+            raise InputError(f"{self.path}: none of its {rows:,} rows can be used: {reasons}")
+        log.warning("%s: rows that are not used, of %d: %s", self.path, rows, reasons)
+
     def _positions(self, column: pa.ChunkedArray) -> np.ndarray:
+        """Base pairs, -1 where there is none."""
         values = self._to_float("position", column)
-        wrong = np.flatnonzero((values < 0) | (values > LAST_POSITION) | (values != np.rint(values)))
-        if len(wrong):  # NaN differs from itself
+        values = np.where(np.isnan(values), -1.0, values)
+        missing = column.is_null().to_numpy()
+        wrong = np.flatnonzero(~missing & ((values < 0) | (values > LAST_POSITION) | (values != np.rint(values))))
+        if len(wrong):
             raise self._bad(wrong[0], "position", column, f"is not a position (0..{LAST_POSITION})")
         return values.astype(np.int32)
 
     def _log10p(self, table: pa.Table) -> np.ndarray:
+        """From -log10 p, row by row from p where that is missing, and where p is 0 from the effect."""
+        log10p = np.full(len(table), np.nan)
         if "log10p" in self.columns:
             column = table["log10p"]
-            values = self._to_float("log10p", column)
-            if (wrong := np.flatnonzero(values < 0)).size:
+            log10p = self._to_float("log10p", column)
+            if (wrong := np.flatnonzero(log10p < 0)).size:
                 raise self._bad(wrong[0], "log10p", column, "is negative, but -log10 p never is; change its sign")
-            return values
-        column = table["p"]
+        if "p" in self.columns:
+            log10p = np.where(np.isnan(log10p), self._from_p(table["p"]), log10p)
+        zero = np.flatnonzero(np.isposinf(log10p))
+        self.underflown += len(zero)
+        if len(zero):
+            known = log10p_from_z(self._z(table.take(pa.array(zero))))
+            log10p[zero] = np.where(np.isfinite(known), known, np.inf)
+        return log10p
+
+    def _z(self, table: pa.Table) -> np.ndarray:
+        """beta / se, else the column of z or t; NaN without either."""
+        z = np.full(len(table), np.nan)
+        if "z" in self.columns:
+            z = self._to_float("z", table["z"])
+        if {"beta", "se"} <= self.columns.keys():
+            beta, se = (self._to_float(name, table[name]) for name in ("beta", "se"))
+            with np.errstate(divide="ignore", invalid="ignore"):
+                z = np.where(np.isfinite(beta / se), beta / se, z)
+        return z
+
+    def _from_p(self, column: pa.ChunkedArray) -> np.ndarray:
         values = self._to_float("p", column)
         if (wrong := np.flatnonzero((values < 0) | (values > 1))).size:
             raise self._bad(wrong[0], "p", column, "is not a p-value (0..1)")
@@ -186,14 +239,7 @@ class _Blocks:
         small = np.flatnonzero(values < _LOSSY)
         for i in small.tolist():
             log10p[i] = _log10p_of(column[i].as_py())
-        zero = small[np.isinf(log10p[small])]
-        self.underflown += len(zero)
-        if len(zero) and {"beta", "se"} <= self.columns.keys():
-            beta, se = (self._to_float(name, table[name].take(pa.array(zero))) for name in ("beta", "se"))
-            with np.errstate(divide="ignore", invalid="ignore"):
-                known = log10p_from_z(beta / se)
-            log10p[zero] = np.where(np.isfinite(known), known, np.inf)
-        return log10p
+        return np.asarray(log10p)
 
     def _to_float(self, what: str, column: pa.ChunkedArray) -> np.ndarray:
         try:
@@ -247,7 +293,7 @@ def _batches_of_blanks(path: Path, layout: TextLayout, wanted: dict[str, str]) -
     try:
         with open_text(path) as stream:
             for frame in pd.read_csv(
-                stream, sep=r"\s+", dtype=str, names=layout.header, skiprows=layout.skip + 1, quoting=3,
+                stream, sep=r"\s+", dtype=str, names=layout.header, skiprows=layout.skip + 1,
                 usecols=list(wanted), chunksize=_ROWS_OF_BLANKS, na_values=NULLS, keep_default_na=False,
             ):  # fmt: skip
                 columns = {
@@ -260,13 +306,21 @@ def _batches_of_blanks(path: Path, layout: TextLayout, wanted: dict[str, str]) -
         ) from None
 
 
-def _codes(column: pa.ChunkedArray) -> np.ndarray:
+def _codes(column: pa.ChunkedArray, gwas_ssf: bool) -> np.ndarray:
     """Chromosome codes, int8."""
     encoded = column.combine_chunks().dictionary_encode()
-    codes = np.array(
-        [*(assemblies.code(name) for name in encoded.dictionary.to_pylist()), assemblies.UNPLACED], np.int8
-    )
+    names = encoded.dictionary.to_pylist()
+    known = [
+        chromosomes.MT if gwas_ssf and name.strip().removesuffix(".0") == "25" else assemblies.code(name)
+        for name in names
+    ]
+    codes = np.array([*known, assemblies.UNPLACED], np.int8)
     return codes[pc.fill_null(encoded.indices, len(codes) - 1).to_numpy()]
+
+
+def _unknown(column: pa.ChunkedArray, code: np.ndarray) -> np.ndarray:
+    """Where a chromosome is named that is none of ours."""
+    return np.asarray((code == assemblies.UNPLACED) & ~column.is_null().to_numpy())
 
 
 def _numbered(column: pa.ChunkedArray, known: dict[str, int]) -> np.ndarray:

@@ -39,6 +39,7 @@ LABELS = 70
 BREAK = 30.0  # where the y axis turns from linear to logarithmic, if it must go beyond twice this
 COLOURS = (BLUE, GREEN, PURPLE, VERMILLION, SKY)  # of the traits with the most loci
 _FAR_TICKS = (30, 50, 100, 200, 500, 1000, 2000, 5000)
+_ENDLESS = {"linestyle": "", "marker": "^", "color": VERMILLION, "markersize": 5, "markeredgewidth": 0}
 _DASHED = {"color": INK, "linewidth": 0.8, "linestyle": (0, (4, 3))}
 
 
@@ -136,6 +137,8 @@ def _draw(axes: Axes, scan: Scan, layout: Genome, colours: dict[str, str]) -> fl
     for mask, colour in ((dark, DARK), (~dark, LIGHT)):
         axes.plot(x[mask], y[mask], linestyle="", marker="o", markersize=1.5, color=colour, markeredgewidth=0,
                   rasterized=True, zorder=1.5)  # fmt: skip
+    endless = np.isposinf(scan.log10p_M[rows])
+    axes.plot(x[endless], y[endless], zorder=3.5, **_ENDLESS)
     if scan.threshold is not None:
         axes.axhline(scan.threshold, **_DASHED)
         top = max(top, scan.threshold)
@@ -237,6 +240,8 @@ def _legend(figure: Figure, axes: Axes, scans: Sequence[Scan], shaded: bool) -> 
     entries = []
     if any(scan.threshold is not None for scan in scans):
         entries.append(axes.plot([], [], label="threshold", **_DASHED)[0])
+    if any(np.isposinf(scan.log10p_M).any() for scan in scans):
+        entries.append(axes.plot([], [], label="p = 0: higher than can be drawn", **_ENDLESS)[0])
     marked = [scan for scan in scans if scan.has_loci]
     if marked:
         hit = [scan.loci["hit"].to_numpy() > 0 for scan in marked if "hit" in scan.loci]
