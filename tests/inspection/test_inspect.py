@@ -436,7 +436,7 @@ def test_tables(place, tmp_path):
     _cut(tmp_path / "t.csv.gz", 9)
     assert look(tmp_path / "t.csv.gz", contents=False).state == "damaged"
     (tmp_path / "e.tsv").touch()
-    assert look(tmp_path / "e.tsv", contents=False).problems == ["is empty"]
+    assert look(tmp_path / "e.tsv", contents=False).problems == ["is empty; the first line must name the columns"]
     pd.DataFrame({"x": [1, 2]}).to_parquet(tmp_path / "t.parquet")
     assert look(tmp_path / "t.parquet", contents=True).facts == {"rows": 2, "columns": ["x"], "n_columns": 1}
     _cut(tmp_path / "t.parquet")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import zlib
 from collections import Counter
 from pathlib import Path
@@ -13,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hpc.errors import InputError
+from udipdist import delimited
 from udipdist.genotypes import plink1
 from udipdist.inspection import outputs, training
 from udipdist.inspection.finding import DAMAGED, READABLE, UNFINISHED, Finding
@@ -22,7 +22,6 @@ IMAGES = (".nii", ".nii.gz", ".mgz", ".mgh")
 TABLES = (".csv", ".tsv", ".txt", ".pheno", ".covar", ".fastGWA", ".fam", ".bim", ".kin0", ".kin", ".dat", ".regenie")
 _GENOTYPES = (".bed", ".bim", ".fam")
 _GRM = (".grm.sp", ".grm.id", ".grm.kin0")
-_GZIP = b"\x1f\x8b"
 
 
 def prefix(path: Path, contents: bool) -> Finding | None:
@@ -149,17 +148,11 @@ def _parquet(path: Path, contents: bool) -> Finding:
 def _table(path: Path) -> Finding:
     found = Finding(path, "table (text)", READABLE)
     try:
-        with path.open("rb") as plain:
-            packed = plain.read(2) == _GZIP
-        with gzip.open(path) if packed else path.open("rb") as stream:
-            first = stream.readline().decode()
-            rows = bool(first) + sum(1 for _ in stream)
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
-        found.worsen(DAMAGED, [f"cannot be read as text ({error})"])
+        form = delimited.form_of(path)
+        with delimited.open_text(path, form.encoding) as stream:
+            lines = sum(1 for _ in stream)
+    except (InputError, OSError) as error:
+        found.worsen(DAMAGED, [str(error).removeprefix(f"{path}: ")])
         return found
-    separator = next((mark for mark in "\t," if mark in first), None)
-    names = first.rstrip("\r\n").split(separator)
-    found.facts = {"lines": rows, "first_line": names, "columns": len(names)}
-    if not first:
-        found.worsen(DAMAGED, ["is empty"])
+    found.facts = {"lines": lines, "first_line": form.names, "columns": len(form.names)}
     return found
