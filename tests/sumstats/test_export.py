@@ -30,6 +30,7 @@ TRAITS = [f"z{i:03d}" for i in range(P)]
 N, N_OF_Z002 = 100, 80
 NOT_TESTED, FAR, NOT_CALLED, ODD_ALLELE, ODD_CHROMOSOME = 12, 3, 5, 20, M - 1
 KEPT = np.arange(M) != NOT_TESTED
+FUMA = KEPT & (np.arange(M) < M - 2)  # without MT and the scaffold
 # In an environment of its own, because it asks for pandas 1.5: pip install -r configs/peers.txt
 PLINK2 = shutil.which("plink2")
 GWAS_SSF = shutil.which("gwas-ssf") or shutil.which("gwas-ssf", path=str(Path(sys.prefix) / "peers" / "bin"))
@@ -128,8 +129,8 @@ def test_variants_that_were_not_tested_are_kept_on_demand_and_counted(gwas, capl
 
 
 def test_minp_has_the_effects_and_people_of_its_trait(gwas):
-    table, store = run(gwas, "minp.txt", format="fuma"), Sumstats.open(gwas)
-    assert list(table) == ["CHR", "BP", "SNP", "A1", "A2", "P", "N", "BETA", "SE"]
+    table, store = run(gwas, "minp.fastGWA"), Sumstats.open(gwas)
+    assert list(table) == ["CHR", "SNP", "POS", "A1", "A2", "N", "AF1", "BETA", "SE", "P"]
     best = store.minp_trait()[KEPT]
     for name in ("beta", "se"):
         values = np.take_along_axis(store.values(name)[KEPT], best[:, None].astype(int), 1)[:, 0]
@@ -142,10 +143,11 @@ def test_minp_has_the_effects_and_people_of_its_trait(gwas):
 
 def test_the_joint_test_has_no_effects(gwas):
     fuma, store = run(gwas, "joint.txt", format="fuma", trait="multivariate"), Sumstats.open(gwas)
-    assert list(fuma) == ["CHR", "BP", "SNP", "A1", "A2", "P", "N"]
-    np.testing.assert_allclose([log10(p) for p in fuma.P], store.log10p("multivariate")[KEPT], atol=3e-6)
+    assert list(fuma) == ["CHR", "BP", "SNP", "A1", "A2", "P", "N", "NEG_LOG10_P"]
+    np.testing.assert_allclose(fuma.NEG_LOG10_P.astype(float), store.log10p("multivariate")[FUMA], atol=3e-6)
     table = run(gwas, "joint.fastGWA", trait="multivariate")
-    assert set(table.BETA) == {"NA"} and list(table.P) == list(fuma.P)
+    assert set(table.BETA) == {"NA"}
+    np.testing.assert_allclose([log10(p) for p in table.P], store.log10p("multivariate")[KEPT], atol=3e-6)
     regenie = run(gwas, "joint.regenie", trait="multivariate", format="regenie")
     assert set(regenie.TEST) == {"JOINT"} and set(regenie.CHISQ) == {"NA"}
     np.testing.assert_allclose(regenie.LOG10P.astype(float), store.log10p("multivariate")[KEPT], atol=1e-10)
@@ -255,7 +257,6 @@ def test_plink2_reads_them(gwas):
 
     for name, keys, where in (
         ("a.fastGWA", {}, "2 4 8"),
-        ("a.txt.gz", {"format": "fuma"}, "3 4 8"),
         ("a.regenie", {"format": "regenie"}, "3 5 9"),
     ):
         run(gwas, name, trait="z002", **keys)
@@ -304,7 +305,29 @@ def test_all_traits_in_one_pass_are_the_files_of_each_alone(gwas, encoding, suff
         else:
             texts = [gzip.decompress(p.read_bytes()) if suffix else p.read_bytes() for p in (alone, many / file)]
             assert texts[0] == texts[1] and len(texts[0]) > 1000
-    assert read_manifest(many)["facts"] == {"files": P, "variants": P * (M - 1), "not_tested": P, "not_held": 0}
+    unfit = P * 2 if form == "fuma" else 0  # on MT and a scaffold
+    facts = {"files": P, "variants": P * (M - 1) - unfit, "not_tested": P, "not_held": unfit}
+    assert read_manifest(many)["facts"] == facts
+
+
+def test_fuma_gets_what_it_takes(gwas, caplog):
+    """Chromosomes 1 to 23, p that a float64 holds, and -log10 p beside it."""
+    caplog.set_level("INFO")
+    table, store = run(gwas, "z002.txt", format="fuma", trait="z002"), Sumstats.open(gwas)
+    assert list(table) == ["CHR", "BP", "SNP", "A1", "A2", "P", "N", "BETA", "SE", "NEG_LOG10_P"]
+    assert table.CHR.astype(int).between(1, 23).all() and (table.CHR == "23").sum() == 2
+    expected = store.log10p("z002")[FUMA]
+    np.testing.assert_allclose(table.NEG_LOG10_P.astype(float), expected, rtol=1e-6, atol=3e-6)
+    assert expected.max() > 900 and table.P.astype(float).min() == 1e-300
+    assert "2 rows are left out: FUMA takes chromosomes 1 to 22 and X only" in caplog.text
+    assert "p-values below 1e-300 are written as 1e-300" in caplog.text
+
+
+def test_the_floor_of_printed_p_can_be_chosen(gwas):
+    """LDSC's munge_sumstats drops a p that its float64 takes for 0."""
+    free, floored = (run(gwas, f"{p}.fastGWA", trait="z002", p_floor=p) for p in (0, 1e-100))
+    assert (free.P.astype(float) == 0).sum() == 1 and floored.P.astype(float).min() == 1e-100
+    assert list(free.P[free.P.astype(float) > 1e-100]) == list(floored.P[floored.P.astype(float) > 1e-100])
 
 
 def test_each_chunk_of_the_store_is_read_once(gwas, monkeypatch):

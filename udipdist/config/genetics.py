@@ -98,6 +98,11 @@ class ExportConfig(VerbConfig):
         None, description="encoding of the files in a folder; default gz. The suffix of a single file decides"
     )
     untested: bool = Field(False, description="keep variants that were not tested, as NA (fastgwa, regenie)")
+    p_floor: Annotated[float, Field(ge=0, lt=1)] | None = Field(
+        None,
+        description="smaller p are written as this: programs that read p as a float64, such as LDSC's munge_sumstats, "
+        "drop what underflows to 0; default 1e-300 for fuma (which has -log10 p beside it), else 0, which is no limit",
+    )
     assembly: Literal["GRCh36", "GRCh37", "GRCh38", "NR"] = Field(
         "NR", description="genome assembly of the positions, for the metadata of ssf; NR: not reported"
     )

@@ -135,6 +135,11 @@ def _plan(config: ExportConfig) -> Job:
     return Job(config, sumstats, targets, encoding, _people(sumstats))
 
 
+def _p_floor(config: ExportConfig) -> float:
+    """The smallest p that is printed; 0 for no limit."""
+    return LAYOUTS[config.format].p_floor if config.p_floor is None else config.p_floor
+
+
 def _several(config: ExportConfig) -> bool:
     return config.trait == ALL or isinstance(config.trait, list)
 
@@ -203,7 +208,7 @@ class _Pass:
     def __init__(self, job: Job, targets: list[Target]):
         self.layout: Layout = LAYOUTS[job.config.format]
         self.sumstats, self.targets, self.encoding = job.sumstats, targets, job.encoding
-        self.untested = job.config.untested
+        self.untested, self.p_floor = job.config.untested, _p_floor(job.config)
         self.headers = [self._header(target) for target in targets]
         self.people_P = np.array([job.people.get(name, _NO_LIMIT) for name in job.sumstats.traits], np.int32)
         self.traits = pa.array(job.sumstats.traits, pa.large_string())
@@ -290,14 +295,14 @@ class _Pass:
         n_B = variants.n_B
         if len(values) == 1:
             none_B = np.full(len(n_B), np.nan, np.float32)
-            return Results(none_B, none_B, values[0], n_B, target.name, "JOINT")
+            return Results(none_B, none_B, values[0], n_B, target.name, "JOINT", self.p_floor)
         beta_B, se_B, *columns = values
         column_B = columns[0] if columns else target.column
         trait = self.traits.take(pa.array(np.maximum(column_B, 0))) if columns else target.name
         limit_B = self.people_P[column_B]
         if (limit_B < n_B).any():  # else the text of n is made once for all traits
             n_B = np.minimum(n_B, limit_B)
-        return Results(beta_B, se_B, self.sumstats.log10p_from(beta_B, se_B, column_B), n_B, trait, "ADD")
+        return Results(beta_B, se_B, self.sumstats.log10p_from(beta_B, se_B, column_B), n_B, trait, "ADD", self.p_floor)
 
     def _count(self, target: Target, rendered: tuple[Any, int, int, int]) -> Any:
         block, rows, untested, unfit = rendered
@@ -327,9 +332,10 @@ def _tell(job: Job) -> dict[str, int]:
         how = "kept, as NA" if job.config.untested else "left out"
         log.info("%s rows of variants that were not tested are %s", f"{untested:,}", how)
     if unfit:
-        log.warning(
-            "%s rows are left out: GWAS-SSF holds chromosomes 1 to 25 and alleles of A, C, G and T only", f"{unfit:,}"
-        )
+        log.warning("%s rows are left out: %s", f"{unfit:,}", LAYOUTS[job.config.format].holds)
+    floor = _p_floor(job.config)
+    if floor:
+        log.info("p-values below %g are written as %g", floor, floor)
     return {"files": len(job.targets), "variants": rows, "not_tested": untested, "not_held": unfit}
 
 

@@ -80,6 +80,12 @@ class Variants:
         return pc.utf8_upper(self.text("a2"))
 
     @cached_property
+    def fuma_B(self) -> np.ndarray:
+        """Which of them FUMA takes, bool [B]: those on chromosomes 1 to 22 and X."""
+        known = pc.match_substring_regex(self.text("number"), "^([1-9]|1[0-9]|2[0-3])$")
+        return np.asarray(known.to_numpy(zero_copy_only=False))
+
+    @cached_property
     def ssf_B(self) -> np.ndarray:
         """Which of them GWAS-SSF can hold, bool [B]: alleles of bases on chromosomes 1 to 25."""
         bases = pc.and_(*(pc.match_substring_regex(self.text(name), "^[ACGT]+$") for name in ("effect", "other")))
@@ -98,6 +104,12 @@ class Results:
     n_B: np.ndarray
     trait: str | pa.Array
     test: str
+    p_floor: float = 0.0  # the smallest p that is printed
+
+    @property
+    def printed_B(self) -> np.ndarray:
+        """-log10 of the p that is printed."""
+        return np.minimum(self.log10p_B, -np.log10(self.p_floor)) if self.p_floor else self.log10p_B
 
     @property
     def chisq_B(self) -> np.ndarray:
@@ -116,6 +128,8 @@ class Layout:
     without_effects: str = "NA"  # "NA", "leave out" the columns, or "refuse"
     holds_untested: bool = False
     fits: Callable[[Variants], np.ndarray] | None = None
+    holds: str = ""  # which variants fit, in words
+    p_floor: float = 0.0  # the smallest p that its readers take
 
     def header(self, effects: bool = True) -> list[str]:
         """The names of the columns; without `effects` those of a test that has none."""
@@ -135,7 +149,7 @@ class Layout:
 
 def _text(name: str, variants: Variants, results: Results) -> pa.Array | pa.Scalar:
     if name == "p":
-        return digits.p_values(results.log10p_B)
+        return digits.p_values(results.printed_B)
     if name == LOG10P:
         return digits.minus_log10(results.log10p_B)
     if name == "n" and results.n_B is variants.n_B:
@@ -160,7 +174,7 @@ def _trait_of_minp(results: Results) -> pa.Array | pa.Scalar:
 _OF_RESULTS: dict[str, Callable[[Results], pa.Array | pa.Scalar]] = {
     "beta": lambda results: pa.array(results.beta_B, from_pandas=True),
     "se": lambda results: pa.array(results.se_B, from_pandas=True),
-    "p": lambda results: pa.array(10.0**-results.log10p_B, from_pandas=True),
+    "p": lambda results: pa.array(10.0**-results.printed_B, from_pandas=True),
     LOG10P: lambda results: pa.array(results.log10p_B, from_pandas=True),
     "chisq": lambda results: pa.array(results.chisq_B, from_pandas=True),
     "n": lambda results: pa.array(results.n_B),
@@ -187,14 +201,18 @@ LAYOUTS = {
         suffix=".tsv",
         without_effects="refuse",
         fits=lambda variants: variants.ssf_B,
+        holds="GWAS-SSF holds chromosomes 1 to 25 and alleles of A, C, G and T only",
     ),
     "fuma": Layout(
         columns={
-            "CHR": "chrom", "BP": "position", "SNP": "snp", "A1": "a1", "A2": "a2", "P": "p", "N": "n",
-            "BETA": "beta", "SE": "se",
+            "CHR": "number", "BP": "position", "SNP": "snp", "A1": "a1", "A2": "a2", "P": "p", "N": "n",
+            "BETA": "beta", "SE": "se", "NEG_LOG10_P": LOG10P,
         },
         suffix=".txt",
         without_effects="leave out",
+        fits=lambda variants: variants.fuma_B,
+        holds="FUMA takes chromosomes 1 to 22 and X only",
+        p_floor=1e-300,
     ),
     "regenie": Layout(
         columns={
