@@ -22,6 +22,7 @@ from udipdist.config import ExportConfig
 from udipdist.sumstats import export as module
 from udipdist.sumstats import store as stores
 from udipdist.sumstats.export import export, preview
+from udipdist.sumstats.opening import open_statistics
 from udipdist.sumstats.pvalues import log10p_from_t, log10p_from_z
 from udipdist.sumstats.store import Sumstats, SumstatsBlock, create, write
 
@@ -106,7 +107,8 @@ def float32(column: pd.Series) -> np.ndarray:
 def test_fastgwa(gwas):
     table, store = run(gwas, "z.fastGWA", format="fastgwa", trait="z002"), Sumstats.open(gwas)
     assert list(table) == ["CHR", "SNP", "POS", "A1", "A2", "N", "AF1", "BETA", "SE", "P"]
-    assert list(table.SNP) == list(store.variants.snp[KEPT]) and list(table.CHR) == list(store.variants.chrom[KEPT])
+    assert list(table.SNP) == list(store.variants.snp[KEPT]) and list(table.CHR[-4:]) == ["23", "23", "26", "Un"]
+    assert list(table.CHR[:-4]) == list(store.variants.chrom[KEPT][:-4])
     np.testing.assert_array_equal(table.POS.astype(int), store.variants.position[KEPT])
     np.testing.assert_array_equal(float32(table.BETA), store.beta("z002")[KEPT])
     np.testing.assert_array_equal(float32(table.SE), store.se("z002")[KEPT])
@@ -164,7 +166,7 @@ def test_regenie(gwas):
     z = store.beta("z002").astype(float) / store.se("z002")
     np.testing.assert_allclose(table.CHISQ.astype(float), z[KEPT] ** 2, rtol=1e-6)
     np.testing.assert_allclose(table.LOG10P.astype(float), store.log10p("z002")[KEPT], atol=1e-10)
-    assert list(table.CHROM[-4:]) == ["23", "23", "25", "UN"]
+    assert list(table.CHROM[-4:]) == ["23", "23", "26", "Un"]
     minp = run(gwas, "minp.regenie", format="regenie")
     assert minp.EXTRA[FAR] == "TRAIT=z002"
 
@@ -449,3 +451,20 @@ def test_preview_says_what_would_be_written(gwas):
     assert preview(ExportConfig(sumstats=gwas, out=Path("x.tsv")))[0] == f"{M} variants of minp as fastgwa -> x.tsv"
     many = preview(ExportConfig(sumstats=gwas, out=Path("x"), trait="all", format="ssf"))
     assert many[0].startswith(f"{M} variants of {P} traits (z000, z001") and "(gz)" in many[1]
+
+
+@pytest.mark.parametrize("form", ["fastgwa", "ssf", "fuma", "regenie"])
+def test_chromosomes_of_any_spelling_come_back(tmp_path, form):
+    """A .bim may spell them as it likes; what is exported is read back as the same chromosomes."""
+    spelt = {"01": 1, "chr2": 2, "3.0": 3, "CHR22": 22, "X": 23, "chrX": 23, "23": 23, "XY": 23, "PAR1": 23, "25": 23}
+    if form != "fuma":  # which takes no others
+        spelt |= {"MT": 26, "26": 26, "chrM": 26, "Y": 24}
+    m = len(spelt)
+    variants = pd.DataFrame({"chrom": list(spelt), "snp": [f"rs{i}" for i in range(m)], "a1": "A", "a2": "C"})
+    variants["position"] = np.arange(1, m + 1)
+    one, flat = np.ones((m, 1), np.float32), np.full(m, 0.5, np.float32)
+    create(tmp_path / "g" / "sumstats.zarr", variants, ["y"], 100, {"df": None, "n_samples": 9, "groups": 1})
+    write(tmp_path / "g" / "sumstats.zarr", 0, SumstatsBlock(one, one, np.full(m, 9), flat, flat, np.zeros(m), flat))
+    export(ExportConfig(sumstats=tmp_path / "g" / "sumstats.zarr", out=tmp_path / "y.tsv", trait="y", format=form))
+    back = open_statistics(tmp_path / "y.tsv")
+    assert back.chrom_M.tolist() == list(spelt.values())

@@ -20,10 +20,11 @@ import pyarrow.compute as pc
 import yaml
 
 from hpc import __version__
+from udipdist.genome import chromosomes
 from udipdist.sumstats import digits
 
 LOG10P = "neg_log_10_p_value"
-_CHROMOSOMES = {"X": "23", "XY": "23", "25": "23", "Y": "24", "M": "25", "MT": "25", "26": "25"}  # of GWAS-SSF
+_GWAS_SSF = {chromosomes.XY: 23, chromosomes.MT: 25}  # what it numbers otherwise than PLINK
 _EFFECTS = ("beta", "se")
 
 
@@ -53,10 +54,24 @@ class Variants:
 
     @cached_property
     def number(self) -> pa.Array:
-        """The chromosome without `chr`, X, Y and MT as 23, 24 and 25; other names stay."""
+        """The chromosome as a number, X with its pseudo-autosomal part 23, Y 24, MT 25; other names stay."""
+        return self._numbered(_GWAS_SSF)
+
+    @cached_property
+    def plink(self) -> pa.Array:
+        """The chromosome as PLINK and GCTA number it: X 23, Y 24, XY 25, MT 26; other names stay."""
+        return self._numbered({})
+
+    @cached_property
+    def regenie(self) -> pa.Array:
+        """The chromosome as regenie numbers it: as PLINK, but the pseudo-autosomal part of X is X."""
+        return self._numbered({chromosomes.XY: chromosomes.X})
+
+    def _numbered(self, instead: dict[int, int]) -> pa.Array:
         names = self.text("chrom").dictionary_encode()
-        plain = [name.upper().removeprefix("CHR") for name in names.dictionary.to_pylist()]
-        return pa.array([_CHROMOSOMES.get(name, name) for name in plain], digits.TEXT).take(names.indices)
+        codes = [(chromosomes.code(name), name) for name in names.dictionary.to_pylist()]
+        numbers = [name if code == chromosomes.OTHER else str(instead.get(code, code)) for code, name in codes]
+        return pa.array(numbers, digits.TEXT).take(names.indices)
 
     @cached_property
     def identifier(self) -> pa.Array:
@@ -186,7 +201,7 @@ _OF_RESULTS: dict[str, Callable[[Results], pa.Array | pa.Scalar]] = {
 LAYOUTS = {
     "fastgwa": Layout(
         columns={
-            "CHR": "chrom", "SNP": "snp", "POS": "position", "A1": "a1", "A2": "a2", "N": "n", "AF1": "af1",
+            "CHR": "plink", "SNP": "snp", "POS": "position", "A1": "a1", "A2": "a2", "N": "n", "AF1": "af1",
             "BETA": "beta", "SE": "se", "P": "p",
         },
         suffix=".fastGWA",
@@ -216,7 +231,7 @@ LAYOUTS = {
     ),
     "regenie": Layout(
         columns={
-            "CHROM": "number", "GENPOS": "position", "ID": "snp", "ALLELE0": "a2", "ALLELE1": "a1", "A1FREQ": "af1",
+            "CHROM": "regenie", "GENPOS": "position", "ID": "snp", "ALLELE0": "a2", "ALLELE1": "a1", "A1FREQ": "af1",
             "N": "n", "TEST": "test", "BETA": "beta", "SE": "se", "CHISQ": "chisq", "LOG10P": LOG10P, "EXTRA": "extra",
         },
         suffix=".regenie",
