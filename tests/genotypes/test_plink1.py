@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 
 from hpc.errors import InputError
+from udipdist.genotypes.plink1 import read_fam
 from udipdist.genotypes.source import GenotypeSource, count, decode, find_sets, open_genotypes, read_people
 from udipdist.genotypes.testing import GenotypeSourceTests
 
@@ -139,3 +140,25 @@ def test_missing_files_are_named(files, suffix):
 def test_no_chromosome_at_all(tmp_path):
     with pytest.raises(InputError, match="none of the files"):
         open_genotypes(tmp_path / "x{chr}")
+
+
+@pytest.mark.parametrize("header", ["#FID IID PAT MAT SEX PHENO1\n", "FID IID father mother sex phenotype\n"])
+def test_a_header_of_the_fam_is_skipped(files, header, caplog):
+    """Else everybody would get the genotypes of the next one."""
+    caplog.set_level("INFO")
+    before = read_fam(str(files))
+    path = Path(f"{files}.fam")
+    path.write_text(header + path.read_text())
+    pd.testing.assert_frame_equal(read_fam(str(files)), before, check_flags=False)
+    assert "its first 1 lines are a header, and are skipped" in caplog.text
+
+
+def test_a_fam_that_lacks_people_is_refused_with_both_counts(files):
+    path = Path(f"{files}.fam")
+    lines = path.read_text().splitlines(keepends=True)
+    n = len(lines)
+    for fewer in (1, 5):
+        path.write_text("".join(lines[: n - fewer]))
+        with pytest.raises(InputError) as error:
+            open_genotypes(files)
+        assert f"{n - fewer}" in str(error.value) and f"{4 * -(-n // 4)}" in str(error.value)

@@ -69,7 +69,9 @@ def test_reading(files):
         ("0 0 1\n1 1 1\n2 2 1\n3 0 .5\n", r"line 4: row is 3, not a row number 0..2"),
         ("0 0 1\n1 1 1\n2 2 1\n1 0 x\n", "line 4: value is x, not a number"),
         ("0 0 1\n1 1 1\n2 2 nan\n", "line 3: value is"),
-        ("0 0 1\n1 1 1\n2 2 1\n1 0 .5\n0 1 .5\n", "line 5: the pair 0 1 is listed twice"),
+        ("0 0 1\n1 1 1\n2 2 1\n1 0 .5\n0 1 .4\n", "line 5: the pair 0 1 is listed twice, with 0.4 and 0.5"),
+        ("0 0 1\n1 1 0\n2 2 1\n", "the diagonal entry of row 1 is 0"),
+        ("0 0 1\n1 1 -1\n2 2 1\n", "the diagonal entry of row 1 is -1"),
         ("0 0 1\n1 1 1\n", r"no diagonal entry for 1 people \(row 2\)"),
         ("0 0 1 9\n1 1 1 9\n", "has 4 columns, not 3"),
         ("", "is not a table"),
@@ -81,11 +83,25 @@ def test_broken_grms_are_refused(files, text, message):
         grm.read(str(files))
 
 
-def test_a_header_is_told_apart(files):
+@pytest.mark.parametrize("header", ["FID\tIID\n", "#FID\tIID\n"])
+def test_a_header_is_skipped(files, header, caplog):
+    """As plink2 writes one with id-header: rows of .grm.sp count from the people, not from the header."""
+    caplog.set_level("INFO")
+    before = grm.read(str(files))
     ids = files.with_name("c.grm.id")
-    ids.write_text("FID\tIID\n" + ids.read_text())
-    with pytest.raises(InputError, match="line 1: is a header"):
-        grm.read(str(files))
+    ids.write_text(header + ids.read_text())
+    people, matrix = grm.read(str(files))
+    pd.testing.assert_frame_equal(people, before[0])
+    assert (matrix != before[1]).nnz == 0 and "its first line is a header" in caplog.text
+
+
+def test_both_triangles_are_read_where_they_agree(files):
+    before = grm.read(str(files))[1]
+    path = files.with_name("c.grm.sp")
+    lines = [line.split() for line in path.read_text().splitlines()]
+    mirrored = [f"{b}\t{a}\t{value}" for a, b, value in lines if a != b]
+    path.write_text("\n".join(["\t".join(line) for line in lines] + mirrored) + "\n")
+    assert (grm.read(str(files))[1] != before).nnz == 0
 
 
 def test_people_who_stand_there_twice_are_named(files):

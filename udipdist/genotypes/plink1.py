@@ -20,6 +20,7 @@ import pandas as pd
 from pandas.api.types import union_categoricals
 
 from hpc.errors import InputError, some
+from udipdist import ids
 from udipdist.genome.chromosomes import AUTOSOMES, IN_FILE_NAMES
 from udipdist.genotypes import source
 from udipdist.genotypes.bim import read_bim, read_columns
@@ -244,12 +245,20 @@ def _end_to_end(tables: list[pd.DataFrame]) -> pd.DataFrame:
 
 
 def read_fam(prefix: str) -> pd.DataFrame:
-    """PREFIX.fam as text columns FID IID father mother sex phenotype. Raises InputError."""
+    """PREFIX.fam as text columns FID IID father mother sex phenotype. A header, which PLINK's own .fam has none of, is
+    skipped with a line that says so. Raises InputError."""
     table = read_columns(f"{prefix}.fam", _FAM)
+    header = ids.header_rows(table, ("sex", "phenotype"))
+    if header:
+        log.info("%s.fam: its first %d lines are a header, and are skipped", prefix, header)
+        table = table.iloc[header:].reset_index(drop=True)
+        table.attrs["header"] = header
+        if table.empty:
+            raise InputError(f"{prefix}.fam: holds a header and no people")
     twice = table[table.duplicated(["FID", "IID"])]
     if len(twice):
-        ids = some(f"{fid} {iid}" for fid, iid in zip(twice.FID, twice.IID, strict=True))
-        raise InputError(f"{prefix}.fam: {len(twice)} people are listed twice ({ids}); FID IID must be unique")
+        names = some(f"{fid} {iid}" for fid, iid in zip(twice.FID, twice.IID, strict=True))
+        raise InputError(f"{prefix}.fam: {len(twice)} people are listed twice ({names}); FID IID must be unique")
     return table
 
 
@@ -273,17 +282,27 @@ def _check_bed(prefix: str, n_samples: int, n_variants: int) -> None:
     if size != expected:
         raise InputError(
             f"{path}: has {size:,} bytes, but {n_samples:,} people (.fam) and {n_variants:,} variants (.bim) need "
-            f"{expected:,}; the file is cut off, or .bim and .fam belong to another .bed"
+            f"{expected:,}; {_people_of(size - len(_MAGIC), n_variants)}; the file is cut off, or .bim and .fam belong "
+            "to another .bed"
         )
     unused = -n_samples % 4
     with path.open("rb") as file:
         file.seek(len(_MAGIC))
         rows = np.frombuffer(file.read(_LOOK_AT * row_bytes), np.uint8).reshape(-1, row_bytes)
     if unused and (rows[:, -1] >> (8 - 2 * unused)).any():
-        log.warning(
-            "%s: holds genotypes after those of the %d people of the .fam: does the .fam lack lines? Then all is wrong",
-            path, n_samples,
-        )  # fmt: skip
+        raise InputError(
+            f"{path}: holds genotypes of more people than the {n_samples:,} of {prefix}.fam: up to "
+            f"{4 * row_bytes:,}. With a .fam that lacks people everybody would get the genotypes of somebody else; "
+            "give the .fam that was made with this .bed"
+        )
+
+
+def _people_of(size: int, n_variants: int) -> str:
+    """For how many people a .bed of so many bytes has room, in words."""
+    if not n_variants or size % n_variants:
+        return "it has no whole rows for so many variants"
+    row = size // n_variants
+    return f"it has room for {max(4 * row - 3, 0):,} to {4 * row:,} people"
 
 
 _AGREE = (
@@ -300,6 +319,6 @@ def _same_people(first: str, samples: pd.DataFrame, other: str) -> None:
     if len(differ):
         i = differ[0]
         raise InputError(
-            f"{other}.fam, line {i + 1}: is {theirs.FID[i]} {theirs.IID[i]}, but {samples.FID[i]} {samples.IID[i]} in "
-            f"{first}.fam; {_AGREE}"
+            f"{other}.fam, line {i + 1 + theirs.attrs.get('header', 0)}: is {theirs.FID[i]} {theirs.IID[i]}, but "
+            f"{samples.FID[i]} {samples.IID[i]} in {first}.fam; {_AGREE}"
         )

@@ -16,6 +16,7 @@ import pandas as pd
 from scipy import special
 
 from hpc.errors import InputError, some
+from udipdist import ids
 from udipdist.config import SampleOptions
 from udipdist.gwas import outputs
 from udipdist.people import coding, fields, tables
@@ -300,7 +301,7 @@ def _no_overlap(path: Path, table: pd.DataFrame, fam_path: str, fam: pd.DataFram
     def example(people: pd.DataFrame) -> str:
         return describe_keys(keys(people, "fid_iid"), 2) if match == "fid_iid" else some(people.IID, 2)
 
-    hint = "make the ids agree"
+    hint = ids.hint(table, fam) or "make the ids agree"
     if match == "fid_iid" and table.IID.isin(fam.IID).any():
         hint = f"{table.IID.isin(fam.IID).sum()} of the IIDs agree: type match=iid to match on them alone"
     names = "FID IID" if match == "fid_iid" else "IID"

@@ -17,9 +17,11 @@ from scipy.sparse import csgraph
 
 from hpc.errors import InputError
 from hpc.files import publish
+from udipdist import ids
 from udipdist.people.tables import Match, describe_keys, keys, refuse_duplicates
 
 log = logging.getLogger(__name__)
+_SAME = 1e-6  # two entries of one pair that differ by less, as text rounds them, agree
 
 
 @dataclass(frozen=True)
@@ -65,8 +67,10 @@ def read(prefix: str) -> tuple[pd.DataFrame, sparse.csr_array]:
     .grm.sp holds `row column value`, 0-based, one triangle and the diagonal (GCTA --make-bK-sparse).
     """
     people = _columns(f"{prefix}.grm.id", ["FID", "IID"], str)
-    if tuple(people.iloc[0]) == ("FID", "IID"):
-        raise InputError(f"{prefix}.grm.id, line 1: is a header; GCTA's files have none, so remove it")
+    header = ids.header_rows(people)
+    if header:
+        log.info("%s.grm.id: its first line is a header, and is skipped", prefix)
+        people = people.iloc[header:].reset_index(drop=True)
     entries = _columns(f"{prefix}.grm.sp", ["row", "column", "value"], None)
     path, n = f"{prefix}.grm.sp", len(people)
     for name in entries:
@@ -80,11 +84,15 @@ def read(prefix: str) -> tuple[pd.DataFrame, sparse.csr_array]:
     low = entries[["row", "column"]].min(axis=1).to_numpy(np.int64)
     high = entries[["row", "column"]].max(axis=1).to_numpy(np.int64)
     value = entries.value.to_numpy(np.float64)
-    twice = pd.Series(low * n + high).duplicated().to_numpy()
-    if twice.any():
-        line = int(np.flatnonzero(twice)[0])
-        raise InputError(f"{path}, line {line + 1}: the pair {low[line]} {high[line]} is listed twice; keep one line")
+    kept = _once(low, high, value, path, n)
+    low, high, value = low[kept], high[kept], value[kept]
     on_diagonal = low == high
+    flat = np.flatnonzero(on_diagonal & (value <= 0))
+    if len(flat):
+        raise InputError(
+            f"{path}: the diagonal entry of row {low[flat[0]]} is {value[flat[0]]:g}, and that of a person's own "
+            f"relatedness is above 0, about 1 ({len(flat)} such); make the GRM again"
+        )
     absent = np.setdiff1d(np.arange(n), low[on_diagonal])
     if len(absent):
         raise InputError(
@@ -95,6 +103,19 @@ def read(prefix: str) -> tuple[pd.DataFrame, sparse.csr_array]:
     diagonal_N[low[on_diagonal]] = value[on_diagonal]
     pairs = ~on_diagonal
     return people, symmetric(low[pairs], high[pairs], value[pairs], diagonal_N)
+
+
+def _once(low: np.ndarray, high: np.ndarray, value: np.ndarray, path: str, n: int) -> np.ndarray:
+    """The first line of each pair: both triangles may be there, where they agree. Raises InputError."""
+    _, first, which = np.unique(low * n + high, return_index=True, return_inverse=True)
+    apart = np.flatnonzero(np.abs(value - value[first][which]) > _SAME * np.maximum(1.0, np.abs(value)))
+    if len(apart):
+        line = int(apart[0])
+        raise InputError(
+            f"{path}, line {line + 1}: the pair {low[line]} {high[line]} is listed twice, with {value[line]:g} and "
+            f"{value[first][which][line]:g}; keep the right one"
+        )
+    return np.asarray(np.sort(first))
 
 
 def symmetric(low_L: np.ndarray, high_L: np.ndarray, value_L: np.ndarray, diagonal_N: np.ndarray) -> sparse.csr_array:
@@ -126,10 +147,10 @@ def rows_of(prefix: str, people: pd.DataFrame, analysed: pd.DataFrame, match: Ma
     wanted = keys(analysed, match)
     absent = wanted[~wanted.isin(row_of.index)]
     if len(absent):
+        names = ids.mismatch(analysed, people) if 2 * len(absent) > len(wanted) else describe_keys(list(absent))
         raise InputError(
-            f"{prefix}.grm.id: lacks {len(absent)} of the {len(wanted)} people analysed "
-            f"({describe_keys(list(absent))}); make the GRM of everybody with genotypes, "
-            "or leave these people out of the phenotypes"
+            f"{prefix}.grm.id: lacks {len(absent)} of the {len(wanted)} people analysed ({names}); make the GRM of "
+            "everybody with genotypes, or leave these people out of the phenotypes"
         )
     return row_of[wanted].to_numpy()
 
