@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -183,3 +185,19 @@ def test_preview_and_a_random_table(prefix):
     np.testing.assert_allclose(run(prefix, text), dense, rtol=1e-7)
     config = GrmConfig.parse({"genotypes": prefix, "kinship": prefix.with_name("table"), "out": prefix})
     assert verb.preview(config)[0].startswith("6 people in the .fam, kinships of 1 table(s)")
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+@pytest.mark.parametrize("quoted", [False, True])
+@pytest.mark.parametrize("ends", ["\n", "\r\n"])
+def test_other_spellings_of_a_table_are_the_same(prefix, separator, quoted, ends):
+    lines = [line.split() for line in TABLES["ukb_rel.dat"].splitlines()]
+    text = ends.join(separator.join(f'"{cell}"' if quoted else cell for cell in line) for line in lines) + ends
+    np.testing.assert_array_equal(run(prefix, "\ufeff" + text), EXPECTED)
+
+
+def test_a_packed_table_is_the_same(prefix):
+    path = prefix.with_name("ukb_rel.dat.gz")
+    path.write_bytes(gzip.compress(TABLES["ukb_rel.dat"].encode()))
+    verb.grm(GrmConfig(genotypes=prefix, kinship=(path,), out=prefix.with_name("g")))
+    np.testing.assert_array_equal(grm.read(str(prefix.with_name("g")))[1].toarray(), EXPECTED)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 from pathlib import Path
 
@@ -253,3 +254,21 @@ def test_ties_at_p_0_are_broken_by_z(tmp_path, name):
         written(tmp_path, f"CHR\tPOS\tA1\tA2\t{name}\tP\n1\t1\tA\tC\t-50\t0\n1\t2\tA\tC\t40\t0\n1\t3\tA\tC\tNA\t0\n")
     )
     assert read.log10p_M[0] > read.log10p_M[1] > 300 and np.isinf(read.log10p_M[2])
+
+
+@pytest.mark.parametrize("separator", ["\t", ",", " "])
+@pytest.mark.parametrize("packed", ["", "gz", "bz2"])
+def test_quoted_packed_and_marked_tables_are_the_same(tmp_path, separator, packed):
+    """As R and Windows write them: quotes, a byte order mark, CRLF."""
+    rows = [
+        ["CHR", "POS", "SNP", "A1", "A2", "P"],
+        ["1", "10", "rs1", "A", "C", "1e-9"],
+        ["X", "20", "rs2", "A", "G", "0.5"],
+    ]
+    text = "\ufeff" + "".join(separator.join(f'"{cell}"' for cell in row) + "\r\n" for row in rows)
+    data = {"": bytes, "gz": gzip.compress, "bz2": bz2.compress}[packed](text.encode())
+    (tmp_path / "a.txt").write_bytes(data)
+    read = open_statistics(tmp_path / "a.txt")
+    assert read.chrom_M.tolist() == [1, 23] and read.position_M.tolist() == [10, 20]
+    np.testing.assert_allclose(read.log10p_M, [9, -np.log10(0.5)])
+    assert read.names(np.array([0, 1]))["snp"].tolist() == ["rs1", "rs2"]

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from hpc.errors import InputError
+from udipdist import delimited
 from udipdist.people.tables import Match, describe_keys, keys, refuse_duplicates
 
 log = logging.getLogger(__name__)
@@ -24,6 +25,7 @@ _FIRST = ("ID1", "IID1")
 _SECOND = ("ID2", "IID2")
 _KINSHIP = "KINSHIP"
 _RELATEDNESS = "PROPIBD"  # KING --ibdseg: the share of the genome identical by descent, twice the kinship
+_ENCODING = "utf-8-sig"
 LINES_AT_ONCE = 1_000_000
 
 
@@ -47,6 +49,7 @@ class _Columns:
     number: int  # of columns
     name: str
     factor: float
+    separator: str | None  # None for blanks and tabs in any number
 
 
 def read(paths: Sequence[Path], samples: pd.DataFrame, match: Match, cutoff: float) -> Relatives:
@@ -97,12 +100,13 @@ def _read(path: Path, samples: pd.DataFrame, match: Match, cutoff: float) -> Ite
     refuse_duplicates(samples, used, "the .fam (the pairs have no family ids)" if used != match else "the .fam")
     row_of = pd.Series(np.arange(len(samples)), index=keys(samples, used).to_numpy())
     try:
-        reader = pd.read_csv(
-            path, sep=r"\s+", header=None, skiprows=1, dtype=str, keep_default_na=False, quoting=3,
-            chunksize=LINES_AT_ONCE,
-        )  # fmt: skip
-        for part in reader:
-            yield _match(path, part, columns, families, row_of, cutoff)
+        with delimited.open_text(path, _ENCODING) as file:
+            reader = pd.read_csv(
+                file, sep=columns.separator or r"\s+", header=None, skiprows=1, dtype=str, keep_default_na=False,
+                chunksize=LINES_AT_ONCE,
+            )  # fmt: skip
+            for part in reader:
+                yield _match(path, part, columns, families, row_of, cutoff)
     except pd.errors.EmptyDataError:
         return
     except (pd.errors.ParserError, UnicodeDecodeError) as error:
@@ -165,8 +169,10 @@ def _refuse_twice(table: pd.DataFrame, samples: pd.DataFrame) -> None:
 def _columns(path: Path) -> _Columns:
     """Find the columns by the header, whatever its case; plink2 puts # before it. Raises InputError."""
     try:
-        with open(path, encoding="utf-8") as file:
-            header = file.readline().lstrip("#").split()
+        with delimited.open_text(path, _ENCODING) as file:
+            line = file.readline().lstrip("#")
+        separator = next((mark for mark in ("\t", ",", ";") if mark in line), None)
+        header = delimited.split(line, separator)
     except FileNotFoundError:
         raise InputError(f"{path}: does not exist; kinship= is a table of KING, plink2 or UK Biobank") from None
     except UnicodeDecodeError:
@@ -187,4 +193,5 @@ def _columns(path: Path) -> _Columns:
         families = (place["FID1"], place["FID2"])
     elif "FID" in place:
         families = (place["FID"], place["FID"])
-    return _Columns((first, second), families, value, len(header), header[value], 1.0 if _KINSHIP in place else 0.5)
+    factor = 1.0 if _KINSHIP in place else 0.5
+    return _Columns((first, second), families, value, len(header), header[value], factor, separator)

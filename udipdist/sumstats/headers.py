@@ -66,10 +66,10 @@ class TextLayout:
 
 
 def open_text(path: Path) -> pa.NativeFile:
-    """The bytes of a file, unpacked where it is gzip, bgzip or zstd (by its first bytes)."""
+    """The bytes of a file, unpacked where it is gzip, bgzip, bz2 or zstd (by its first bytes)."""
     with path.open("rb") as file:
         magic = file.read(4)
-    packed = {b"\x1f\x8b": "gzip", b"\x28\xb5": "zstd"}.get(magic[:2])
+    packed = {b"\x1f\x8b": "gzip", b"\x28\xb5": "zstd", b"BZ": "bz2"}.get(magic[:2])
     return pa.input_stream(str(path), compression=packed, buffer_size=1 << 22)
 
 
@@ -91,7 +91,7 @@ def layout_of(path: Path) -> TextLayout:
         raise InputError(
             f"{path}: cannot be read ({error}); is it cut off, or packed in another way than gzip?"
         ) from None
-    lines = head.split("\n")
+    lines = head.removeprefix("\ufeff").split("\n")
     skip = len(list(itertools.takewhile(lambda line: line.startswith("##"), lines)))
     lines = [line.rstrip("\r") for line in lines[skip:]][:_LINES_LOOKED_AT]
     if not lines or not lines[0].strip():
