@@ -14,14 +14,15 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # tests and benchmarks are n
 
 # Files of tests that take longest, wherever they stand. `make test-fast` leaves them out: 90 s on two idle cores.
 SLOW = [
-    "attention", "base", "batchnorm", "brains", "cli", "cluster", "cohort_maps", "comm", "cpu", "demo_smoke",
-    "documented_commands", "embed", "engine_on_ranks", "exactness", "export", "export_benchmark", "feed", "gallery",
-    "grm_benchmark", "gwas_benchmark", "imports", "inspect", "inspect_training", "interpret_benchmark",
-    "invariance", "killed", "launch_deepspeed", "launch_program", "launch_ray", "launch_slurm", "launch_sweep",
-    "launch_torchrun", "loci_rules", "loop", "pairs", "phases", "python_interface", "real_input", "report_page",
-    "report_plot", "saliency", "several_tables", "simulate", "sweep_association", "sweep_benchmark", "sweep_run",
-    "sweep_trial", "training_on_ranks", "verb", "volume_convert", "volume_ingest", "volume_killed",
-    "volume_modalities", "volume_packed", "volume_quality", "volume_ukb", "volumes_benchmark",
+    "attention", "attention_statistics", "base", "batchnorm", "brains", "calibration_benchmark", "cli", "cluster",
+    "cohort_maps", "comm", "cpu", "demo_smoke", "documented_commands", "embed", "engine_on_ranks", "exactness",
+    "export", "export_benchmark", "feed", "gallery", "grm_benchmark", "gwas_benchmark", "imports", "inspect",
+    "inspect_training", "interpret_benchmark", "invariance", "killed", "launch_deepspeed", "launch_program",
+    "launch_ray", "launch_slurm", "launch_sweep", "launch_torchrun", "loci_rules", "loop", "pairs", "phases",
+    "python_interface", "rare", "real_input", "report_page", "report_plot", "saliency", "several_tables",
+    "simulate", "sweep_association", "sweep_benchmark", "sweep_run", "sweep_trial", "training_on_ranks", "verb",
+    "volume_convert", "volume_description", "volume_ingest", "volume_killed", "volume_modalities", "volume_packed",
+    "volume_quality", "volume_refusals", "volume_ukb", "volumes_benchmark",
 ]  # fmt: skip
 
 
