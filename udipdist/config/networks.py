@@ -80,7 +80,7 @@ class NetworkConfig(Config):
     def alternatives(cls) -> Mapping[str, type[Config]]:
         """The networks that there are, with those of installed packages."""
         if cls is not NetworkConfig:
-            return super().alternatives()
+            return {cls.__name__: cls}
         _load_installed()
         return {(name if None in own.forms() else f"compat={form}"): own for (name, form), own in _KNOWN.items()}
 
