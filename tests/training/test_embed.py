@@ -185,3 +185,13 @@ def _tensor(volumes: VolumeStore, name: str):
     import torch
 
     return torch.from_numpy(volumes.normalised([volumes.subjects.index(name)]))
+
+
+def test_people_of_the_training_and_unfinished_trainings_are_told(trained, store, tmp_path, caplog):
+    latents(trained, store, tmp_path / "a.parquet")
+    assert "44 of the 44 people embedded were in the training's store" in caplog.text
+    assert "not finished" not in caplog.text
+    shutil.copytree(trained, tmp_path / "run")
+    (tmp_path / "run" / "manifest.json").unlink()
+    latents(tmp_path / "run", store, tmp_path / "b.parquet")
+    assert "its training is not finished: this checkpoint is of epoch" in caplog.text

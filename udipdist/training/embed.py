@@ -7,6 +7,7 @@ the table is written.
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 from contextlib import ExitStack
@@ -15,8 +16,9 @@ import numpy as np
 import torch
 
 from hpc import stage
+from hpc.checkpoint import META
 from hpc.comm import Comm
-from hpc.errors import ConfigError, some
+from hpc.errors import ConfigError, InputError, some
 from hpc.progress import Progress
 from hpc.threads import share
 from hpc.world import World
@@ -26,6 +28,7 @@ from udipdist.models import base
 from udipdist.training.feed import Subjects, require_brain
 from udipdist.training.trained import Opened, open_trained
 from udipdist.volumes.packed import Tokens
+from udipdist.volumes.store import VolumeStore
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +43,8 @@ def embed(config: EmbedConfig) -> None:
     comm = Comm.join(World.detect(os.environ))
     opened = _open(config)
     store, rows = opened.store, opened.rows
+    if comm.is_main:
+        _warn_of_training(config, opened)
     left_out = [store.subjects[row] for row in np.flatnonzero(~store.valid)]
     if left_out:
         log.warning("%d subjects without a readable volume have no latents: %s", len(left_out), some(left_out))
@@ -70,6 +75,28 @@ def preview(config: EmbedConfig) -> list[str]:
 
 def _open(config: EmbedConfig) -> Opened:
     return open_trained(config.run_dir, config.checkpoint, config.store, config.modality, config.batch, config.allow)
+
+
+def _warn_of_training(config: EmbedConfig, opened: Opened) -> None:
+    """Say where a network has not been trained to its end, and where it is shown the people that it was trained on."""
+    epoch = json.loads((opened.checkpoint / META).read_text(encoding="utf-8"))["epoch"]
+    if stage.read_manifest(config.run_dir) is None:
+        log.warning(
+            "%s: its training is not finished: this checkpoint is of epoch %d of %d; give the same train command again "
+            "to go on", config.run_dir, epoch, opened.recipe.epochs,
+        )  # fmt: skip
+    try:
+        learnt = VolumeStore.open(opened.recipe.store, opened.recipe.modality)
+    except InputError:  # it has moved: nothing can be said of its people
+        return
+    known = set(zip(learnt.fids, learnt.subjects, strict=True))
+    both = sum((opened.store.fids[row], opened.store.subjects[row]) in known for row in opened.rows)
+    if both:
+        log.warning(
+            "%d of the %d people embedded were in the training's store: a network may have memorised them, and its "
+            "latents of them are not those of new people; train on others where you can (train_volumes=)",
+            both, len(opened.rows),
+        )  # fmt: skip
 
 
 def _latents(network: base.Encoder, tokens: Tokens, rows: np.ndarray, config: EmbedConfig, comm: Comm) -> np.ndarray:
