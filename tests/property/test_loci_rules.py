@@ -190,7 +190,7 @@ def plain_blocks(study: Given, analysis: str, config: LociConfig, chromosome: in
         } | {snp}
     leads, left = [], list(independent)
     while left:
-        mine = [snp for snp in left if linked(left[0], snp, config.r2_lead)]
+        mine = [snp for snp in independent if linked(left[0], snp, config.r2_lead)]
         places = [reference[other][0] for snp in mine for other in independent[snp]]
         leads.append({"leads": {left[0]}, "independent": set(mine), "start": min(places), "end": max(places)})
         left = [snp for snp in left if snp not in mine]

@@ -74,8 +74,9 @@ class Sumstats(Output):
         Returns
         -------
         xarray.Dataset
-            `beta` and `se` (variant, trait), columns a variant (`n`, `af1`, `minp_log10p` ...), and the coordinates
-            `trait`, `chrom`, `position`, `snp`, `a1` (the effect allele) and `a2`.
+            `beta` and `se` (variant, trait), columns a variant (`n`, `af1`, `minp_log10p` ...), `score_covariance`
+            (trait, other_trait) and `score_trace` (trait) of the joint test, and the coordinates `trait`, `chrom`,
+            `position`, `snp`, `a1` (the effect allele) and `a2`.
 
         Examples
         --------
@@ -84,7 +85,7 @@ class Sumstats(Output):
         >>> found = ud.gwas(genotypes=cohort.genotypes, phenotypes=cohort.phenotypes, test="linear")
         >>> dataset = found.to_xarray()
         >>> dict(dataset.sizes)
-        {'variant': 300, 'trait': 3}
+        {'variant': 300, 'trait': 3, 'other_trait': 3}
         >>> str(dataset.snp.values[int(abs(dataset.beta).sel(trait="z000").argmax("variant"))])
         'rs120'
         """

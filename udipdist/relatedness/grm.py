@@ -87,12 +87,6 @@ def read(prefix: str) -> tuple[pd.DataFrame, sparse.csr_array]:
     kept = _once(low, high, value, path, n)
     low, high, value = low[kept], high[kept], value[kept]
     on_diagonal = low == high
-    flat = np.flatnonzero(on_diagonal & (value <= 0))
-    if len(flat):
-        raise InputError(
-            f"{path}: the diagonal entry of row {low[flat[0]]} is {value[flat[0]]:g}, and that of a person's own "
-            f"relatedness is above 0, about 1 ({len(flat)} such); make the GRM again"
-        )
     absent = np.setdiff1d(np.arange(n), low[on_diagonal])
     if len(absent):
         raise InputError(
