@@ -21,3 +21,10 @@ def test_sources_are_ascii_and_of_readable_size():
             text = path.read_text(encoding="utf-8")
             assert text.isascii(), f"{path}: not ASCII"
             assert text.count("\n") <= 600, f"{path}: {text.count(chr(10))} lines; split it"
+
+
+def test_who_compiles_says_so():
+    """A loop that is compiled by numba itself keeps people waiting without a word; hpc.compiled has the word."""
+    for path in (ROOT / "udipdist").rglob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        assert "import numba" not in text and "from numba import njit" not in text, f"{path}: njit is in hpc.compiled"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ from ray import tune
 from ray.tune.progress_reporter import TrialProgressCallback
 
 from hpc.progress import duration
+from hpc.screen import is_terminal, screen
 from hpc.sweep.trials import Metrics, Trial, best_of, end, fail, generations, json_of, read_reports
 
 log = logging.getLogger(__name__)
@@ -28,25 +28,20 @@ class Table(tune.Callback):
         self.columns = list(dict.fromkeys([*columns, metric]))
         self.rows: dict[str, dict[str, Any]] = {}
         self.drawn, self.begun = -_REDRAW, time.monotonic()
-        self._live: Any = None
+        self._shows = False
 
     def open(self) -> None:
         """Begin to draw, on a terminal."""
         self.said = time.monotonic()
-        if not sys.stderr.isatty():
-            return
-        from rich.console import Console
-        from rich.live import Live
-
-        self._live = Live(console=Console(stderr=True), auto_refresh=False)
-        self._live.start()
+        self._shows = is_terminal()
+        if self._shows:
+            screen.show(self._table)
 
     def close(self) -> None:
         """Draw for the last time."""
-        if self._live is not None:
-            self._live.update(self._table(), refresh=True)
-            self._live.stop()
-            self._live = None
+        if self._shows:
+            screen.close(self._table)
+            self._shows = False
 
     # ------------------------------------------------------------------------------------------- what Tune calls
 
@@ -93,10 +88,10 @@ class Table(tune.Callback):
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         """Tune has looked around."""
         now = time.monotonic()
-        if self._live is not None and now - self.drawn >= _REDRAW:
+        if self._shows and now - self.drawn >= _REDRAW:
             self.drawn = now
-            self._live.update(self._table(), refresh=True)
-        elif self._live is None and now - self.said >= _HEARTBEAT:
+            screen.refresh()
+        elif not self._shows and now - self.said >= _HEARTBEAT:
             self._say("%s", self.line())
 
     # ------------------------------------------------------------------------------------------------ what is shown
@@ -120,7 +115,7 @@ class Table(tune.Callback):
 
     def _say(self, text: str, *values: Any) -> None:
         self.said = time.monotonic()
-        if self._live is None:
+        if not self._shows:
             log.info(text, *values)
 
     def _table(self) -> Any:

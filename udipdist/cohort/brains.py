@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import nibabel as nib
-import numba
 import numpy as np
 from scipy import ndimage
 
+from hpc.compiled import njit
 from hpc.files import publish
 from udipdist.cohort.factors import AMPLITUDES, FactorMaps
 from udipdist.cohort.template import (
@@ -192,7 +192,7 @@ def _rotation(angles: np.ndarray) -> np.ndarray:
     return rz @ ry @ rx
 
 
-@numba.njit(cache=True, error_model="numpy")
+@njit(cache=True, error_model="numpy")
 def _sample(
     fields, voxels, shape, origin, resolution, template, box_origin, step, rotation, centre, shift, csf_mean, gm_mean,
     wm_mean, gain,

@@ -14,10 +14,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numba
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from hpc.compiled import njit
 from hpc.files import publish
 from udipdist.cohort import seeds
 from udipdist.cohort.pedigree import POPULATIONS, GeneDrop, Meioses, Pedigree, chromosome_meioses
@@ -276,7 +276,7 @@ def _with_missing(counts: np.ndarray, share: float, rng: np.random.Generator) ->
     return counts
 
 
-@numba.njit(cache=True)
+@njit(cache=True)
 def pack(counts_SN):
     """A1 counts int8 [S, N] (-1 missing) -> rows of a PLINK 1 .bed, uint8 [S, ceil(N/4)].
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
-import numba
 import numpy as np
+
+from hpc.compiled import njit
 
 # Populations of the founders and their shares, in the order of the founders' haplotypes.
 POPULATIONS = ("EURN", "EURS", "SAS", "AFR")
@@ -250,7 +251,7 @@ class GeneDrop:
         return out
 
 
-@numba.njit(cache=True)
+@njit(cache=True)
 def _drop(haplotypes, position, father, mother, slot, observed, phase, crossover, gamete, following, out):
     """Fill `out` and return the index of the first crossover after the block; `phase` is updated in place."""
     n = father.shape[0]

@@ -7,13 +7,13 @@ import logging
 from pathlib import Path
 from typing import TypeAlias
 
-import numba
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import csv
 
+from hpc.compiled import njit
 from hpc.errors import InputError
 from udipdist.genome import chromosomes
 
@@ -231,7 +231,7 @@ def find(key_M: np.ndarray, sorted_K: np.ndarray) -> np.ndarray:
     return np.where(there_M, place_M, -1)
 
 
-@numba.njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True)
 def _hash(offset_M: np.ndarray, byte_X: np.ndarray) -> np.ndarray:
     """FNV-1a of the bytes between neighbouring offsets, its bits mixed once more."""
     out = np.empty(offset_M.shape[0] - 1, np.uint64)

@@ -17,10 +17,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import cast
 
-import numba
 import numpy as np
 from numba import types
 from numba.extending import intrinsic
+
+from hpc.compiled import njit
 
 PER_WORD = 32  # calls
 MISSING = -1
@@ -58,7 +59,7 @@ def keep_bytes(place_N: np.ndarray) -> np.ndarray:
     return two_bits(flag_N)
 
 
-@numba.njit(nogil=True, cache=True, inline="always")
+@njit(nogil=True, cache=True, inline="always")
 def _words(row_Q, word_W):
     """The bytes of a row as words; what is left over is filled up with zeros."""
     whole = row_Q.shape[0] // 8
@@ -81,7 +82,7 @@ def _ones(typing_context, word):
 ones = cast("Callable[[np.uint64], int]", intrinsic(_ones))
 
 
-@numba.njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True)
 def planes(word):
     """Of each call of a word one low bit: is it homozygous, is it heterozygous, is it called; and the lower bit of its
     code, which tells homozygotes apart."""
@@ -90,7 +91,7 @@ def planes(word):
     return ~(low ^ high) & LOW, high & ~low, ~low & LOW | high, low
 
 
-@numba.njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True)
 def count_ones(word_W):
     """Number of bits that are set in some words."""
     total = 0
@@ -99,7 +100,7 @@ def count_ones(word_W):
     return total
 
 
-@numba.njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True)
 def decode_rows(packed_BQ, person_n, out_Bn):
     """Copies of A1 of the people `person_n` (0-based in the file), -1 where missing, into int8 `out_Bn`."""
     for row in range(packed_BQ.shape[0]):
@@ -108,7 +109,7 @@ def decode_rows(packed_BQ, person_n, out_Bn):
             out_Bn[row, i] = _COPIES_OF_A1[(packed_BQ[row, person >> 2] >> (2 * (person & 3))) & 3]
 
 
-@numba.njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True)
 def gather_rows(packed_BN, person_n, out_BQ):
     """Packed rows of the people `person_n` alone, four a byte in that order; places left over are 0."""
     n = person_n.shape[0]
@@ -121,7 +122,7 @@ def gather_rows(packed_BN, person_n, out_BQ):
             out_BQ[row, q] = byte
 
 
-@numba.njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True)
 def count_codes(packed_BQ, keep_Q, n, out_B4):
     """Number of people with two copies of A1, missing, one copy and none (the order of the codes) among the n kept."""
     n_words = (keep_Q.shape[0] + 7) // 8
@@ -141,7 +142,7 @@ def count_codes(packed_BQ, keep_Q, n, out_B4):
         out_B4[row, 0] = n - out_B4[row, 1] - out_B4[row, 2] - out_B4[row, 3]
 
 
-@numba.njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True)
 def list_people(packed_BQ, row_b, flipped_b, keep_Q, missing_b, only_missing, start_b, entry_L):
     """All people of the rows `row_b` who are not homozygous for the major allele, as `place << 2 | code` of the turned
     row, one row after the other, into `entry_L`; row b begins at start_b[b]. Or those with missing calls only, of
@@ -171,7 +172,7 @@ def list_people(packed_BQ, row_b, flipped_b, keep_Q, missing_b, only_missing, st
     start_b[row_b.shape[0]] = at
 
 
-@numba.njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True)
 def decode_doses(packed_BQ, row_b, flipped_b, keep_Q, out_bQ):
     """Copies of the minor allele of the rows `row_b`, missing = 0, four people a word: uint32 views of int8 rows."""
     for b in range(row_b.shape[0]):
@@ -182,7 +183,7 @@ def decode_doses(packed_BQ, row_b, flipped_b, keep_Q, out_bQ):
             out_bQ[b, q] = _DOSES[flipped, (packed_BQ[row, q] ^ turn) & keep_Q[q]]
 
 
-@numba.njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True)
 def mask_hets(packed_BQ, flag_Q, out_BQ, masked_B):
     """The rows with heterozygous calls (10) missing (01) where `flag_Q` has 11, and how many they were in each row."""
     for row in range(packed_BQ.shape[0]):
@@ -195,7 +196,7 @@ def mask_hets(packed_BQ, flag_Q, out_BQ, masked_B):
         masked_B[row] = masked
 
 
-@numba.njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True)
 def transpose(packed_BQ, n, out_Nw):
     """Person-major words of B variants (packed rows of n people), 32 variants a word, the first in the lowest two bits;
     B is at most 32 w, and places beyond the last variant are missing."""

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import math
 
-import numba
 import numpy as np
+
+from hpc.compiled import njit
 
 LN10 = math.log(10.0)
 _TIE = 1e-10  # relative difference of two probabilities that are the same but for rounding
@@ -28,7 +29,7 @@ _STIRLING = np.array(
 _TWO_PI = 2 * math.pi
 
 
-@numba.njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True)
 def log10p(hom1_M, het_M, hom2_M):
     """-log10 of the exact p of each variant from its numbers of genotypes, float64 [M]; NaN where nobody is called.
 
@@ -41,7 +42,7 @@ def log10p(hom1_M, het_M, hom2_M):
     return out_M
 
 
-@numba.njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True)
 def _one(hom1, het, hom2):
     n = hom1 + het + hom2
     if n == 0:
@@ -79,19 +80,19 @@ def _one(hom1, het, hom2):
     return max(0.0, -(log_seen + math.log(total)) / LN10)
 
 
-@numba.njit(nogil=True, cache=True, inline="always")
+@njit(nogil=True, cache=True, inline="always")
 def _up(h, rare, n):
     """P(h + 2) / P(h)."""
     return np.float64(rare - h) * np.float64(2 * n - rare - h) / (np.float64(h + 2) * np.float64(h + 1))
 
 
-@numba.njit(nogil=True, cache=True, inline="always")
+@njit(nogil=True, cache=True, inline="always")
 def _down(h, rare, n):
     """P(h - 2) / P(h)."""
     return np.float64(h) * np.float64(h - 1) / (np.float64(rare - h + 2) * np.float64(2 * n - rare - h + 2))
 
 
-@numba.njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True)
 def _tail(h, step, term, rare, n):
     """The sum of P from h on in steps of `step`, away from the mode, in the unit in which P(h) is `term`."""
     total = term
@@ -102,7 +103,7 @@ def _tail(h, step, term, rare, n):
     return total
 
 
-@numba.njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True)
 def _other_side(het, step, rare, n, log_seen):
     """The first number of heterozygotes beyond the mode that is no more likely than `het`; outside 0..rare if none."""
     low, high = np.int64(0), (rare - het) // 2 if step > 0 else het // 2  # in steps from het; P rises at low
@@ -124,7 +125,7 @@ def _other_side(het, step, rare, n, log_seen):
     return het + step * high
 
 
-@numba.njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True)
 def _log_probability(h, rare, n):
     """log P(h): a trinomial with the frequencies of the alleles over a binomial at its mean, by Loader's parts."""
     q = rare / (2.0 * n)
@@ -136,7 +137,7 @@ def _log_probability(h, rare, n):
     return value - _deviance(common_hom, n * (1.0 - q) * (1.0 - q))
 
 
-@numba.njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True)
 def _scale(n):
     """log n! - (n log n - n)."""
     if n == 0:
@@ -150,7 +151,7 @@ def _scale(n):
     return 0.5 * math.log(_TWO_PI * n) + error
 
 
-@numba.njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True)
 def _deviance(x, mean):
     """x log(x / mean) + mean - x, without cancellation near x = mean (Loader's bd0)."""
     if x == 0:

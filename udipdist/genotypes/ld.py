@@ -12,8 +12,8 @@ from collections import OrderedDict
 from collections.abc import Iterator
 
 import numpy as np
-from numba import njit
 
+from hpc.compiled import njit
 from udipdist.genome import chromosomes
 from udipdist.genotypes.codes import LOW, count_ones, ones
 from udipdist.genotypes.source import GenotypeSource

@@ -21,12 +21,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import nibabel as nib
-import numba
 import numpy as np
 import pandas as pd
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
+from hpc.compiled import njit
 from hpc.errors import InputError, some
 from udipdist import delimited
 from udipdist.interpret.surrogates import surrogates
@@ -128,7 +128,7 @@ def _scores(values_N: np.ndarray, labels_N: np.ndarray, regions: int) -> tuple[n
     return _running(labels_N[order], sizes), sizes
 
 
-@numba.njit(cache=True)
+@njit(cache=True)
 def _running(labels_N, sizes_R):
     """All regions in one pass: the sum is highest right after a voxel of the region, and lowest right before one."""
     n = len(labels_N)

@@ -7,13 +7,13 @@ I and J people of two tiles, L pairs. Places beyond the last variant are missing
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 
+from hpc.compiled import njit
 from udipdist.genotypes.codes import PER_WORD, ones, planes
 
 
-@numba.njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True)
 def count_people(words_NW, out_N2):
     """Homozygous and heterozygous calls of each person."""
     for person in range(words_NW.shape[0]):
@@ -26,7 +26,7 @@ def count_people(words_NW, out_N2):
         out_N2[person, 1] = het_count
 
 
-@numba.njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True)
 def count_pairs(words_IW, words_JW, i_L, j_L, out_L5):
     """Variants at which both of a pair are called, opposite homozygotes, both heterozygous, only i heterozygous,
     only j heterozygous (the other called)."""
@@ -48,7 +48,7 @@ def count_pairs(words_IW, words_JW, i_L, j_L, out_L5):
         out_L5[pair, 4] = het_j
 
 
-@numba.njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True)
 def multiply_pairs(words_IW, words_JW, i_L, j_L, z_V4, total_L, both_L):
     """Sum over the variants called in both of z_i z_j, in float64, and how many those are. `z_V4` is the standardised
     genotype of each code; those of missing and of places beyond the last variant are 0."""
@@ -66,7 +66,7 @@ def multiply_pairs(words_IW, words_JW, i_L, j_L, z_V4, total_L, both_L):
         both_L[pair] = both
 
 
-@numba.njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True)
 def standardise(words_IW, z_V4, out_IV):
     """Standardised genotypes [I, V] (float32) of some people."""
     for person in range(words_IW.shape[0]):
@@ -77,7 +77,7 @@ def standardise(words_IW, z_V4, out_IV):
                 word >>= np.uint64(2)
 
 
-@numba.njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True)
 def screen_king(product_IJ, hom_I, het_I, missing_I, hom_J, het_J, missing_J, most, same_tile, row, i_L, j_L):
     """Pairs whose KING-robust kinship may reach (1 - most / 2) / 2, from row `row` on while they fit into i_L, j_L.
     Returns their number and the row to go on with.
@@ -98,7 +98,7 @@ def screen_king(product_IJ, hom_I, het_I, missing_I, hom_J, het_J, missing_J, mo
     return found, row
 
 
-@numba.njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True)
 def screen_gcta(product_IJ, norm_I, missing_I, norm_J, missing_J, m, error, cutoff, same_tile, row, i_L, j_L):
     """Pairs whose GCTA relatedness may reach `cutoff`, as `screen_king`. `error` bounds the rounding of the product
     relative to the norms of the two rows, and m less the missing calls of both is the least number called in both."""

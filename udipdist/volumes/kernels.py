@@ -12,9 +12,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import numba
 import numpy as np
 
+from hpc.compiled import njit
 from udipdist.volumes.nifti import AS_IT_IS, turned
 
 _FAR = 4.0  # standard deviations between a guess and the mean at which sums around the guess are taken again
@@ -178,7 +178,7 @@ def _guess(stored: np.ndarray, slope: float, inter: float, limit: float) -> floa
 # `source` is what is surveyed: `raw`, which is filled from `stored` row by row, or `stored` itself.
 
 
-@numba.njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True)
 def _survey_small(stored, flip_z, flip_y, flip_x, raw, source, turn, zeros, counts, mask, cut, sums, numbers):
     """Sum of squares, and number inside the mask, of integers of at most 16 bits; sums and numbers by block."""
     (nz, ny, nx), (oz, oy, ox, edge), first, last = stored.shape, cut, zeros[0], zeros[1]
@@ -234,7 +234,7 @@ def _survey_small(stored, flip_z, flip_y, flip_x, raw, source, turn, zeros, coun
     return squares, inside
 
 
-@numba.njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True)
 def _survey_any(stored, flip_z, flip_y, flip_x, raw, source, turn, scale, counts, mask, cut, sums, numbers):
     """Sum of squares around the guess, smallest and largest of the scaled foreground, and number inside the mask; sums
     around the guess, and numbers, by block."""
@@ -291,7 +291,7 @@ def _survey_any(stored, flip_z, flip_y, flip_x, raw, source, turn, scale, counts
     return squares, low.min(), high.max(), inside
 
 
-@numba.njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True)
 def _fold(lanes, blocks, offset, edge):
     """Adds lanes [y blocks, x] to blocks [y blocks, x blocks], and clears them."""
     for y in range(lanes.shape[0]):
@@ -300,7 +300,7 @@ def _fold(lanes, blocks, offset, edge):
             lanes[y, i] = 0
 
 
-@numba.njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True)
 def zscore(raw: np.ndarray, slope: float, inter: float, mean: float, std: float, limit: float, out: np.ndarray) -> None:
     """(scaled - mean) / std in `out` (float32) where there is foreground, exactly 0 elsewhere. Flat arrays."""
     scale = 1.0 / std

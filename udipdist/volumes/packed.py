@@ -22,11 +22,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numba
 import numpy as np
 
 from hpc import parts
 from hpc import store as rows
+from hpc.compiled import njit
 from hpc.errors import InputError, NoSpace, OutputExists, some
 from hpc.files import publish_json, remove, require_space, size_of
 from hpc.lock import locked
@@ -374,7 +374,7 @@ def _in_threads(threads: int, check: Callable[[], object]) -> parts.Runner:
     return run
 
 
-@numba.njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True)
 def _gather(volume: np.ndarray, index: np.ndarray, slope: float, inter: float, limit: float, out: np.ndarray) -> int:
     """out = volume[index], 0 where the index is -1. Returns how many are foreground. Flat arrays."""
     n = 0

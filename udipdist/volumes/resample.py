@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import math
 
-import numba
 import numpy as np
 from nibabel.affines import voxel_sizes
 from nibabel.orientations import inv_ornt_aff
 
+from hpc.compiled import njit
 from udipdist.volumes.kernels import background_limit
 from udipdist.volumes.nifti import Header, Unreadable
 
@@ -75,7 +75,7 @@ def source_to_mni(header: Header, matrix: np.ndarray) -> np.ndarray:
 # The kernels call the axes x, y, z in the order of memory: z is the fastest, whichever it is of the brain.
 
 
-@numba.njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True)
 def _extents(raw: np.ndarray, slope: float, inter: float, limit: float) -> tuple[np.ndarray, np.ndarray]:
     """For each row along z the first voxel that is not background, and one past the last; nz, 0 without any."""
     nx, ny, nz = raw.shape
@@ -92,7 +92,7 @@ def _extents(raw: np.ndarray, slope: float, inter: float, limit: float) -> tuple
     return first_xy, last_xy
 
 
-@numba.njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True)
 def _fill(
     raw: np.ndarray, slope: float, inter: float, limit: float, first_xy: np.ndarray, last_xy: np.ndarray,
     low: np.ndarray, high: np.ndarray, crop: np.ndarray,
@@ -117,7 +117,7 @@ def _fill(
     return tiles
 
 
-@numba.njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True)
 def _range_inside(start: float, step: float, end: float, first: int, last: int) -> tuple[int, int]:
     """The part of first <= z < last where 0 <= start + step * z <= end."""
     if step == 0.0:
@@ -128,13 +128,13 @@ def _range_inside(start: float, step: float, end: float, first: int, last: int) 
     return max(first, math.ceil(min(max(enter, -1.0), 1e9))), min(last, math.floor(max(min(leave, 1e9), -2.0)) + 1)
 
 
-@numba.njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True)
 def _from_to(a: float, b: float) -> tuple[int, int]:
     """The tiles of the voxels that interpolation looks up between the places a and b, as a range."""
     return int(min(a, b)) // _TILE, (int(max(a, b)) + 1) // _TILE + 1
 
 
-@numba.njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True)
 def _sample(crop: np.ndarray, tiles: np.ndarray, index: np.ndarray, out: np.ndarray) -> None:
     """Trilinear values of `crop` at index @ (x, y, z, 1) for every voxel of `out`; others are left alone.
 

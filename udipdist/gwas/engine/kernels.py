@@ -6,11 +6,12 @@ doses: copies of the minor allele (both made of packed rows by genotypes.codes).
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 
+from hpc.compiled import njit
 
-@numba.njit(nogil=True, cache=True)
+
+@njit(nogil=True, cache=True)
 def translate(start_b, entry_L, other_R, start_o, entry_o):
     """The entries whose place has a number in `other_R` (>= 0), with that number in place of the place."""
     at = 0
@@ -23,7 +24,7 @@ def translate(start_b, entry_L, other_R, start_o, entry_o):
     start_o[start_b.shape[0] - 1] = at
 
 
-@numba.njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True)
 def gather_doses(dose_bR, place_O, out_Ob):
     """Columns `place_O` of int8 rows, transposed."""
     for low in range(0, dose_bR.shape[0], 64):
@@ -34,7 +35,7 @@ def gather_doses(dose_bR, place_O, out_Ob):
                 out_Ob[i, b] = dose_bR[b, place]
 
 
-@numba.njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True)
 def multiply_rows(dose_Ob, first_T, second_T, out_Tb):
     """out[t] = dose[first[t]] * dose[second[t]], int8."""
     for t in range(first_T.shape[0]):
@@ -43,7 +44,7 @@ def multiply_rows(dose_Ob, first_T, second_T, out_Tb):
             out[b] = x[b] * y[b]
 
 
-@numba.njit(nogil=True, cache=True, fastmath={"contract"})
+@njit(nogil=True, cache=True, fastmath={"contract"})
 def add_rows(start_b, entry_L, value_b4, right_RC, rows_at_once, columns_at_once, out_bC):
     """out[b] += sum over the entries of b of value[b, code] * right[place], in float64.
 
@@ -80,7 +81,7 @@ def add_rows(start_b, entry_L, value_b4, right_RC, rows_at_once, columns_at_once
                 cursor[b] = at
 
 
-@numba.njit(nogil=True, cache=True, fastmath={"contract"})
+@njit(nogil=True, cache=True, fastmath={"contract"})
 def quadratic_lists(start_b, entry_o, value_b4, diagonal_Or, pair_O, partner_T, pair_Tr, out_br):
     """out[b, j] = x' G_j x for sparse x, given as entries: G_j has the diagonal diagonal[:, j] and, above it,
     pair[t, j] / 2 at (i, partner[t]), t from pair[i] to pair[i + 1] - 1."""
@@ -105,7 +106,7 @@ def quadratic_lists(start_b, entry_o, value_b4, diagonal_Or, pair_O, partner_T, 
             x_O[entry_o[at] >> 2] = 0.0
 
 
-@numba.njit(nogil=True, cache=True, fastmath={"contract"})
+@njit(nogil=True, cache=True, fastmath={"contract"})
 def quadratic_missing(dose_Ob, start_b, entry_o, value_b4, diagonal_Or, mate_O, mate_M, pair_M, pair_Tr, out_br):
     """What missing calls, given as entries, add to x' G_j x of dense x, in which they are 0. The mates of person i are
     mate[m], m from mate_O[i] to mate_O[i + 1] - 1, and G_j has pair[pair_M[m], j] / 2 between them."""
@@ -130,7 +131,7 @@ def quadratic_missing(dose_Ob, start_b, entry_o, value_b4, diagonal_Or, mate_O, 
             listed_O[entry_o[at] >> 2] = False
 
 
-@numba.njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True)
 def spread(start_b, entry_o, value_b4, number_O, out_bL):
     """The entries of the people with a number (>= 0) in `number_O`, written to that column of `out_bL`."""
     for b in range(start_b.shape[0] - 1):
@@ -140,7 +141,7 @@ def spread(start_b, entry_o, value_b4, number_O, out_bL):
                 out_bL[b, number] = value_b4[b, entry_o[at] & 3]
 
 
-@numba.njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True)
 def join_digits(part_bX, column_X, weight_X, out_bC):
     """out[b, column[x]] += weight[x] * part[b, x]: whole numbers in float64 from sums of their digits in int32."""
     for b in range(part_bX.shape[0]):
@@ -148,7 +149,7 @@ def join_digits(part_bX, column_X, weight_X, out_bC):
             out_bC[b, column_X[x]] += weight_X[x] * part_bX[b, x]
 
 
-@numba.njit(nogil=True, cache=True, fastmath={"contract", "reassoc"})
+@njit(nogil=True, cache=True, fastmath={"contract", "reassoc"})
 def variance_left(u_bK, e_bX, xx_b, g_br, mix_rS, middle_SKK, gls, mix_rD, spread_DS, whole_bD, left_bD):
     """What covariates leave of each variant: whole[b, d] = x'W_d x and left[b, d] = whole minus the part explained.
 
