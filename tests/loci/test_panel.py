@@ -13,7 +13,7 @@ from udipdist.config import PanelConfig
 from udipdist.genome import assemblies
 from udipdist.loci import big40, panels
 from udipdist.loci.panel import panel, preview
-from udipdist.loci.proximity import chance_shares
+from udipdist.loci.proximity import rotation_shares
 
 SOURCE = Path(__file__).parents[2] / "../shared/data/big40"
 
@@ -64,15 +64,15 @@ def test_hits_distances_and_recall_by_hand(tmp_path):
     assert list(hits.chr) == ["1", "1", "1", "2", "X", "3"]
     assert summary["recall"] == 2 / 4 and summary["our_share"] == 3 / 6 and summary["novel"] == 3
     assert (summary["n_panel"], summary["n_loci"], summary["n_hits"]) == (4, 6, 3)
-    assert summary["chance_p"] == 1 / 51  # tiny intervals in a genome of 3e9: no rotation hits three
+    assert summary["rotation_p"] == 1 / 51  # tiny intervals in a genome of 3e9: no rotation hits three
     assert read_manifest(tmp_path / "out")["facts"]["n_hits"] == 3
 
 
 def test_no_loci_and_no_rotations(tmp_path):
     hits, summary = run(tmp_path, [], "chr pos\n1 5\n")
-    assert hits.empty and summary["our_share"] is None and summary["chance_share"] is None and summary["recall"] == 0
+    assert hits.empty and summary["our_share"] is None and summary["rotation_share"] is None and summary["recall"] == 0
     _, summary = run(tmp_path, [(1, 1, 9)], "chr pos\n1 5\n", rotations=0)
-    assert summary["our_share"] == 1 and summary["chance_p"] is None
+    assert summary["our_share"] == 1 and summary["rotation_p"] is None
 
 
 def intervals(rows) -> pd.DataFrame:
@@ -84,7 +84,7 @@ def test_chance_is_the_share_of_the_genome_that_is_covered():
     rng = np.random.default_rng(0)
     places = [(c, p, p) for c in range(1, 23) for p in rng.integers(10**6, assemblies.LENGTHS[c] - 10**6, 30).tolist()]
     loci = [(c, p, p) for c in range(1, 23) for p in rng.integers(10**6, assemblies.LENGTHS[c] - 10**6, 10).tolist()]
-    shares = chance_shares(intervals(loci), intervals(places), 250_000, 2000, 1, assemblies.LENGTHS)
+    shares = rotation_shares(intervals(loci), intervals(places), 250_000, 2000, 1, assemblies.LENGTHS)
     covered = np.zeros(total // 1000 + 1, bool)
     offset = np.cumsum([0, *assemblies.LENGTHS.values()])
     for chrom, position, _ in places:
@@ -116,7 +116,7 @@ def test_chance_against_rotating_the_panel_one_interval_at_a_time():
             hit += any(first <= mine[1] and last >= mine[0] for first, last in turned)
         expected.append(hit / len(loci))
     np.testing.assert_array_equal(
-        chance_shares(intervals(loci), intervals(known), 10**6, 60, 3, assemblies.LENGTHS), expected
+        rotation_shares(intervals(loci), intervals(known), 10**6, 60, 3, assemblies.LENGTHS), expected
     )
     assert 0 < np.mean(expected) < 1
 
@@ -127,11 +127,11 @@ def test_loci_on_the_panel_are_no_chance_and_random_ones_are(tmp_path):
     folder = write_loci(tmp_path / "on", on)
     panel(PanelConfig(loci=folder, out=tmp_path / "a"))
     summary = json.loads((tmp_path / "a" / "panel.json").read_text())
-    assert summary["our_share"] == 1 and summary["chance_p"] == 1 / 1001 and 0.1 < summary["chance_share"] < 0.4
+    assert summary["our_share"] == 1 and summary["rotation_p"] == 1 / 1001 and 0.1 < summary["rotation_share"] < 0.4
     rng = np.random.default_rng(2)
     off = [(c, p, p) for c in range(1, 23) for p in rng.integers(1, assemblies.LENGTHS[c], 4).tolist()]
     panel(PanelConfig(loci=write_loci(tmp_path / "off", off), out=tmp_path / "b"))
-    assert json.loads((tmp_path / "b" / "panel.json").read_text())["chance_p"] > 0.05
+    assert json.loads((tmp_path / "b" / "panel.json").read_text())["rotation_p"] > 0.05
     assert "692" in preview(PanelConfig(loci=folder, out=tmp_path / "c"))[0]
 
 

@@ -463,6 +463,6 @@ def test_p_values_of_random_loci_are_uniform():
         at = np.minimum(place - offset[chrom - 1], [assemblies.LENGTHS[c] - 200_000 for c in chrom])
         loci = pd.DataFrame({"chrom": chrom, "start": at, "end": at + rng.integers(0, 200_000, 40)})
         share = proximity.touched(loci, known, 250_000).mean()
-        by_chance = proximity.chance_shares(loci, known, 250_000, 100, i, assemblies.LENGTHS)
+        by_chance = proximity.rotation_shares(loci, known, 250_000, 100, i, assemblies.LENGTHS)
         p.append((1 + (by_chance >= share - 1e-12).sum()) / 101)
     assert np.mean(np.array(p) <= 0.1) < 0.18 and 0.4 < np.mean(p) < 0.68  # ties make them somewhat too large

@@ -146,7 +146,9 @@ def build_run(run: Path) -> None:
             "locus\tchr\tstart\tend\thit\tnearest_panel\tdistance\n1\t1\t2970000\t3060000\t1\trs9&9\t12000\n"
             "2\t2\t3010000\t3010000\t0\t\t\n"
         )
-        summary = {"recall": 0.01, "our_share": 0.5, "novel": 1, "chance_share": 0.14, "chance_p": 0.3, "n_panel": 692}
+        summary = {"recall": 0.01, "our_share": 0.5, "novel": 1, "n_panel": 692, "rotation_share": 0.14}
+        summary |= {"rotation_p": 0.3, "matched_share": 0.2, "matched_p": 0.04}
+        summary |= {"matched_on": {"maf": [0.21, 0.2], "genes": [3.0, 2.9]}}
         publish_json(run / "panel" / "panel.json", {**summary, "n_loci": 2, "n_hits": 1})
     row = {"planted_total": 2, "leads": 2, "polygenic": 0, "lambda_null": 1.012, "multivariate_loci": 1}
     row |= {"multivariate_false": 0, "factor_r2": 0.6}

@@ -81,7 +81,7 @@ def test_what_is_found_is_what_the_verbs_find_in_the_table_alone(tested, tmp_pat
             facts, own = (read_manifest(place / name)["facts"] for place in (Path(one.out), alone))
             assert list(facts) == list(own) and facts["threshold_log10p"] == own["threshold_log10p"]
             in_both(Path(one.out) / name, alone / name)
-        keys = config.stages["panel"] | {"loci": str(alone / "loci"), "out": str(alone / "panel")}
+        keys = config.stages["panel"] | {"loci": str(alone / "loci"), "out": str(alone / "panel"), "pool": 0}
         panels.panel(PanelConfig.parse(keys))
         found = json.loads((Path(one.out) / "panel" / "panel.json").read_text())
         assert found == json.loads((alone / "panel" / "panel.json").read_text())

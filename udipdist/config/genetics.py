@@ -218,8 +218,14 @@ class PanelConfig(VerbConfig):
         ("protein_coding",), description="types of genes, if the table has them; []: all"
     )
     flank_bp: NonNegative = Field(250_000, description="added on both sides of a panel interval")
-    rotations: Draws = Field(1000, description="rotations of the genome that give the chance level; 0: none")
-    seed: NonNegative = Field(0, description="of the rotations")
+    genotypes: Path | None = Field(
+        None,
+        description="prefix of genotypes that chance loci are drawn from, with MAF, LD and genes as at the found ones; "
+        "default: those of the loci",
+    )
+    pool: NonNegative = Field(2000, description="random SNPs of the genotypes that chance loci are drawn from; 0: none")
+    rotations: Draws = Field(1000, description="rotations of the genome: the chance level of random places; 0: none")
+    seed: NonNegative = Field(0, description="of the pool and the rotations")
 
     @field_validator("panel", "catalog_traits", mode="before")
     @classmethod

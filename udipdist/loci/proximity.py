@@ -49,7 +49,7 @@ def touched(known: pd.DataFrame, loci: pd.DataFrame, flank_bp: int) -> np.ndarra
     return result
 
 
-def chance_shares(
+def rotation_shares(
     loci: pd.DataFrame, known: pd.DataFrame, flank_bp: int, rotations: int, seed: int, lengths: Mapping[int, int]
 ) -> np.ndarray:
     """The share of `loci` that hit the panel after each of `rotations` random rotations along the genome, float64.

@@ -212,11 +212,29 @@ def _locus_table(table: pd.DataFrame, panel: bool) -> tuple[tuple[str, ...], lis
 
 
 def _panel(section: Section, summary: dict) -> None:
-    share, chance = summary.get("our_share"), summary.get("chance_share")
+    share = summary.get("our_share")
     section.tiles.append(Tile(count(summary.get("n_hits")), "loci known to the panel"))
-    if share is not None and chance is not None:
-        section.add(
-            f"{share:.0%} of the loci hit the panel of {count(summary.get('n_panel'))} known ones; rotating the panel "
-            f"along the genome gives {chance:.0%} by chance (p = {number(summary.get('chance_p'), 2)}). The panel is "
-            f"dense, so a hit alone means little. {number(100 * summary['recall'])} % of the panel is found here."
+    if share is None:
+        return
+    words = [f"{share:.0%} of the loci hit the panel of {count(summary.get('n_panel'))} known ones."]
+    if summary.get("matched_share") is not None:
+        words.append(
+            f"Of loci that look like these ({_matched(summary['matched_on'])}) {summary['matched_share']:.0%} would "
+            f"(p = {number(summary['matched_p'], 2)})."
         )
+    if summary.get("rotation_share") is not None:
+        words.append(
+            f"Of random places {summary['rotation_share']:.0%} would (p = {number(summary['rotation_p'], 2)}; loci of "
+            "any trait do better than random places, as panels too lie near genes)."
+        )
+    words.append(
+        f"The panel is dense, so a hit alone means little. {number(100 * summary['recall'])} % of the panel is found "
+        "here."
+    )
+    section.add(" ".join(words))
+
+
+def _matched(features: dict) -> str:
+    """What chance loci were matched on, in words."""
+    words = {"maf": "as common", "partners": "as many SNPs in LD with the lead", "genes": "as many genes near"}
+    return ", ".join(words[name] for name in features)

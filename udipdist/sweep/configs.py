@@ -100,8 +100,8 @@ def loci_config(config: SweepConfig, sumstats: Path, trait: str | tuple[str, ...
 
 
 def panel_config(config: SweepConfig, loci: Path, out: Path) -> PanelConfig:
-    """How loci are compared with the panel."""
-    return _stage(PanelConfig, config, "panel", {"loci": loci, "out": out})
+    """How loci are compared with the panel; only hits are scored, so chance loci are not drawn unless asked for."""
+    return _stage(PanelConfig, config, "panel", {"loci": loci, "out": out, "pool": 0})
 
 
 def check(config: SweepConfig) -> Space:
