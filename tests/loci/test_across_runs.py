@@ -99,6 +99,10 @@ def test_several_traits_are_what_each_would_be(study):
 def test_the_order_of_traits_does_not_show(study):
     made, _, _ = study
     loci(config(made, "x", trait=["a", "b"]))
+    for folder in (made.folder / "x", made.folder / "x" / "a"):  # merged, as in each analysis, a SNP is counted once
+        counts = pd.read_csv(folder / "IndSigSNPs.txt", sep="\t").groupby("GenomicLocus")[["nSNPs", "nGWASSNPs"]].sum()
+        whole = pd.read_csv(folder / "GenomicRiskLoci.txt", sep="\t").set_index("GenomicLocus")
+        pd.testing.assert_frame_equal(counts, whole[["nSNPs", "nGWASSNPs"]])
     loci(config(made, "y", trait=["b", "a"]))
     assert files(made.folder / "x") == files(made.folder / "y")
 

@@ -76,9 +76,3 @@ def test_rare_snps_are_no_candidates():
     r2 = np.full((3, 3), 0.9)
     only = independent_snps(snps, RULES, lambda i, start, stop: r2[i, start:stop].copy(), lambda i: i != 1)
     assert [(one.index, one.candidates.tolist()) for one in only] == [(0, [0, 2])]
-
-
-def test_candidates_that_an_earlier_snp_had_are_not_new():
-    r2 = [[1, 0.7, 0.0], [0.7, 1, 0.7], [0.0, 0.7, 1]]
-    _, independent = found([1, 2, 3], [12, 3, 11], r2)
-    assert [(one.candidates.tolist(), one.new.tolist()) for one in independent] == [([0, 1], [0, 1]), ([1, 2], [2])]

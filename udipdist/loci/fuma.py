@@ -35,7 +35,7 @@ TIDY_TYPES = {
 @dataclass(frozen=True)
 class RiskSnp:
     """An independent significant SNP, the SNP `index` of `stretch`; `candidates` are reference rows, `tested` those of
-    them in the GWAS, `new` those that no independent SNP of smaller p has."""
+    them in the GWAS."""
 
     unique_id: str
     rsid: str
@@ -44,7 +44,6 @@ class RiskSnp:
     trait: str
     candidates: np.ndarray
     tested: np.ndarray
-    new: np.ndarray
     stretch: Stretch
     index: int
 
@@ -154,13 +153,17 @@ def _lead_rows(loci: list[RiskLocus]) -> list[tuple]:
 
 
 def _independent_rows(loci: list[RiskLocus]) -> list[tuple]:
-    pairs = [
-        (locus, snp) for locus in loci for snp in sorted(locus.independent, key=lambda s: (s.position, s.unique_id))
-    ]
-    return [
-        (i, locus.number, *_identity(locus, snp), len(snp.new), len(np.intersect1d(snp.new, snp.tested)))
-        for i, (locus, snp) in enumerate(pairs, 1)
-    ]
+    """nSNPs and nGWASSNPs count candidates that no independent SNP of smaller p has, as FUMA's script does, so that
+    those of a locus add up; in merged loci that SNP may be of another analysis."""
+    counted = []
+    for locus in loci:
+        seen = np.empty(0, np.int64)
+        for snp in locus.independent:
+            new = np.setdiff1d(snp.candidates, seen)
+            seen = np.union1d(seen, new)
+            counted.append((locus, snp, len(new), len(np.intersect1d(new, snp.tested))))
+    counted.sort(key=lambda row: (row[0].number, row[1].position, row[1].unique_id))
+    return [(i, locus.number, *_identity(locus, snp), *counts) for i, (locus, snp, *counts) in enumerate(counted, 1)]
 
 
 def _identity(locus: RiskLocus, snp: RiskSnp) -> tuple:
@@ -182,7 +185,7 @@ def _distinct(snps: Iterable[RiskSnp]) -> list[RiskSnp]:
     for snp in sorted(snps, key=_order):
         if snp.unique_id in found:
             first = found[snp.unique_id]
-            both = {k: np.union1d(getattr(first, k), getattr(snp, k)) for k in ("candidates", "tested", "new")}
+            both = {k: np.union1d(getattr(first, k), getattr(snp, k)) for k in ("candidates", "tested")}
             found[snp.unique_id] = replace(first, **both)
         else:
             found[snp.unique_id] = snp

@@ -82,6 +82,7 @@ class Stretch:
         self._window_bp = reference.window_bp
         self._floor, self._reader = reference.r2_floor, LinkageReader(reference.source, row_S)
         self._linked: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+        self._frequency_S = np.full(len(row_S), np.nan)
 
     def r2(self, i: int, start: int, stop: int) -> np.ndarray:
         """r2 of SNP i with the SNPs start..stop-1, all in its window, float64; 0 where it is below the floor."""
@@ -101,5 +102,7 @@ class Stretch:
         return self._linked[i]
 
     def minor_frequency(self, i: int) -> float:
-        """Frequency of the rarer allele of SNP i."""
-        return self._reader.minor_frequency(i)
+        """Frequency of the rarer allele of SNP i, counted once."""
+        if np.isnan(self._frequency_S[i]):
+            self._frequency_S[i] = self._reader.minor_frequency(i)
+        return float(self._frequency_S[i])

@@ -39,13 +39,11 @@ class Snps:
 
 @dataclass(frozen=True)
 class Independent:
-    """An independent significant SNP: its index, its candidates' and its r2_lead mates' indices (both with itself), and
-    those of its candidates that no SNP before it in the walk had."""
+    """An independent significant SNP: its index, its candidates' and its r2_lead mates' indices (both with itself)."""
 
     index: int
     candidates: np.ndarray
     mates: np.ndarray
-    new: np.ndarray
 
 
 @dataclass
@@ -91,9 +89,8 @@ def independent_snps(snps: Snps, rules: Rules, linkage: LinkageOf, usable: Calla
         candidates = start + np.flatnonzero((r2 >= max(rules.r2, rules.r2_floor)) & may_be_candidate_S[start:stop])
         mates = start + np.flatnonzero((r2 >= max(rules.r2_lead, rules.r2_floor)) & significant_S[start:stop])
         candidates = np.union1d([j for j in candidates.tolist() if usable(j)], i).astype(np.int64)
-        new = candidates[~taken_S[candidates]]
         taken_S[candidates] = True
-        found.append(Independent(i, candidates, mates, new))
+        found.append(Independent(i, candidates, mates))
     return found
 
 

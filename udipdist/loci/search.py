@@ -192,7 +192,6 @@ def _leads(
             trait=traits[int(whose_S[i])],
             candidates=stretch.row_S[candidates],
             tested=stretch.row_S[candidates[~np.isnan(log10p_S[candidates])]],
-            new=stretch.row_S[single.new],
             stretch=stretch,
             index=i,
         )
