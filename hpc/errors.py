@@ -29,6 +29,10 @@ class OutputExists(Error):
     """The place to write to is taken."""
 
 
+class InUse(Error):
+    """Another process is at work on it."""
+
+
 class NoSpace(Error):
     """The disk cannot hold what would be written."""
 

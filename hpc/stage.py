@@ -23,6 +23,7 @@ import hpc
 from hpc.config import Config
 from hpc.errors import OutputExists
 from hpc.files import publish_json, remove, size_of
+from hpc.lock import held, is_lock
 from hpc.progress import duration
 
 log = logging.getLogger(__name__)
@@ -58,7 +59,7 @@ def fingerprint(path: str | Path) -> dict[str, Any]:
         return {"path": str(path.absolute()), "manifest": manifest["id"]}
     files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
     derived = [p.parent for p in files if p.name == DERIVED]
-    files = [p for p in files if not any(p.is_relative_to(folder) for folder in derived)]
+    files = [p for p in files if not is_lock(p) and not any(p.is_relative_to(folder) for folder in derived)]
     stats = [p.stat() for p in files]
     return {
         "path": str(path.absolute()),
@@ -121,14 +122,21 @@ def stage(
     name: str, out: str | Path, config: Config, inputs: Mapping[str, Path | None], overwrite: bool = False
 ) -> Iterator[Stage]:
     """Run one stage. A complete output is refused (OutputExists) unless `overwrite`; an unfinished one is left for
-    the body to resume or replace. When the body ends well the manifest is written with time and memory."""
+    the body to resume or replace. When the body ends well the manifest is written with time and memory. An output on
+    which another process is at work is refused (InUse)."""
     out = Path(out)
     _refuse_own_input(out, inputs)
-    make_way(out, overwrite)
-    current = Stage(name, out, _fingerprints(inputs))
-    yield current
-    seconds = current.complete(out, config, current.inputs, current.facts)
+    with held(out, name, _key_of(config, out)):
+        make_way(out, overwrite)
+        current = Stage(name, out, _fingerprints(inputs))
+        yield current
+        seconds = current.complete(out, config, current.inputs, current.facts)
     log.info("%s: done in %s -> %s", name, duration(seconds), out)
+
+
+def _key_of(config: Config, out: Path) -> str:
+    """The key by which a user names the output."""
+    return next((key for key in type(config).model_fields if getattr(config, key) == out), "out")
 
 
 def _refuse_own_input(out: Path, inputs: Mapping[str, Path | None]) -> None:
@@ -145,7 +153,7 @@ def make_way(out: str | Path, overwrite: bool) -> None:
     out = Path(out)
     ours = manifest_path(out).exists() or (out / "plan.json").exists()
     if out.is_dir() and not ours:
-        if any(out.iterdir()):
+        if not all(map(is_lock, out.iterdir())):
             raise OutputExists(f"{out}: is a folder with other files in it; give another out=")
         return
     if not out.exists() or (not overwrite and not manifest_path(out).exists() and out.is_dir()):

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 from dataclasses import replace
 
 import pytest
 
-from hpc.errors import ConfigError, InputError
+from hpc.errors import ConfigError, InputError, InUse
 from hpc.files import publish_json
+from hpc.lock import held
 from hpc.stage import manifest_path
 from udipdist import pipeline
 from udipdist.cli import VERBS
@@ -107,3 +109,22 @@ def test_inputs_of_the_association_are_looked_at_before_the_training(tmp_path):
 def test_what_stages_import_ahead_is_there():
     """The server passes over modules that it cannot import."""
     assert all(importlib.util.find_spec(name) for name in pipeline.IMPORTS)
+
+
+KEYS = {
+    "run": {"volumes": "v", "genotypes": "g"},
+    "compare": {"volumes": "v", "genotypes": "g", "networks": {"A": {"model": {"depth": 2}}, "B": {}}},
+    "demo": {},
+    "sweep-demo": {},
+    "gwas-plan": {"genotypes": "g", "phenotypes": "p", "test": "linear"},
+}
+
+
+@pytest.mark.parametrize("name", KEYS)
+def test_two_of_a_verb_on_one_folder_are_refused(tmp_path, name):
+    verb = next(verb for verb in VERBS if verb.name == name)
+    config = verb.config.parse({"out": str(tmp_path / "out"), **KEYS[name]})
+    function = getattr(importlib.import_module(verb.module), verb.function)
+    with held(tmp_path / "out", name), pytest.raises(InUse, match=f"out: another {name} is at work on it"):
+        function(config)
+    assert not list(tmp_path.iterdir())

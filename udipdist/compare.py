@@ -17,6 +17,7 @@ import pandas as pd
 
 from hpc.config import merge
 from hpc.files import publish_json
+from hpc.lock import held
 from hpc.stage import read_manifest
 from udipdist import pipeline
 from udipdist.config import CompareConfig, EmbedConfig, LociConfig, PanelConfig, RunConfig, TrainConfig
@@ -36,10 +37,15 @@ class Network:
 
 
 def compare(config: CompareConfig) -> None:
-    """Run each stage of each network that is not current; report. Raises StageFailed; the same command goes on."""
+    """Run each stage of each network that is not current; report. StageFailed, InUse; the same command goes on."""
+    with held(config.out, "compare"):
+        _compare(config)
+
+
+def _compare(config: CompareConfig) -> None:
     run, networks = run_config(config), networks_of(config)
     steps = {network.name: steps_of(config, network) for network in networks[1:]}  # wrong keys are told before work
-    pipeline.run(run)
+    pipeline.run_held(run)
     for name, own in steps.items():
         log.info("network %s", name)
         pipeline.execute_all(own, config.out / FOLDER / name, config.overwrite)

@@ -17,6 +17,7 @@ import pandas as pd
 from hpc.config import Config, merge
 from hpc.errors import ConfigError
 from hpc.files import publish, publish_json
+from hpc.lock import held
 from hpc.stage import is_current, stage
 from udipdist import pipeline
 from udipdist.config import DemoConfig, EmbedConfig, RunConfig, SimulateConfig
@@ -70,7 +71,12 @@ class VoxelPcaConfig(Config):
 
 
 def demo(config: DemoConfig) -> None:
-    """Simulate, run, compare, report; prints the table and the report's path. Raises StageFailed."""
+    """Simulate, run, compare, report; prints the table and the report's path. Raises StageFailed, InUse."""
+    with held(config.out, "demo"):
+        _demo(config)
+
+
+def _demo(config: DemoConfig) -> None:
     cohort, out = config.out / "cohort", config.out / "run"
     simulate = Step("simulate", "simulate", _simulate_config(config), cohort)
     pipeline.execute_all([simulate], config.out, config.overwrite)

@@ -19,6 +19,7 @@ from hpc import warm
 from hpc.config import Config
 from hpc.errors import ConfigError, Error
 from hpc.files import publish_text
+from hpc.lock import held
 from hpc.stage import is_current, read_manifest
 from udipdist.config import (
     AttentionConfig,
@@ -81,7 +82,13 @@ class Step:
 
 
 def run(config: RunConfig) -> None:
-    """Run every stage that is not current. Raises StageFailed; the same command goes on from there."""
+    """Run every stage that is not current. Raises StageFailed; the same command goes on from there. Raises InUse."""
+    with held(config.out, "run"):
+        run_held(config)
+
+
+def run_held(config: RunConfig) -> None:
+    """`run`, called by a verb that holds the folder."""
     steps = plan(config)
     _check_gwas(steps)
     publish_text(config.out / "config.yaml", config.yaml())

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from hpc.config import Config
-from hpc.errors import OutputExists
-from hpc.stage import is_current, manifest_path, read_manifest, stage
+from hpc.errors import InUse, OutputExists
+from hpc.stage import fingerprint, is_current, make_way, manifest_path, read_manifest, stage
 
 
 class Settings(Config):
@@ -109,3 +109,40 @@ def test_peak_memory_is_not_that_of_the_program_that_started_it():
     ballast[:: 1 << 12] = b"x" * len(ballast[:: 1 << 12])
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert 10**6 < int(done.stdout) < 300 << 20
+
+
+def test_two_of_the_same_at_once_are_refused_and_nothing_is_touched(tmp_path, source):
+    config = Settings(out=tmp_path / "o")
+    with stage("copy", config.out, config, {"source": source}):
+        config.out.mkdir()
+        (config.out / "plan.json").write_text("{}")
+        (config.out / "f").write_text("the first")
+        for overwrite in (False, True):
+            with pytest.raises(InUse, match="another copy is at work on it .* give another out="):
+                make(Settings(out=config.out, overwrite=overwrite), source, "the second")
+        assert (config.out / "f").read_text() == "the first"
+    assert is_current("copy", config.out, config)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.txt", "o"]
+
+
+def test_an_output_in_use_is_told_with_the_key_that_names_it(tmp_path, source):
+    class Training(Config):
+        run_dir: Path
+
+    config = Training(run_dir=tmp_path / "o")
+    with (
+        stage("train", config.run_dir, config, {}),
+        pytest.raises(InUse, match="give another run_dir="),
+        stage("train", config.run_dir, config, {}),
+    ):
+        pass
+
+
+def test_locks_say_nothing_of_what_they_stand_among(tmp_path):
+    folder = tmp_path / "scans"
+    folder.mkdir()
+    empty = fingerprint(folder)
+    (folder / ".store.zarr.lock").write_text("{}")
+    (folder / ".lock").write_text("{}")
+    assert fingerprint(folder) == empty
+    make_way(folder, overwrite=False)  # it holds no other files

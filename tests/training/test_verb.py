@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import yaml
 from safetensors.numpy import load_file
 
 from hpc.errors import ConfigError, InputError, OutputExists
+from hpc.lock import held
 from hpc.stage import read_manifest
 from hpc.testing import launch
 from udipdist.config import TrainConfig
@@ -155,3 +157,16 @@ def test_preview(store, tmp_path):
     assert "batch: 8 = 8 x 1 ranks x 1 accumulated" in lines
     assert "steps: 5 an epoch, 15 in all" in lines
     assert not (tmp_path / "run").exists()
+
+
+def test_two_trainings_of_one_run_are_refused_and_the_first_is_as_if_alone(trained, store, tmp_path):
+    run = tmp_path / "run"
+    unfinished(trained, run)
+    with held(run, "train"):
+        second = launch("udipdist", ["train", str(run / "config.yaml"), f"run_dir={run}"])
+        assert second.returncode == 2
+        told = f"udipdist train: {run}: another train is at work on it (process {os.getpid()} on "
+        assert second.stderr.splitlines()[-1].startswith(told) and "give another run_dir=" in second.stderr
+        for path in trained.rglob("*"):
+            if path.is_file() and path.name != "manifest.json":
+                assert (run / path.relative_to(trained)).read_bytes() == path.read_bytes()

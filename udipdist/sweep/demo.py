@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+from hpc.lock import held
 from udipdist import pipeline
 from udipdist.config import IngestConfig, SimulateConfig, SweepConfig, SweepDemoConfig
 from udipdist.pipeline import Step
@@ -32,10 +33,11 @@ LOOK_AT = (0, 3)  # and the last
 
 
 def sweep_demo(config: SweepDemoConfig) -> None:
-    """Simulate, ingest, sweep; prints the table. Raises StageFailed, Incomplete."""
-    pipeline.execute_all(steps(config), config.out, config.overwrite)
-    sweep(sweep_config(config))
-    print("In the panel: found loci among those that were planted.")
+    """Simulate, ingest, sweep; prints the table. Raises StageFailed, Incomplete, InUse."""
+    with held(config.out, "sweep-demo"):
+        pipeline.execute_all(steps(config), config.out, config.overwrite)
+        sweep(sweep_config(config))
+        print("In the panel: found loci among those that were planted.")
 
 
 def preview(config: SweepDemoConfig) -> list[str]:

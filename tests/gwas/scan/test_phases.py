@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 
 from hpc import parts
-from hpc.errors import ConfigError, Incomplete, InputError, OutputExists
+from hpc.errors import ConfigError, Incomplete, InputError, InUse, OutputExists
+from hpc.lock import held
 from hpc.stage import read_manifest
 from udipdist.cli import VERBS, resolve
 from udipdist.config import GwasFinishConfig, GwasPartConfig, GwasPlanConfig
@@ -97,6 +98,18 @@ def test_the_phases_give_the_bytes_of_one_run(phases, undisturbed):
     assert read_manifest(phases.out)["facts"]["n_tested"] == 50
     with pytest.raises(OutputExists):
         phases.plan()
+
+
+def test_parts_run_beside_others_and_the_ends_do_not(phases, undisturbed):
+    with held(phases.out, "gwas"):
+        for phase in (phases.plan, phases.finish):
+            with pytest.raises(InUse, match="another gwas is at work on it"):
+                phase()
+    phases.plan()
+    with held(phases.out, "gwas"):
+        phases.part("0-4")
+    phases.finish()
+    assert written(phases.out) == undisturbed
 
 
 @pytest.mark.parametrize(

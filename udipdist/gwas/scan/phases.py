@@ -11,6 +11,7 @@ import logging
 
 from hpc import parts
 from hpc.errors import ConfigError, some
+from hpc.lock import held
 from hpc.stage import make_way, stage
 from udipdist.config import GwasConfig, GwasPartConfig
 from udipdist.gwas.scan import plan
@@ -23,10 +24,11 @@ log = logging.getLogger(__name__)
 def gwas_plan(config: GwasConfig) -> None:
     """Check all input, fit the null models and make the empty output; what is planned already is kept.
 
-    Raises InputError for unusable input, OutputExists where another plan or a finished output is there.
+    Raises InputError for unusable input, OutputExists where another plan or a finished output is there, InUse.
     """
-    make_way(config.out, config.overwrite)
-    job = scan.plan(config)
+    with held(config.out, "gwas-plan"):
+        make_way(config.out, config.overwrite)
+        job = scan.plan(config)
     log.info("%s: planned, %d parts (gwas-part 0 .. %d, then gwas-finish)", config.out, job.n_parts, job.n_parts - 1)
 
 
