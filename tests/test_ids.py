@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
+from hpc.errors import InputError
 from udipdist import ids
 
 NAMES = ["FID", "IID", "father", "mother", "sex", "phenotype"]
@@ -18,20 +19,30 @@ NAMES = ["FID", "IID", "father", "mother", "sex", "phenotype"]
         ("fid iid a b c d", 1),
         ("F9 I9 0 0 sex phenotype", 1),
         ("F9 I9 0 0 1 -9", 0),
-        ("F9 I9 0 0 M case", 0),  # words, as in the row below
         ("sex sex 0 0 1 -9", 0),
+        ("F9 I9 0 0 SEX height", 1),
+        *((f"F9 I9 0 0 {code} {code}", 0) for code in ("NA", ".", "U", "nan", "?", "-", "unknown")),
+        ("F9 I9 0 0 female NA", 0),
+        ("F9 I9 0 0 M case", 0),
     ],
 )
 def test_a_header_is_told_from_a_person(first, rows):
-    below = "F0 I0 0 0 F control" if first.endswith("case") else "F0 I0 0 0 1 -9"
-    table = pd.DataFrame([first.split(), below.split()], columns=NAMES)
-    assert ids.header_rows(table, ("sex", "phenotype")) == rows
+    table = pd.DataFrame([first.split(), ["F0", "I0", "0", "0", "1", "-9"]], columns=NAMES)
+    assert ids.header_rows(table, "a.fam", ("sex", "phenotype")) == rows
+
+
+def test_what_may_be_a_header_or_a_person_is_refused():
+    table = pd.DataFrame([["F9", "I9", "0", "0", "left", "right"], ["F0", "I0", "0", "0", "1", "-9"]], columns=NAMES)
+    with pytest.raises(InputError, match=r"a.fam, line 1: F9 I9 0 0 left right is a header or a person"):
+        ids.header_rows(table, "a.fam", ("sex", "phenotype"))
+    table.iloc[1, 4:] = "left"
+    assert ids.header_rows(table, "a.fam", ("sex", "phenotype")) == 0
 
 
 def test_several_comments_and_a_header():
     table = pd.DataFrame([["#made", "by"], ["#FID", "IID"], ["1", "1"]], columns=["FID", "IID"])
-    assert ids.header_rows(table) == 2
-    assert ids.header_rows(table.iloc[2:]) == 0
+    assert ids.header_rows(table, "a") == 2
+    assert ids.header_rows(table.iloc[2:], "a") == 0
 
 
 def people(*names: str) -> pd.DataFrame:

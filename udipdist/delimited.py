@@ -140,6 +140,13 @@ def encoding_of(path: Path) -> str:
     return "cp1252"
 
 
+def line_of(path: Path, row: int) -> int:
+    """The line, from 1, on which row `row`, from 0, of the lines that are not blank stands."""
+    with open_bytes(path) as file:
+        lines = (number for number, line in enumerate(file, 1) if line.strip())
+        return next(itertools.islice(lines, row, None))
+
+
 def split(line: str, separator: str | None) -> list[str]:
     """The cells of a line, without quotes and without blanks around them. Raises ValueError for an open quote."""
     line = line.rstrip("\r\n")

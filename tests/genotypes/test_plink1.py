@@ -150,7 +150,7 @@ def test_a_header_of_the_fam_is_skipped(files, header, caplog):
     path = Path(f"{files}.fam")
     path.write_text(header + path.read_text())
     pd.testing.assert_frame_equal(read_fam(str(files)), before, check_flags=False)
-    assert "its first 1 lines are a header, and are skipped" in caplog.text
+    assert "its first line is a header, and skipped" in caplog.text
 
 
 def test_a_fam_that_lacks_people_is_refused_with_both_counts(files):
@@ -162,3 +162,25 @@ def test_a_fam_that_lacks_people_is_refused_with_both_counts(files):
         with pytest.raises(InputError) as error:
             open_genotypes(files)
         assert f"{n - fewer}" in str(error.value) and f"{4 * -(-n // 4)}" in str(error.value)
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_family(files):
+    before = read_fam(str(files))
+    path = Path(f"{files}.fam")
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    pd.testing.assert_frame_equal(read_fam(str(files)), before, check_flags=False)
+
+
+def test_other_family_ids_on_another_chromosome(tmp_path, plink_writer, caplog):
+    """The same IIDs in the same order are the same people, if each is there once."""
+    rng = np.random.default_rng(0)
+    for chromosome, families in (("1", "abc"), ("2", "xyz")):
+        ids = pd.DataFrame({"FID": list(families), "IID": list("123")})
+        plink_writer(tmp_path / f"c{chromosome}", rng.integers(-1, 3, (5, 3)), ids, chromosome)
+    assert open_genotypes(tmp_path / "c{chr}").people.FID.tolist() == ["a", "b", "c"]
+    assert "has other FIDs than" in caplog.text and "(x 1, there a 1)" in caplog.text
+    for chromosome in "12":
+        fam = tmp_path / f"c{chromosome}.fam"
+        fam.write_text(fam.read_text().replace(" 3 ", " 1 ").replace("\t3\t", "\t1\t"))
+    with pytest.raises(InputError, match="c2.fam, line 1: is x 1, but a 1 in"):
+        open_genotypes(tmp_path / "c{chr}")

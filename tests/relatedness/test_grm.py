@@ -93,6 +93,29 @@ def test_a_header_is_skipped(files, header, caplog):
     assert (matrix != before[1]).nnz == 0 and "its first line is a header" in caplog.text
 
 
+def test_ids_alone_have_the_family_0_as_plink2_writes_them(files):
+    ids, before = files.with_name("c.grm.id"), grm.read(str(files))[0]
+    ids.write_text("#IID\n" + "".join(f"{iid}\n" for iid in before.IID))
+    people, _ = grm.read(str(files))
+    pd.testing.assert_frame_equal(people, before.assign(FID="0"))
+    ids.write_text("".join(f"{iid}\n" for iid in before.IID))
+    with pytest.raises(InputError, match="has 1 columns, not 2"):
+        grm.read(str(files))
+
+
+def test_byte_order_marks_and_blank_lines(files):
+    before = grm.read(str(files))
+    for name in ("c.grm.id", "c.grm.sp"):
+        path = files.with_name(name)
+        path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\n\n"))
+    people, matrix = grm.read(str(files))
+    pd.testing.assert_frame_equal(people, before[0])
+    assert (matrix != before[1]).nnz == 0
+    files.with_name("c.grm.sp").write_text("\n0 0 1\n\n1 1 x\n")
+    with pytest.raises(InputError, match="c.grm.sp, line 4: value is x"):
+        grm.read(str(files))
+
+
 def test_both_triangles_are_read_where_they_agree(files):
     before = grm.read(str(files))[1]
     path = files.with_name("c.grm.sp")

@@ -115,6 +115,13 @@ def test_the_cutoff_and_the_ids_that_match(prefix):
         run(prefix, other_families)
 
 
+def test_kinships_whose_ids_lost_their_zeros_are_told_so(prefix):
+    fam = prefix.with_suffix(".fam")
+    fam.write_text("".join(f"0{i} 0{i} 0 0 1 -9\n" for i in range(1, 6)))
+    with pytest.raises(InputError, match=r"none of the 1 pairs .* the pairs with 1\); .*leading zeros"):
+        run(prefix, "ID1 ID2 Kinship\n1 2 0.25\n")
+
+
 def test_long_tables_are_read_in_pieces(prefix, monkeypatch):
     monkeypatch.setattr(tables, "LINES_AT_ONCE", 2)
     np.testing.assert_array_equal(run(prefix, TABLES["ukb_rel.dat"]), EXPECTED)

@@ -15,6 +15,7 @@ from pyarrow import csv
 
 from hpc.compiled import njit
 from hpc.errors import InputError
+from udipdist import delimited
 from udipdist.genome import chromosomes
 
 log = logging.getLogger(__name__)
@@ -51,7 +52,16 @@ def read_columns(path: str, names: list[str]) -> pd.DataFrame:
     """A headerless table with white space between exactly the columns `names`, as text. Raises InputError."""
     _delimiter(path, names)
     try:
-        table = pd.read_csv(path, sep=r"\s+", header=None, names=names, dtype=str, keep_default_na=False, quoting=3)
+        table = pd.read_csv(
+            path,
+            sep=r"\s+",
+            header=None,
+            names=names,
+            dtype=str,
+            keep_default_na=False,
+            quoting=3,
+            encoding="utf-8-sig",
+        )
     except UnicodeDecodeError:
         raise _no_text(path, names) from None
     except pd.errors.ParserError as error:
@@ -60,7 +70,8 @@ def read_columns(path: str, names: list[str]) -> pd.DataFrame:
         raise InputError(f"{path}: is empty; it must hold {len(names)} columns ({', '.join(names)})")
     short = np.flatnonzero(table[names[-1]].isna() | (table[names[-1]] == ""))
     if len(short):
-        raise InputError(f"{path}, line {short[0] + 1}: has fewer than {len(names)} columns ({', '.join(names)})")
+        line = delimited.line_of(Path(path), int(short[0]))
+        raise InputError(f"{path}, line {line}: has fewer than {len(names)} columns ({', '.join(names)})")
     return table
 
 
@@ -68,7 +79,7 @@ def _delimiter(path: str, names: list[str]) -> str | None:
     """What separates the columns in the first lines, tab or one blank; None where it varies. Raises InputError."""
     possible = {"\t", " "}
     try:
-        with open(path, encoding="utf-8") as file:
+        with open(path, encoding="utf-8-sig") as file:
             for number, line in enumerate(itertools.islice(file, _LINES_LOOKED_AT), start=1):
                 words = line.split()
                 if len(words) != len(names):

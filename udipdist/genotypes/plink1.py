@@ -248,9 +248,9 @@ def read_fam(prefix: str) -> pd.DataFrame:
     """PREFIX.fam as text columns FID IID father mother sex phenotype. A header, which PLINK's own .fam has none of, is
     skipped with a line that says so. Raises InputError."""
     table = read_columns(f"{prefix}.fam", _FAM)
-    header = ids.header_rows(table, ("sex", "phenotype"))
+    header = ids.header_rows(table, f"{prefix}.fam", ("sex", "phenotype"))
     if header:
-        log.info("%s.fam: its first %d lines are a header, and are skipped", prefix, header)
+        log.info("%s.fam: %s, and skipped", prefix, ids.told(header))
         table = table.iloc[header:].reset_index(drop=True)
         table.attrs["header"] = header
         if table.empty:
@@ -315,10 +315,19 @@ def _same_people(first: str, samples: pd.DataFrame, other: str) -> None:
     theirs = read_fam(other)
     if len(theirs) != len(samples):
         raise InputError(f"{other}.fam: has {len(theirs):,} people, {first}.fam has {len(samples):,}; {_AGREE}")
-    differ = np.flatnonzero((theirs[["FID", "IID"]] != samples[["FID", "IID"]]).any(axis=1))
-    if len(differ):
-        i = differ[0]
-        raise InputError(
-            f"{other}.fam, line {i + 1 + theirs.attrs.get('header', 0)}: is {theirs.FID[i]} {theirs.IID[i]}, but "
-            f"{samples.FID[i]} {samples.IID[i]} in {first}.fam; {_AGREE}"
-        )
+    apart = theirs[["FID", "IID"]] != samples[["FID", "IID"]]
+    differ = np.flatnonzero(apart.any(axis=1))
+    if not len(differ):
+        return
+    if not apart.IID.any() and samples.IID.is_unique:
+        log.warning(
+            "%s.fam: has other FIDs than %s.fam (%s %s, there %s %s) for the same IIDs in the same order; those of the "
+            "latter are used", other, first, theirs.FID[differ[0]], theirs.IID[differ[0]], samples.FID[differ[0]],
+            samples.IID[differ[0]],
+        )  # fmt: skip
+        return
+    i = differ[0]
+    raise InputError(
+        f"{other}.fam, line {i + 1 + theirs.attrs.get('header', 0)}: is {theirs.FID[i]} {theirs.IID[i]}, but "
+        f"{samples.FID[i]} {samples.IID[i]} in {first}.fam; {_AGREE}"
+    )

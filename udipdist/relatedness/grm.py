@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NoReturn
 
 import numpy as np
@@ -17,7 +18,7 @@ from scipy.sparse import csgraph
 
 from hpc.errors import InputError
 from hpc.files import publish
-from udipdist import ids
+from udipdist import delimited, ids
 from udipdist.people.tables import Match, describe_keys, keys, refuse_duplicates
 
 log = logging.getLogger(__name__)
@@ -66,11 +67,7 @@ def read(prefix: str) -> tuple[pd.DataFrame, sparse.csr_array]:
 
     .grm.sp holds `row column value`, 0-based, one triangle and the diagonal (GCTA --make-bK-sparse).
     """
-    people = _columns(f"{prefix}.grm.id", ["FID", "IID"], str)
-    header = ids.header_rows(people)
-    if header:
-        log.info("%s.grm.id: its first line is a header, and is skipped", prefix)
-        people = people.iloc[header:].reset_index(drop=True)
+    people = _people(f"{prefix}.grm.id")
     entries = _columns(f"{prefix}.grm.sp", ["row", "column", "value"], None)
     path, n = f"{prefix}.grm.sp", len(people)
     for name in entries:
@@ -79,7 +76,7 @@ def read(prefix: str) -> tuple[pd.DataFrame, sparse.csr_array]:
         if not valid.all():
             line = int(np.flatnonzero(~valid)[0])
             allowed = "a number" if name == "value" else f"a row number 0..{n - 1} of {prefix}.grm.id"
-            raise InputError(f"{path}, line {line + 1}: {name} is {entries[name].iloc[line]}, not {allowed}")
+            raise InputError(f"{_line(path, line)}: {name} is {entries[name].iloc[line]}, not {allowed}")
         entries[name] = number
     low = entries[["row", "column"]].min(axis=1).to_numpy(np.int64)
     high = entries[["row", "column"]].max(axis=1).to_numpy(np.int64)
@@ -106,7 +103,7 @@ def _once(low: np.ndarray, high: np.ndarray, value: np.ndarray, path: str, n: in
     if len(apart):
         line = int(apart[0])
         raise InputError(
-            f"{path}, line {line + 1}: the pair {low[line]} {high[line]} is listed twice, with {value[line]:g} and "
+            f"{_line(path, line)}: the pair {low[line]} {high[line]} is listed twice, with {value[line]:g} and "
             f"{value[first][which][line]:g}; keep the right one"
         )
     return np.asarray(np.sort(first))
@@ -234,14 +231,34 @@ def splitting_cutoff(matrix: sparse.csr_array, max_family: int) -> float:
     return 0.0
 
 
-def _columns(path: str, names: list[str], dtype: type | None) -> pd.DataFrame:
+def _people(path: str) -> pd.DataFrame:
+    """FID and IID of a .grm.id, without its header. plink2 writes the IID alone where people have no FID: it is 0 then,
+    as in the .fam that plink2 makes of them."""
+    people = _columns(path, ["FID", "IID"], str, alone="#IID")
+    header = ids.header_rows(people, path)
+    if header:
+        log.info("%s: %s, and skipped", path, ids.told(header))
+    return people.iloc[header:].reset_index(drop=True)
+
+
+def _columns(path: str, names: list[str], dtype: type | None, alone: str | None = None) -> pd.DataFrame:
+    """A table without a header. One whose first line is `alone` has the last of the columns; the others are 0."""
     try:
-        table = pd.read_csv(path, sep=r"\s+", header=None, dtype=dtype, keep_default_na=False, low_memory=False)
+        table = pd.read_csv(
+            path, sep=r"\s+", header=None, dtype=dtype, keep_default_na=False, low_memory=False, encoding="utf-8-sig"
+        )
     except FileNotFoundError:
         raise InputError(f"{path}: does not exist; sparse_grm= is the prefix of .grm.sp and .grm.id") from None
     except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: is not a table with the columns {', '.join(names)} ({error})") from None
+    if alone and table.shape[1] == 1 and table.iat[0, 0] == alone:
+        table = pd.DataFrame(dict.fromkeys(names[:-1], "0") | {names[-1]: table[0]}).iloc[1:]
     if table.shape[1] != len(names):
         raise InputError(f"{path}: has {table.shape[1]} columns, not {len(names)} ({', '.join(names)}, no header)")
-    table.columns = names
+    table.columns = pd.Index(names)
     return table
+
+
+def _line(path: str, row: int) -> str:
+    """Where a row of a table without a header stands, in words."""
+    return f"{path}, line {delimited.line_of(Path(path), row)}"

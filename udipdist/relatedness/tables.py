@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from hpc.errors import InputError
-from udipdist import delimited
+from udipdist import delimited, ids
 from udipdist.people.tables import Match, describe_keys, keys, refuse_duplicates
 
 log = logging.getLogger(__name__)
@@ -26,6 +26,7 @@ _SECOND = ("ID2", "IID2")
 _KINSHIP = "KINSHIP"
 _RELATEDNESS = "PROPIBD"  # KING --ibdseg: the share of the genome identical by descent, twice the kinship
 _ENCODING = "utf-8-sig"
+_EXAMPLES = 1000  # people without genotypes, to see how their ids differ
 LINES_AT_ONCE = 1_000_000
 
 
@@ -66,11 +67,11 @@ def read(paths: Sequence[Path], samples: pd.DataFrame, match: Match, cutoff: flo
     if n_lines == 0:
         raise InputError(f"{names}: has no pairs; give a table with pairs, or test=linear if all are unrelated")
     if n_lines == n_absent:
-        found = describe_keys([name for chunk in chunks for name in chunk.examples])
+        found = [name for chunk in chunks for name in chunk.examples]
+        advice = ids.hint(_people_of(found), samples) or "give the table of the same people"
         raise InputError(
             f"{names}: none of the {n_lines:,} pairs is of two people of the .fam (which begins with "
-            f"{samples.FID.iloc[0]} {samples.IID.iloc[0]}; the pairs with {found}); "
-            "give the table of the same people, or match=iid if only the family ids differ"
+            f"{samples.FID.iloc[0]} {samples.IID.iloc[0]}; the pairs with {describe_keys(found)}); {advice}"
         )
     kept = pd.concat([chunk.pairs for chunk in chunks], ignore_index=True)
     _refuse_twice(kept, samples)
@@ -144,12 +145,17 @@ def _match(
             f"{path}, line {line[wrong[0]]}: {columns.name} of {pair} is {part[columns.value].iloc[wrong[0]]}; it must "
             f"be a number up to {0.5 / columns.factor:g} (negative: unrelated); correct or remove the line"
         )
-    i, j = (row_of.reindex(ids).to_numpy(np.float64) for ids in (first, second))
+    i, j = (row_of.reindex(names).to_numpy(np.float64) for names in (first, second))
     here = ~(np.isnan(i) | np.isnan(j))
     kept = here & (2 * kinship >= cutoff)
     low, high = np.minimum(i[kept], j[kept]).astype(np.int64), np.maximum(i[kept], j[kept]).astype(np.int64)
     pairs = pd.DataFrame({"low": low, "high": high, "value": 2 * kinship[kept], "path": str(path), "line": line[kept]})
-    return _Chunk(pairs, len(part), int((~here).sum()), int((here & ~kept).sum()), list(first[~here][:2]))
+    return _Chunk(pairs, len(part), int((~here).sum()), int((here & ~kept).sum()), list(first[~here][:_EXAMPLES]))
+
+
+def _people_of(keys_of_people: list[str]) -> pd.DataFrame:
+    """FID and IID of keys; a key without FID has the IID for both."""
+    return pd.DataFrame([(key.split("\t")[0], key.split("\t")[-1]) for key in keys_of_people], columns=["FID", "IID"])
 
 
 def _refuse_twice(table: pd.DataFrame, samples: pd.DataFrame) -> None:
