@@ -14,7 +14,10 @@ LATE = {
     "sklearn", "tensorboard", "tskit", "xarray",
 }  # fmt: skip
 NEED_TORCH = ("train", "embed", "interpret attention", "interpret perturb", "interpret saliency", "interpret gallery")
-DRAW = ("plot", "report", "interpret attention", "interpret perturb", "interpret saliency", "interpret gallery")
+DRAW = (
+    "plot", "report", "interpret attention", "interpret perturb", "interpret saliency", "interpret gallery",
+    "interpret clusters",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("verb", VERBS, ids=lambda verb: verb.name)

@@ -63,7 +63,7 @@ def main() -> None:
     """
 
 
-_GROUPS = {"interpret": "What a network looks at, and what its latents look like."}
+_GROUPS = {"interpret": "What a network looks at, what its latents look like, and which SNPs move them alike."}
 
 
 class _Ordered(click.Group):

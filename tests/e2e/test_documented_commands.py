@@ -32,6 +32,7 @@ MINUTES = "takes minutes; parsed by tests/test_docs.py"
 INSTALLS = "installs packages"
 SLURM = "needs Slurm; tests/launch/test_launch_slurm.py"
 LAUNCHERS = "tests/launch runs it"
+THREE_LOCI = "needs three loci, and the reader's cohort has two; tests/analysis/test_clusters_verb.py"
 BENCHMARK = "a benchmark; tests/benchmarks runs them small"
 NOT_RUN = {
     "make demo": MINUTES,
@@ -47,6 +48,8 @@ NOT_RUN = {
     "udipdist simulate preset=bench out=bench": MINUTES,
     "udipdist sweep sweep.yaml": MINUTES,
     "udipdist sweep sweep.yaml ray.address=HOST:PORT": "needs a running Ray; tests/launch/test_launch_ray.py",
+    "udipdist interpret clusters sumstats=gwas loci=loci out=clusters": THREE_LOCI,
+    "udipdist interpret clusters sumstats=[gwas,gwas_b] loci=[loci,loci_b] out=trees": THREE_LOCI,
     "udipdist report run=SWEEP": "needs the folder of a sweep; tests/report/test_report_sweeps.py",
     "sh best.sh FOLDER": "needs the folder of a sweep; tests/sweep/test_sweep_command.py",
     "udipdist interpret attention run_dir=vit store=scans.zarr out=look/attention": "README's, into another folder",

@@ -5,6 +5,7 @@ Lengths are in millimetres, positions in base pairs, times in seconds, unless a 
 
 from udipdist.config.association import NullConfig, NullOptions, Relatedness, SampleOptions, ScanOptions, VariantFilter
 from udipdist.config.base import VerbConfig
+from udipdist.config.clusters import ClustersConfig
 from udipdist.config.cohort import BrainConfig, GenomeConfig, SimulateConfig, TraitConfig
 from udipdist.config.compare import CompareConfig
 from udipdist.config.genetics import (
@@ -37,6 +38,7 @@ from udipdist.config.whole import DemoConfig, InspectConfig, LaunchConfig, PlotC
 __all__ = [
     "AttentionConfig",
     "BrainConfig",
+    "ClustersConfig",
     "CnnAeConfig",
     "CompareConfig",
     "DataConfig",

@@ -38,6 +38,7 @@ KINDS = {
     "perturb": "perturbation maps",
     "saliency": "saliency maps",
     "gallery": "gallery of a network",
+    "clusters": "clusters of SNP directions",
     "plot": "figure",
     "sweep": "sweep",
     "consensus": "consensus phenotypes",
@@ -47,6 +48,8 @@ COHORT = (*GENOTYPES, "sparse.grm.sp", "sparse.grm.id", "covariates.tsv", "truth
 GWAS = ("null.tsv", "samples.tsv", "dropped.tsv")
 LOCI = ("GenomicRiskLoci.txt", "leadSNPs.txt", "IndSigSNPs.txt", "loci.parquet")
 PANEL = ("hits.tsv", "panel.json")
+CLUSTERS = ("clusters.tsv", "names.tsv", "similarity.tsv", "tree.nwk", "tree.png", "tree.pdf")
+TWO_TREES = ("agreement.tsv", "matched.tsv", "partitions.tsv", "clades.tsv", "tanglegram.png", "tanglegram.pdf")
 INTERPRET_TABLES = {  # of interpret: the tables that are always there
     "attention": ("heads.tsv", "layers.tsv", "tokens.tsv", "singular.tsv"),
     "perturb": ("directions.tsv", "maps"),
@@ -219,6 +222,12 @@ def _interpret(found: Finding, manifest: Mapping[str, Any], contents: bool) -> N
     records.check_parts(found, contents)
 
 
+def _clusters(found: Finding, manifest: Mapping[str, Any], contents: bool) -> None:
+    each = manifest.get("facts", {}).get("analyses", {})
+    names = [*TWO_TREES, *(f"{one}/{name}" for one in each for name in CLUSTERS)] if each else CLUSTERS
+    found.worsen(DAMAGED, records.missing(found.path, names))
+
+
 def _report(found: Finding, manifest: Mapping[str, Any], contents: bool) -> None:
     figures = found.path.with_name(f"{found.path.stem}_figures")
     names = [f"{figures.name}/{name}.png" for name in found.facts.get("figures", [])]
@@ -236,6 +245,7 @@ CHECKS: dict[str, Check] = {
     "export": _export,
     "loci": _loci,
     "panel": _panel,
+    "clusters": _clusters,
     "report": _report,
     "consensus": _embed,
     **dict.fromkeys(INTERPRET_TABLES, _interpret),

@@ -17,6 +17,7 @@ from udipdist.notebook.functions import (
     ingest,
     inspect,
     interpret_attention,
+    interpret_clusters,
     interpret_gallery,
     interpret_perturb,
     interpret_saliency,
@@ -32,6 +33,7 @@ from udipdist.notebook.functions import (
     volumes,
 )
 from udipdist.notebook.outputs import (
+    Clusters,
     Loci,
     Output,
     Panel,
@@ -45,6 +47,7 @@ from udipdist.notebook.outputs import (
 )
 
 __all__ = [
+    "Clusters",
     "Loci",
     "Output",
     "Panel",
@@ -65,6 +68,7 @@ __all__ = [
     "ingest",
     "inspect",
     "interpret_attention",
+    "interpret_clusters",
     "interpret_gallery",
     "interpret_perturb",
     "interpret_saliency",

@@ -226,6 +226,28 @@ class Panel(Output):
         return _tsv(self.path / "hits.tsv")
 
 
+class Clusters(Output):
+    """Lead SNPs by their direction in latent space, in the folder that the verb interpret clusters wrote.
+
+    Of two sumstats it has `agreement`, and the tables of each stand in a folder below it.
+    """
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """clusters.tsv: a row a lead SNP, in the order of the tree."""
+        return _tsv(self.path / "clusters.tsv")
+
+    @property
+    def names(self) -> pd.DataFrame:
+        """names.tsv: a row a cluster."""
+        return _tsv(self.path / "names.tsv")
+
+    @property
+    def agreement(self) -> pd.DataFrame:
+        """agreement.tsv: how alike the trees of two analyses are."""
+        return _tsv(self.path / "agreement.tsv")
+
+
 class Volumes(Output):
     """A store of volumes, which the verb ingest wrote."""
 
