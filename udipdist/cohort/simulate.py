@@ -14,7 +14,7 @@ from threadpoolctl import threadpool_limits
 from hpc import cluster, extras, parts
 from hpc.files import publish_json, remove, require_space
 from hpc.stage import Stage, stage
-from udipdist.cohort import seeds, traits, writers
+from udipdist.cohort import diseases, seeds, traits, writers
 from udipdist.cohort.brains import BrainModel, draw_scan
 from udipdist.cohort.components import principal_components
 from udipdist.cohort.factors import NAMES
@@ -162,6 +162,14 @@ def _write_truth(config: SimulateConfig, truth: traits.Truth, tested: People, fa
     writers.write_tsv(folder / "loci.tsv", truth.loci)
     writers.write_tsv(folder / "windows.tsv", truth.windows.astype({"planted": int, "null": int}))
     writers.write_values(folder / "factors.parquet", tested, factors, list(NAMES))
+    found = diseases.draw(tested, factors, seeds.stream(config.seed, "diseases"))
+    writers.write_tsv(folder / "diseases.tsv", found.truth)
+    writers.write_tsv(folder / "phecodes.tsv", found.phecodes, missing="NA")
+    writers.write_tsv(folder / "events.tsv", found.events)
+    writers.write_tsv(folder / "phecode_map.tsv", found.map)
+    writers.write_tsv(folder / "phecode_definitions.tsv", found.definitions)
+    targets = diseases.targets(tested, factors, seeds.stream(config.seed, "targets"))
+    writers.write_tsv(folder / "targets.tsv", targets, missing="NA")
     publish_json(
         folder / "truth.json",
         {

@@ -92,9 +92,9 @@ def write_volume_list(path: Path, people: People) -> None:
     publish_text(path, lists.to_csv(index=False))
 
 
-def write_tsv(path: Path, table: pd.DataFrame) -> None:
+def write_tsv(path: Path, table: pd.DataFrame, missing: str = "") -> None:
     """Tab separated, seven significant digits."""
-    publish_text(path, table.to_csv(sep="\t", index=False, float_format="%.7g"))
+    publish_text(path, table.to_csv(sep="\t", index=False, float_format="%.7g", na_rep=missing))
 
 
 def write_values(path: Path, people: People, values: np.ndarray, names: list[str]) -> None:
