@@ -58,6 +58,34 @@ class Config(declared.Declared):
         """The part of `tree()` that decides the result (without the operational keys)."""
         return {key: value for key, value in self.tree().items() if key not in self.operational}
 
+    @classmethod
+    def identity_of(cls, tree: Mapping[str, Any]) -> dict[str, Any]:
+        """What decides the result, of a configuration or of one on record, wherever its files lie.
+
+        A path says no more than that there is one: what is there is known by its content (hpc.stage). Of a list of
+        paths the names count, as outputs may be called by them; so does the last name of a text that names files.
+        """
+        known = {key: value for key, value in tree.items() if key not in cls.operational}
+        return declared.mapped(cls, known, _without_place)
+
+    def identity(self) -> dict[str, Any]:
+        """`identity_of` this configuration."""
+        return self.identity_of(self.tree())
+
+    @classmethod
+    def paths_of(cls, tree: Mapping[str, Any]) -> dict[str, Path]:
+        """The paths in a configuration on record by dotted key; those of a list are numbered, as in phenotypes.0."""
+        found: dict[str, Path] = {}
+
+        def note(key: str, annotation: Any, value: Any) -> None:
+            if value is not None and (declared.is_path(annotation) or declared.names_files(annotation)):
+                several = value if isinstance(value, list) else [value]
+                names = [f"{key}.{i}" for i in range(len(several))] if several is value else [key]
+                found.update(zip(names, map(Path, several), strict=True))
+
+        declared.mapped(cls, tree, note)
+        return found
+
     def yaml(self) -> str:
         """The resolved configuration as YAML text."""
         return words.dump(self.tree())
@@ -154,6 +182,14 @@ def _of_yaml(text: str) -> Any:
         return words.load(text)
     except yaml.YAMLError:
         return text
+
+
+def _without_place(_: str, annotation: Any, value: Any) -> Any:
+    if value is None or not (declared.is_path(annotation) or declared.names_files(annotation)):
+        return value
+    if isinstance(value, list):
+        return [Path(one).name for one in value]
+    return "(a path)" if declared.is_path(annotation) else Path(value).name
 
 
 def _explain(cls: type[Config], item: Mapping[str, Any]) -> str:

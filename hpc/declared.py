@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,12 +53,38 @@ class KeysOf:
         return annotation_of(self.by_name[name], rest) if name in self.by_name and rest else None
 
 
+class Files:
+    """Says of a key of text that it names files: by a path, a pattern, or a word for what is shipped."""
+
+
+Change = Callable[[str, Any, Any], Any]
+
+
+def mapped(cls: type[Declared], tree: Mapping[str, Any], change: Change, above: str = "") -> dict[str, Any]:
+    """The tree with each value as `change(dotted key, what that is declared as, value)` gives it."""
+    return {
+        key: mapped(cls, value, change, f"{above}{key}.")
+        if isinstance(value, Mapping)
+        else change(f"{above}{key}", annotation_of(cls, f"{above}{key}"), value)
+        for key, value in tree.items()
+    }
+
+
+def names_files(annotation: Any) -> bool:
+    """True for text that `Files` says names files, and lists of such text."""
+    while typing.get_origin(annotation) is typing.Annotated:
+        annotation, *extras = typing.get_args(annotation)
+        if any(isinstance(extra, Files) for extra in extras):
+            return True
+    return False
+
+
 def _fields(cls: type[Declared]) -> dict[str, Any]:
-    """What each key is declared as, with KeysOf where it has that."""
+    """What each key is declared as, with KeysOf or Files where it has one."""
     found: dict[str, Any] = {}
     for kind in cls.alternatives().values():
         for name, field in kind.model_fields.items():
-            keys = [extra for extra in field.metadata if isinstance(extra, KeysOf)]
+            keys = [extra for extra in field.metadata if isinstance(extra, KeysOf | Files)]
             found.setdefault(name, typing.Annotated[field.annotation, keys[0]] if keys else field.annotation)
     return found
 
@@ -66,9 +92,10 @@ def _fields(cls: type[Declared]) -> dict[str, Any]:
 def annotation_of(cls: type[Declared], key: str) -> Any:
     """What a dotted key is declared as; None where that is not known."""
     name, _, rest = key.partition(".")
-    annotation, keys = _without_extras(_fields(cls).get(name))
+    declared_as = _fields(cls).get(name)
+    annotation, keys = _without_extras(declared_as)
     if not rest:
-        return annotation
+        return annotation if keys is not None else declared_as
     if keys is not None:
         return keys.annotation(rest)
     nested = nested_class(annotation)
@@ -97,6 +124,17 @@ def is_text(annotation: Any) -> bool:
     if typing.get_origin(annotation) in UNIONS:
         return all(arm is type(None) or is_text(arm) for arm in typing.get_args(annotation))
     return annotation in (str, Path)
+
+
+def is_path(annotation: Any) -> bool:
+    """True for paths and lists of paths, that may be null too."""
+    annotation, _ = _without_extras(annotation)
+    origin, args = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin in UNIONS:
+        return any(map(is_path, args)) and all(arm is type(None) or is_path(arm) for arm in args)
+    if origin in _LISTS:
+        return all(arm is Ellipsis or is_path(arm) for arm in args)
+    return annotation is Path
 
 
 def as_declared(cls: type[Declared], tree: Mapping[Any, Any]) -> dict[str, Any]:

@@ -74,25 +74,37 @@ class Planner(Protocol):
         """The files below `place` that the plan wrote."""
 
 
-def fix_plan(place: str | Path, plan: dict[str, Any]) -> None:
-    """Write the plan of an unfinished output, or check that the one there is the same. Raises OutputExists."""
+Plan = dict[str, Any]
+
+
+def fix_plan(
+    place: str | Path, plan: Plan, counts: Callable[[Plan], Plan] = lambda plan: plan, key: str = "out"
+) -> None:
+    """Write the plan of an unfinished output, or check that the one there is the same. Raises OutputExists.
+
+    `counts`: what of a plan makes it another (Config.identity_of, where a configuration stands in it); of fingerprints
+    (hpc.stage) the path does not count. `key`: by which a user names the output.
+    """
     path = Path(place) / "plan.json"
     plan = json.loads(json.dumps(plan))
     if path.exists():
         old = json.loads(path.read_text(encoding="utf-8"))
-        differ = _differences(old, plan)
+        differ = _differences(counts(old), counts(plan))
         if differ:
             raise OutputExists(
                 f"{place}: has unfinished work of another plan (different: {some(differ)}); "
-                "give another out=, or type overwrite=true to start again"
+                f"give another {key}=, or type overwrite=true to start again"
             )
-        return
+        if old == plan:
+            return
     publish_json(path, plan)
 
 
-def _differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
+def _differences(old: Plan, new: Plan, prefix: str = "") -> list[str]:
     """The dotted keys at which two plans differ."""
     differ = []
+    if "path" in old and ("manifest" in old or "changed_ns" in old):  # a fingerprint
+        old, new = {**old, "path": ""}, {**new, "path": ""}
     for key in sorted({*old, *new}):
         one, other = old.get(key), new.get(key)
         if isinstance(one, dict) and isinstance(other, dict):

@@ -6,6 +6,7 @@ The manifest says what made an output and what it cost. An output is *complete* 
 
 from __future__ import annotations
 
+import glob
 import json
 import logging
 import platform
@@ -24,6 +25,7 @@ from hpc.config import Config
 from hpc.errors import OutputExists
 from hpc.files import publish_json, remove, size_of
 from hpc.lock import held, is_lock
+from hpc.moved import place_now
 from hpc.progress import duration
 
 log = logging.getLogger(__name__)
@@ -52,12 +54,13 @@ def read_manifest(out: str | Path) -> dict[str, Any] | None:
 
 def fingerprint(path: str | Path) -> dict[str, Any]:
     """What an input looked like: for a stage's output its manifest's id, for a file size and time of change,
-    for a folder those of its files (by name) that are not derived from others of them."""
+    for a folder or a pattern those of its files that are not derived from others of them. `path` says where it was;
+    what it is the rest says (`same_content`)."""
     path = Path(path)
-    manifest = read_manifest(path)
+    manifest = read_manifest(path) or read_manifest(path.resolve())  # of a link the manifest stands where it points
     if manifest is not None:
         return {"path": str(path.absolute()), "manifest": manifest["id"]}
-    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
+    files = _files_of(path)
     derived = [p.parent for p in files if p.name == DERIVED]
     files = [p for p in files if not is_lock(p) and not any(p.is_relative_to(folder) for folder in derived)]
     stats = [p.stat() for p in files]
@@ -69,15 +72,35 @@ def fingerprint(path: str | Path) -> dict[str, Any]:
     }
 
 
-def is_current(name: str, out: str | Path, config: Config) -> bool:
-    """True where `out` is complete and was made by this stage from this configuration, and no input changed since."""
+def same_content(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """True where two fingerprints are of the same thing, wherever it lies."""
+    return {**one, "path": ""} == {**other, "path": ""}
+
+
+def is_current(name: str, out: str | Path, config: Config, inputs: Mapping[str, Path | None] | None = None) -> bool:
+    """True where `out` is complete and was made by this stage from this configuration, and no input changed since.
+
+    Inputs are known by their content: they may have moved. `inputs` says where they are now; without it they are looked
+    for where `config` names them, else where they were.
+    """
     manifest = read_manifest(out)
-    return (
-        manifest is not None
-        and manifest["stage"] == name
-        and manifest["config"] == json.loads(json.dumps(config.semantics()))
-        and all(_unchanged(seen) for seen in manifest["inputs"].values())
-    )
+    if manifest is None or manifest["stage"] != name:
+        return False
+    cls, then = type(config), manifest["config"]
+    if cls.identity_of(then) != json.loads(json.dumps(config.identity())):
+        return False
+    seen: dict[str, dict[str, Any]] = manifest["inputs"]
+    if inputs is None:
+        named_then, named_now = cls.paths_of(then), cls.paths_of(config.tree())
+        inputs = {key: place_now(Path(one["path"]), named_then, named_now) for key, one in seen.items()}
+    now = {key: path for key, path in inputs.items() if path is not None}
+    return seen.keys() == now.keys() and all(unchanged(one, now[key]) for key, one in seen.items())
+
+
+def unchanged(seen: Mapping[str, Any], path: str | Path) -> bool:
+    """True where what a fingerprint was taken of is at `path`, as it was."""
+    now = fingerprint(path)
+    return (Path(path).exists() or now["files"] > 0) and same_content(now, seen)
 
 
 class Stage:
@@ -102,6 +125,7 @@ class Stage:
         seconds = time.monotonic() - self._clock
         body = {
             "stage": self.name,
+            "path": str(Path(out).absolute()),
             "id": f"{self.name}-{self._started:%Y%m%dT%H%M%S.%f}-{socket.gethostname()}",
             "started": self._started.isoformat(),
             "seconds": round(seconds, 3),
@@ -185,8 +209,13 @@ def _cpu_seconds() -> float:
     return sum(u.ru_utime + u.ru_stime for u in usages)
 
 
-def _unchanged(seen: dict[str, Any]) -> bool:
-    return Path(seen["path"]).exists() and fingerprint(seen["path"]) == seen
+def _files_of(path: Path) -> list[Path]:
+    """A file, or those of a folder or a pattern, by name."""
+    if path.is_file():
+        return [path]
+    if path.is_dir():
+        return sorted(p for p in path.rglob("*") if p.is_file())
+    return sorted(p for name in glob.glob(str(path), recursive=True) if (p := Path(name)).is_file())
 
 
 def _fingerprints(inputs: Mapping[str, Path | None]) -> dict[str, Any]:

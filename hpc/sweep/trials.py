@@ -49,7 +49,9 @@ class Trial:
         path = Path(folder) / "trial.json"
         try:
             tree = json.loads(path.read_text(encoding="utf-8"))
-            parent = Path(tree["parent"]) if "parent" in tree else None
+            parent = (
+                Path(folder).with_name(Path(tree["parent"]).name) if "parent" in tree else None
+            )  # it may have moved
             return replace(cls(**{**tree, "folder": Path(folder)}), parent=parent)
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise InputError(f"{path}: does not describe a trial ({error}); give the folder of a sweep") from None

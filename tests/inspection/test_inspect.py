@@ -241,10 +241,15 @@ def test_inputs_that_changed_since(place, capsys):
     found = look(place / "new.zarr", contents=False)
     assert found.state == "complete" and found.inputs[0]["state"] == "CHANGED since"
     assert look(place / "of_new", contents=False).inputs[0]["state"] == "unchanged"
+    place.rename(place.with_name("moved"))  # both together
+    moved = look(place.with_name("moved") / "of_new", contents=False).inputs[0]
+    assert moved == {"key": "store", "path": str(place.with_name("moved") / "new.zarr"), "state": "unchanged"}
+    place.with_name("moved").rename(place)
     shutil.rmtree(place / "new.zarr")
     inspect(InspectConfig(path=place / "of_new"))
     text = capsys.readouterr().out
-    assert f"store: {place / 'new.zarr'} (no longer there)" in text and "overwrite=true" in text
+    assert f"store: {place / 'new.zarr'} (no longer there)" in text
+    assert "no longer where it was; where it has moved, its new path does as well" in text
 
 
 # ---------------------------------------------------------------------------------------------------- unfinished

@@ -137,6 +137,24 @@ def test_an_unfinished_run_with_other_keys(trained, store, tmp_path):
         training.train(config(store, run, epochs=77))
 
 
+def test_a_run_goes_on_with_the_store_by_another_path(trained, store, tmp_path, monkeypatch):
+    link = tmp_path / "link.zarr"
+    link.symlink_to(store)
+    monkeypatch.chdir(store.parent)
+    for number, path in enumerate((link, Path(store.name), Path("..") / store.parent.name / store.name)):
+        resumed = unfinished(trained, tmp_path / f"run{number}").model_copy(update={"store": path})
+        training.train(resumed)
+        assert read_manifest(resumed.run_dir)["facts"]["steps"] == 8
+
+
+def test_a_run_of_another_store_is_refused_by_the_key_that_exists(trained, store, tmp_path):
+    other = tmp_path / "other.zarr"
+    shutil.copytree(store, other)
+    resumed = unfinished(trained, tmp_path / "run").model_copy(update={"store": other})
+    with pytest.raises(OutputExists, match=r"different: store.*give another run_dir="):
+        training.train(resumed)
+
+
 def test_a_mended_mistake_needs_no_overwrite(store, tmp_path):
     run = tmp_path / "run"
     with pytest.raises(ConfigError, match="model.heads=5: does not divide model.width=24"):

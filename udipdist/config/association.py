@@ -6,12 +6,13 @@ Keys stand where they stood without parts: `min_info=` is a key of gwas. A part 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from hpc.cluster import ClusterConfig
 from hpc.config import Config
+from hpc.declared import Files
 from udipdist.config.base import NonNegative, Positive, Share, VerbConfig
 
 FEWEST_COPIES = 20  # of an allele, in traits that are not normal scores
@@ -21,12 +22,12 @@ class VariantFilter(Config):
     """Which variants of which genotypes are tested, as far as that is known without reading calls."""
 
     genotypes: Path = Field(description="prefix of PLINK .bed/.bim/.fam; {chr} in it stands for 1..22, X, XY")
-    region: tuple[str, ...] = Field(
+    region: Annotated[tuple[str, ...], Files()] = Field(
         (), description="only variants in these: chr6:25000000-35000000, a chromosome, a BED file, or a list [..., ...]"
     )
     extract: Path | None = Field(None, description="only variants whose ids are in this file, one per line")
     exclude: Path | None = Field(None, description="leave out variants whose ids are in this file")
-    info: str | None = Field(
+    info: Annotated[str | None, Files()] = Field(
         None, description="file with INFO: ukb_mfi_chr{chr}_v3.txt, a table with ID and INFO or R2, or two columns"
     )
     min_info: Share | None = Field(None, description="variants below this INFO, or not in the file, are left out")

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from hpc.config import Config
+from hpc.declared import Files
 
 Positive = Annotated[int, Field(gt=0)]
 NonNegative = Annotated[int, Field(ge=0)]
@@ -23,7 +24,7 @@ def _enough(draws: int) -> int:
 Draws = Annotated[int, Field(ge=0), AfterValidator(_enough)]  # permutations and the like, of which p is a share
 Probability = Annotated[float, Field(gt=0, le=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
-Volumes = Annotated[str, BeforeValidator(lambda value: str(value) if isinstance(value, Path) else value)]
+Volumes = Annotated[str, Files(), BeforeValidator(lambda value: str(value) if isinstance(value, Path) else value)]
 OtherImages = Annotated[
     tuple[Literal["voxels", "origin", "modality", "kind"], ...],
     BeforeValidator(lambda value: (value,) if isinstance(value, str) else value),

@@ -8,6 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from hpc.declared import Files
 from udipdist.config.analyses import MINP, MULTIVARIATE
 from udipdist.config.association import ScanOptions, ScanPlaces
 from udipdist.config.base import Draws, NonNegative, Positive, Probability, Share, VerbConfig
@@ -183,7 +184,7 @@ class PanelConfig(VerbConfig):
     """Compare loci with panels of known loci, and list the genes near them."""
 
     loci: Path = Field(description="folder that loci wrote, or one of FUMA")
-    panel: tuple[str, ...] = Field(
+    panel: Annotated[tuple[str, ...], Files()] = Field(
         ("big40",),
         description="big40, a table with chr, start, end (or chr, pos), BED, the GWAS Catalog's table of associations; "
         "or several, as [big40, mine.tsv]",
@@ -208,7 +209,7 @@ class PanelConfig(VerbConfig):
         (), description="GWAS Catalog: only associations whose trait has a word beginning with one of these"
     )
     catalog_p: Probability = Field(5e-8, description="only associations of the GWAS Catalog up to this p")
-    genes: str | None = Field(
+    genes: Annotated[str | None, Files()] = Field(
         None,
         description="GTF of GENCODE or Ensembl, refGene of UCSC, or a table with chr, start, end, gene; for GRCh38 "
         "also ensembl, which comes with the package",

@@ -7,6 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, PositiveFloat, field_validator, model_validator
 
+from hpc.declared import Files
 from udipdist.config.base import OTHER_IMAGES, Draws, NonNegative, OtherImages, Positive, VerbConfig
 
 
@@ -75,7 +76,7 @@ class PerturbConfig(OfNetwork):
     )
     subjects: Annotated[int, Field(ge=2)] = Field(500, description="subjects to look at, drawn by seed")
     smooth_mm: float = Field(3.0, ge=0, description="SD of the smoothing of |t|")
-    atlas: str = Field(
+    atlas: Annotated[str, Files()] = Field(
         "seitzman_2018",
         description="seitzman_2018 or dosenbach_2010, which nilearn ships; a NIfTI image of labels in MNI mm; or none",
     )

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from hpc.config import Config
-from hpc.declared import KeysOf
+from hpc.declared import Files, KeysOf
 from udipdist.config.analyses import MINP
 from udipdist.config.base import NonNegative, Positive, Probability, VerbConfig, Volumes
 from udipdist.config.cohort import SimulateConfig
@@ -61,7 +61,7 @@ class PlotConfig(VerbConfig):
     region: str | None = Field(None, description="regional: chr:start-end, instead of a locus; LD is to its best SNP")
     flank_bp: Positive = Field(500_000, description="regional: base pairs shown on both sides of the lead SNP")
     genotypes: Path | None = Field(None, description="regional: prefix of .bed/.bim/.fam for LD colours")
-    genes: str | None = Field(
+    genes: Annotated[str | None, Files()] = Field(
         None, description="regional: ensembl, or a GTF, refGene or table with chr, start, end, gene: a track of genes"
     )
     gene_types: tuple[str, ...] = Field(

@@ -178,6 +178,10 @@ class Plink1(GenotypeFormat):
         rows = PackedRows(paths, [len(t) for t in tables], len(people), stamps=[stamp_of(path) for path in paths])
         return GenotypeSource(rows, people, _end_to_end(tables))
 
+    def moved(self, facts: dict[str, Any], pattern: str) -> dict[str, Any]:
+        """With the paths of the .bed files as they are now."""
+        return facts | {"paths": [str(Path(f"{prefix}.bed").absolute()) for prefix in find_prefixes(pattern)]}
+
     def read_people(self, pattern: str | Path) -> pd.DataFrame:
         """The first .fam. Raises InputError."""
         return read_fam(find_prefixes(pattern)[0])

@@ -249,6 +249,11 @@ class GenotypeFormat(ABC):
     def open(self, pattern: str) -> GenotypeSource:
         """All sets as one source. Raises InputError for files that are missing or broken."""
 
+    def moved(self, facts: dict[str, Any], pattern: str) -> dict[str, Any]:
+        """The facts of rows (`GenotypeRows.facts`) whose files, the same ones, are now behind `pattern`; by default
+        their paths stay as they were."""
+        return facts
+
     def read_people(self, pattern: str) -> pd.DataFrame:
         """The people alone, see `GenotypeSource.people`. Raises InputError."""
         return self.open(pattern).people

@@ -81,8 +81,11 @@ def finished(path: Path, contents: bool) -> Finding | None:
     if stage not in _OF_OTHER_SIZE and not found.problems:
         records.check_size(found, manifest)
     found.notes += records.leftovers(path)
-    if any(one["state"] in (records.CHANGED, records.GONE) for one in found.inputs):
+    states = {one["state"] for one in found.inputs}
+    if records.CHANGED in states:
         found.notes.append("an input has changed: to make this again from the new one, add overwrite=true")
+    if records.GONE in states:
+        found.notes.append("an input is no longer where it was; where it has moved, its new path does as well")
     return found
 
 
@@ -100,10 +103,7 @@ def unfinished(path: Path, contents: bool) -> Finding | None:
     found.parts = {"done": done, "total": _total(path, stage, plan)}
     found.facts["last_written"] = records.last_change([path / "plan.json", *records.markers(path)])
     found.made = _of_parts(path)
-    found.inputs = [
-        {"key": key, "path": seen["path"], "state": records.state_of_input(seen)}
-        for key, seen in _inputs_of(plan).items()
-    ]
+    found.inputs = [{"key": key, **records.look_at_input(seen, None, path)} for key, seen in _inputs_of(plan).items()]
     records.check_parts(found, contents)
     found.notes += records.leftovers(path)
     found.worsen(UNFINISHED, ["has no manifest: it is being made, or was interrupted; the same command continues it"])

@@ -14,10 +14,11 @@ from typing import Any
 
 from hpc.errors import some
 from hpc.files import crc32c, sha256, size_of
-from hpc.stage import fingerprint, manifest_path
+from hpc.moved import place_beside
+from hpc.stage import fingerprint, manifest_path, unchanged
 from udipdist.inspection.finding import DAMAGED, Finding
 
-UNCHANGED, CHANGED, GONE, PATTERN = "unchanged", "CHANGED since", "no longer there", "a pattern; not on record"
+UNCHANGED, CHANGED, GONE = "unchanged", "CHANGED since", "no longer there"
 _DIGESTS = {"sha256": sha256, "crc32c": crc32c}
 _HOST = re.compile(r"-\d{8}T\d{6}\.\d{6}-(.+)$")  # in the id of a manifest
 
@@ -65,16 +66,20 @@ def tell(found: Finding, manifest: Mapping[str, Any]) -> None:
     }
     found.made = {key: value for key, value in found.made.items() if value is not None}
     found.inputs = [
-        {"key": key, "path": seen["path"], "state": state_of_input(seen)}
+        {"key": key, **look_at_input(seen, manifest.get("path"), found.path)}
         for key, seen in manifest.get("inputs", {}).items()
     ]
 
 
-def state_of_input(seen: Mapping[str, Any]) -> str:
-    """Whether an input is still what its fingerprint says."""
-    if not Path(seen["path"]).exists():
-        return PATTERN if any(mark in seen["path"] for mark in "*?[") else GONE
-    return UNCHANGED if fingerprint(seen["path"]) == seen else CHANGED
+def look_at_input(seen: Mapping[str, Any], out_then: str | None, out: Path) -> dict[str, str]:
+    """Where an input is, and whether it is still what its fingerprint says: where it was, or where it is if it has
+    moved together with the output, which was `out_then`."""
+    beside = place_beside(Path(seen["path"]), out_then, out)
+    for place in (seen["path"], *([] if beside is None else [str(beside)])):
+        if unchanged(seen, place):
+            return {"path": place, "state": UNCHANGED}
+    there = Path(seen["path"]).exists() or fingerprint(seen["path"]).get("files", 0) > 0
+    return {"path": seen["path"], "state": CHANGED if there else GONE}
 
 
 def of_manifest(manifest: Mapping[str, Any]) -> dict[str, Any]:

@@ -77,7 +77,7 @@ def unfinished(path: Path, contents: bool) -> Finding | None:
             "versions": {key: start[key] for key in ("udipdist", "torch", "python") if key in start},
         }
         seen = provenance["store"]
-        found.inputs = [{"key": "store", "path": seen["path"], "state": records.state_of_input(seen)}]
+        found.inputs = [{"key": "store", **records.look_at_input(seen, None, path)}]
     except (records.Unreadable, KeyError, IndexError, TypeError) as error:
         found.worsen(DAMAGED, [f"provenance.json does not say who started it ({error})"])
     found.facts["last_written"] = records.last_change([path / "metrics.jsonl", path / "provenance.json"])

@@ -58,7 +58,7 @@ def perturb(config: PerturbConfig) -> None:
     if config.population is None:
         asked = _directions(config, Population.of(seen.latents_NL.double().cpu().numpy()))
     with stage("perturb", config.out, config, _inputs(config), config.overwrite) as made:
-        parts.fix_plan(config.out, config.semantics())
+        parts.fix_plan(config.out, config.semantics() | {"inputs": made.inputs}, _counts)
         job = Maps(config.out, config, opened, seen, asked, atlas)
         rows = [row for facts in parts.run(job, "perturb") for row in facts["directions"]]
         _write_tables(config.out, rows)
@@ -218,6 +218,12 @@ def map_path(out: Path, name: str, kind: str) -> Path:
 def _volume(network: Network, values: Tensor) -> np.ndarray:
     """The network's form without the subject axis -> [x, y, z] float64."""
     return network.volumes(values[None])[0].double().cpu().numpy()
+
+
+def _counts(plan: dict[str, Any]) -> dict[str, Any]:
+    """What of a plan makes it another: of its inputs the content, not the paths."""
+    keys = {key: value for key, value in plan.items() if key != "inputs"}
+    return {**PerturbConfig.identity_of(keys), "inputs": plan.get("inputs")}
 
 
 def _inputs(config: PerturbConfig) -> dict[str, Path | None]:

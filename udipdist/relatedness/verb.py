@@ -116,6 +116,12 @@ def _estimate(config: GrmConfig, samples: pd.DataFrame) -> tuple[sparse.csr_arra
     return sparse_grm.symmetric(pairs["j"], pairs["i"], pairs["value"], diagonal_N), facts
 
 
+def _counts(plan: dict[str, Any]) -> dict[str, Any]:
+    """What of a plan makes it another: of its inputs the content, not the paths."""
+    own = {"tile": plan["tile"], "inputs": plan["inputs"]}
+    return GrmConfig.identity_of({key: value for key, value in plan.items() if key not in own}) | own
+
+
 def plan(config: GrmConfig) -> tuple[kinship.Pairs, dict[str, Any]]:
     """Choose variants and turn their genotypes, unless that is done. Returns the job and facts for people."""
     place = work_folder(config)
@@ -125,7 +131,7 @@ def plan(config: GrmConfig) -> tuple[kinship.Pairs, dict[str, Any]]:
     _raise_cutoff(place / "plan.json", config.cutoff)
     inputs = {name: fingerprint(path) for name, path in input_files(config).items()}
     settings = {key: value for key, value in config.semantics().items() if key != "max_family"}
-    parts.fix_plan(place, settings | {"tile": config.tile, "inputs": inputs})
+    parts.fix_plan(place, settings | {"tile": config.tile, "inputs": inputs}, _counts)
     facts = kinship.planned(place)
     if facts is None:
         genotypes = source.open_hard_calls(config.genotypes)

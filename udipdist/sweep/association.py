@@ -61,10 +61,14 @@ class Request:
         path = Path(self.out) / "scores.json"
         return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
+    def tree(self, place: Path) -> dict[str, Any]:
+        """For JSON: paths as seen from `place`, so that a sweep may be moved."""
+        return asdict(self) | {key: os.path.relpath(getattr(self, key), place) for key in ("latents", "out")}
+
     @classmethod
-    def of(cls, tree: dict[str, Any]) -> Self:
+    def of(cls, tree: dict[str, Any], place: Path) -> Self:
         """From JSON."""
-        return cls(**tree)
+        return cls(**{**tree, **{key: os.path.normpath(place / tree[key]) for key in ("latents", "out")}})
 
 
 class Association:
@@ -89,7 +93,7 @@ class Association:
     def _test(self, requests: Sequence[Request]) -> dict[str, Error]:
         """Test tables together; where that fails, each alone, so that an error reaches its own table only."""
         folder = self._new_folder()
-        publish_json(folder / _REQUESTS, [asdict(one) for one in requests])
+        publish_json(folder / _REQUESTS, [one.tree(folder) for one in requests])
         try:
             self._run(folder, requests)
         except Error as error:
@@ -113,7 +117,8 @@ class Association:
             if not (folder / _REQUESTS).exists():
                 remove(folder)
                 continue
-            requests = [Request.of(tree) for tree in json.loads((folder / _REQUESTS).read_text(encoding="utf-8"))]
+            trees = json.loads((folder / _REQUESTS).read_text(encoding="utf-8"))
+            requests = [Request.of(tree, folder) for tree in trees]
             log.info("%s: continuing an unfinished pass of %d tables", folder, len(requests))
             try:
                 self._run(folder, requests)

@@ -11,6 +11,7 @@ import math
 import os
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import hpc.sweep
 from hpc import extras
@@ -41,7 +42,7 @@ def sweep(config: SweepConfig) -> None:
     with stage("sweep", config.out, config, _inputs(config), config.overwrite) as running:
         if not any(config.out.glob("trials/*/trial.json")):
             (config.out / "plan.json").unlink(missing_ok=True)  # of a start that refused its input
-        fix_plan(config.out, {"sweep": config.semantics()})
+        fix_plan(config.out, {"sweep": config.semantics(), "inputs": running.inputs}, _counts)
         publish_text(config.out / "config.yaml", config.yaml())
         cwd = Path.cwd()
         outcomes = hpc.sweep.run(
@@ -140,6 +141,11 @@ def _ask(association: Association, requests: list[Request]) -> None:
     for answer in association.handle(requests):
         if isinstance(answer, Exception):
             raise answer
+
+
+def _counts(plan: dict[str, Any]) -> dict[str, Any]:
+    """What of a plan makes it another: of its inputs the content, not the paths."""
+    return plan | {"sweep": SweepConfig.identity_of(plan["sweep"])}
 
 
 def _inputs(config: SweepConfig) -> dict[str, Path | None]:

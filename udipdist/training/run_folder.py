@@ -37,7 +37,7 @@ def open_run(config: TrainConfig, world: World, volumes: VolumeStore) -> None:
     if not Checkpoints(config.run_dir / "checkpoints").steps():
         drop_plan(config.run_dir)
     seen = {key: value for key, value in stage.fingerprint(config.store).items() if key != "path"}
-    fix_plan(config.run_dir, {"train": config.semantics(), "store": seen})
+    fix_plan(config.run_dir, {"train": config.semantics(), "store": seen}, _counts, key="run_dir")
     publish_text(config.run_dir / "config.yaml", config.yaml())
     Description.of(volumes).save(config.run_dir / IMAGES)
     path = config.run_dir / "provenance.json"
@@ -57,6 +57,11 @@ def open_run(config: TrainConfig, world: World, volumes: VolumeStore) -> None:
         }
     )
     publish_json(path, {"store": stage.fingerprint(config.store), "starts": starts})
+
+
+def _counts(plan: dict[str, Any]) -> dict[str, Any]:
+    """What of a run's plan makes it another run: not where its store lies."""
+    return plan | {"train": TrainConfig.identity_of(plan["train"])}
 
 
 def _git_state() -> str | None:

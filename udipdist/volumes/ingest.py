@@ -99,17 +99,14 @@ def _start(config: IngestConfig, plan: Plan) -> IngestJob:
     job = IngestJob(
         config.out.absolute(), tuple(cohort.sources), plan.grids, config.subjects_per_shard, any_orientation
     )
-    listed = [
-        [s.fid, s.iid, s.session, [scan and [scan.source, scan.matrix, scan.mask] for scan in s.scans]]
-        for s in job.sources
-    ]
+    listed = [[s.fid, s.iid, s.session, [scan and scan.content() for scan in s.scans]] for s in job.sources]
     done = files.size_of(job.place) if job.place.exists() else 0
     files.require_space(job.place, plan.bytes - done)
     parts.fix_plan(
         job.place,
         {
             "stage": "ingest",
-            "sources": hashlib.sha256(json.dumps(listed, default=str).encode()).hexdigest(),
+            "sources": hashlib.sha256(json.dumps(listed).encode()).hexdigest(),
             "shape": {grid.modality: [n, *grid.shape] for grid in job.grids},
             "dtype": {grid.modality: str(grid.dtype) for grid in job.grids},
             "subjects_per_shard": config.subjects_per_shard,

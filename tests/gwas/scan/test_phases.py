@@ -294,6 +294,29 @@ def test_a_bed_that_is_put_back_goes_on(own, monkeypatch):
     assert written(config.out) == written(whole.out)
 
 
+def test_a_scan_and_its_input_may_move(own, monkeypatch):
+    (own.folder / "some.txt").write_text("".join(f"rs1_{i}\n" for i in range(25)))
+    keys = {"variants_per_part": 10, "extract": own.folder / "some.txt"}
+    whole = own.config("whole", **keys)
+    gwas(whole)
+    config = own.config("out", **keys)
+    part = job.Scan.part
+    monkeypatch.setattr(job.Scan, "part", lambda self, i: 1 / 0 if i == 1 else part(self, i))
+    with pytest.raises(ZeroDivisionError):
+        gwas(config)
+    monkeypatch.setattr(job.Scan, "part", part)
+    moved = own.folder.with_name("moved")
+    own.folder.rename(moved)
+    monkeypatch.chdir(moved)
+    tree = json.loads(json.dumps(config.tree()).replace(f"{own.folder}/", ""))
+    gwas(type(config).parse(tree))
+    assert done(moved / "out") == [0, 1, 2]
+    assert written(moved / "out") == written(moved / "whole")
+    os.utime(moved / "c.pheno", ns=(0, 1))
+    with pytest.raises(OutputExists, match="already exists"):
+        gwas(type(config).parse(tree))
+
+
 # ------------------------------------------------------------------------------------------------------- planning
 
 

@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 from threadpoolctl import threadpool_limits
 
+from hpc import parts
 from hpc.errors import InputError
 from hpc.files import publish, remove, require_space
 from hpc.stage import fingerprint
@@ -158,10 +159,14 @@ def _with_selection_in_a_file(config: GwasConfig, rows: source.GenotypeRows) -> 
     """The same rows; where not all of the files are tested, a file beside the models says which."""
     if rows.selection is None:
         return rows
-    path = model_dir(config.out).absolute() / "selection.npy"
+    path = _selection_path(config)
     with publish(path) as partial, partial.open("wb") as file:
         np.save(file, rows.selection)
     return rows.select(path)
+
+
+def _selection_path(config: GwasConfig) -> Path:
+    return model_dir(config.out).absolute() / "selection.npy"
 
 
 def _folder(config: GwasConfig, table: samples.Table) -> Path:
@@ -257,6 +262,25 @@ def plan_of(config: GwasConfig) -> dict[str, Any]:
     }
 
 
+def fix(config: GwasConfig) -> None:
+    """Fix the plan of a scan. Raises OutputExists where another is there."""
+    cls = type(config)
+    parts.fix_plan(config.out, plan_of(config), lambda plan: plan | {"config": cls.identity_of(plan["config"])})
+
+
+def follow(config: GwasConfig, plan: ScanPlan) -> ScanPlan:
+    """The plan with its files where they are now; they are the same (`fix`), but may have moved since it was made."""
+    of_files = source.SourceRecord(**plan.rows)
+    facts = source.format_of(config.genotypes).moved(of_files.facts, str(config.genotypes))
+    if facts.get("selection") is not None:
+        facts = facts | {"selection": str(_selection_path(config))}
+    if facts == of_files.facts:
+        return plan
+    plan = plan.model_copy(update={"rows": asdict(source.SourceRecord(of_files.rows, facts))})
+    plan.save(config.out)
+    return plan
+
+
 def input_files(config: ScanOptions, phenotypes: Sequence[Path]) -> dict[str, Path | None]:
     """Every file that a scan of these phenotypes reads. Raises InputError where one is missing."""
     sets = source.find_sets(config.genotypes)
@@ -265,7 +289,8 @@ def input_files(config: ScanOptions, phenotypes: Sequence[Path]) -> dict[str, Pa
         label = "genotypes" if len(sets) == 1 else f"genotypes{i}"
         files |= {f"{label}.{ending}": path for ending, path in one.files.items()}
     files |= filters.input_files(config)
-    files |= phenotype_files(phenotypes) | {"covariates": config.covariates, "variance": config.null.variance}
+    files |= phenotype_files(phenotypes)
+    files |= {"covariates": config.covariates, "aliases": config.aliases, "variance": config.null.variance}
     if config.test == "mixed":
         files |= {f"sparse_grm.{suffix}": Path(f"{config.sparse_grm}.grm.{suffix}") for suffix in ("id", "sp")}
     for name, path in files.items():

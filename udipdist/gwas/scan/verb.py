@@ -18,7 +18,7 @@ from udipdist.gwas import outputs, samples
 from udipdist.gwas.engine import limits
 from udipdist.gwas.scan import plan as plans
 from udipdist.gwas.scan.job import BLOCK_BYTES, Scan
-from udipdist.gwas.scan.plan import input_files, output_bytes, phenotype_files, plan_of
+from udipdist.gwas.scan.plan import input_files, output_bytes, phenotype_files
 from udipdist.gwas.scan.planned import ScanPlan, model_dir, planned_path, stamp_of
 from udipdist.people import raw
 from udipdist.relatedness import grm
@@ -114,7 +114,7 @@ def plan(config: GwasConfig) -> Scan:
     unplanned = not planned_path(config.out).exists()
     if unplanned and parts.drop_plan(config.out):  # a start that refused its input, or was killed before its first part
         outputs.discard(config.out)
-    parts.fix_plan(config.out, plan_of(config))
+    plans.fix(config)
     if unplanned:
         plans.make(config)
     job = planned(config)
@@ -125,7 +125,8 @@ def plan(config: GwasConfig) -> Scan:
 def planned(config: GwasConfig) -> Scan:
     """The scan that `plan` prepared. Raises Incomplete, and OutputExists where the plan there is another one."""
     contents = ScanPlan.load(config.out)
-    parts.fix_plan(config.out, plan_of(config))
+    plans.fix(config)
+    contents = plans.follow(config, contents)
     return Scan(
         place=config.out.absolute(),
         n_variants=contents.n_variants,

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 
@@ -52,6 +52,10 @@ class Scan:
         """The files on the disk that it is read from."""
         matrix = self.matrix_zip or (None if self.matrix is None else Path(self.matrix))
         return tuple(dict.fromkeys(path for path in (self.path, matrix, self.mask) if path is not None))
+
+    def content(self) -> list[Any]:
+        """By what it is known again, wherever it lies: names, and the sizes and times of change of the files."""
+        return [self.member, self.matrix if self.matrix_zip is not None else None, [_seen(path) for path in self.files]]
 
     def read_bytes(self) -> bytes:
         """The image file. A zip member's checksum is verified. Raises Unreadable."""
@@ -152,6 +156,14 @@ def keep_first(cohort: Cohort, kept: dict[str, Source], source: Source) -> None:
     for file in [scan.source for scan in source.scans if scan] or [""]:
         reason = f"is a duplicate: subject {source.iid} has {taken} already, which is kept"
         cohort.unused.append(Unused(source.fid, source.iid, file, reason))
+
+
+def _seen(path: Path) -> list[Any]:
+    """Name, size and time of change of a file; of one that is not there the name."""
+    if not path.exists():
+        return [path.name]
+    stat = path.stat()
+    return [path.name, stat.st_size, stat.st_mtime_ns]
 
 
 def _read(path: Path, member: str | None, n: int = -1) -> bytes:
