@@ -12,6 +12,7 @@ from hpc.errors import ConfigError, InputError, InUse
 from hpc.files import publish_json
 from hpc.lock import held
 from hpc.stage import manifest_path
+from tests.analysis.planted import plant
 from udipdist import pipeline
 from udipdist.cli import VERBS
 from udipdist.config import DemoConfig, RunConfig
@@ -74,6 +75,11 @@ def test_every_step_is_a_verb():
 
 def test_looks_into_the_network_are_asked_for_and_fit_it():
     assert not any(name.startswith("interpret") for name in by_name())
+    assert by_name()["clusters"].config.maps == () and by_name()["clusters"].config.panel == ()
+    named = by_name(interpret=True, stages={"panel": {"genes": "ensembl"}})
+    assert named["clusters"].config.maps == (named["interpret snp"].out,)
+    assert named["clusters"].config.panel == (named["panel"].out,)
+    assert by_name(interpret=True, stages={"snp": {"atlas": "none"}})["clusters"].config.maps == ()
     steps = by_name(interpret=True, stages={"snp": {"controls": 3}})
     assert [name for name in steps if name.startswith("interpret")] == [
         f"interpret {name}" for name in pipeline.INTERPRETATIONS
@@ -90,6 +96,28 @@ def test_maps_of_lead_snps_are_left_out_where_there_are_no_loci(tmp_path, monkey
     with caplog.at_level("INFO"):
         pipeline.execute_all([replace(step, loci=loci)], tmp_path)
     assert not done and "no loci, so there is nothing to show" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ({"clades": 2, "each": 1}, "2 lead SNPs, and a tree needs 3"),
+        ({"q": 1}, "one latent, and a direction needs several"),
+        ({}, "no maps of lead SNPs to name clusters by"),
+    ],
+    ids=["leads", "latents", "maps"],
+)
+def test_clusters_are_left_out_where_there_is_too_little(tmp_path, monkeypatch, caplog, keys, said):
+    study, done = plant(tmp_path, **keys), []
+    monkeypatch.setattr(pipeline, "execute", lambda step, *rest: done.append(step.name))
+    step = by_name(interpret=True)["clusters"]
+    places = {"sumstats": (study.gwas,), "loci": (study.loci,), "maps": (tmp_path / "maps",)}
+    with caplog.at_level("INFO"):
+        pipeline.execute_all([replace(step, config=step.config.model_copy(update=places))], tmp_path)
+        assert not done and said in caplog.text
+        (tmp_path / "maps").mkdir()
+        pipeline.execute_all([replace(step, config=step.config.model_copy(update=places))], tmp_path)
+    assert done == (["clusters"] if not keys else [])
 
 
 def test_demo_refuses_an_unknown_stage():

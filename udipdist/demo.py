@@ -86,12 +86,17 @@ def _demo(config: DemoConfig) -> None:
     for analysis in analyses[1:]:
         log.info("comparison: %s", analysis.name)
         pipeline.execute_all(_association(analysis, run), analysis.folder, config.overwrite)
-    comparison = compare(analyses, cohort)
+    clustered = [analyses[0], analyses[3]]
+    pipeline.execute_all(
+        [pipeline.clusters_step(run, analysis.folder) for analysis in clustered[1:]], out, config.overwrite
+    )
+    comparison = compare(analyses, cohort) | {"clusters": score_clusters(clustered, cohort)}
     publish_json(out / "comparison.json", comparison)
     maps = score_maps(out / "interpret" / "snp", cohort) if comparison["rows"][0]["planted_found"] else pd.DataFrame()
     pipeline.execute(pipeline.report_step(out, TITLE), out)
     print(table(comparison["rows"]))
     print(about_maps(maps))
+    print(about_clusters(comparison["clusters"]))
     print(f"\nreport: {out / 'report.html'}")
 
 
@@ -162,6 +167,36 @@ def about_maps(maps: pd.DataFrame) -> str:
         f"SNP to brain: the maps of {len(maps)} lead SNPs correlate with what their planted factors do to the brain by "
         f"{found:.2f} on average; those of random directions by {random:.2f} in size"
     )
+
+
+def score_clusters(analyses: list[Analysis], cohort: Path) -> list[dict[str, Any]]:
+    """Of each analysis that has clusters of SNP directions: name, clusters, leads near planted loci, and the adjusted
+    Rand index of their clusters with the planted factors (None: unknown); the same for loci of one factor."""
+    from udipdist.cohort import score
+
+    rows = []
+    for analysis in analyses:
+        path = analysis.folder / "clusters" / "clusters.tsv"
+        if path.exists():
+            found = pd.read_csv(path, sep="\t", dtype={"chrom": str})
+            row: dict[str, Any] = {"name": analysis.name, "clusters": int(found["cluster"].max())}
+            for key, one_factor in (("", False), ("_one_factor", True)):
+                ari, leads = score.cluster_ari(found, cohort / "truth", one_factor)
+                row |= {f"leads{key}": leads, f"ari{key}": None if pd.isna(ari) else ari}
+            rows.append(row)
+    return rows
+
+
+def about_clusters(rows: list[dict[str, Any]]) -> str:
+    """The clusters of SNP directions against the truth, in a sentence."""
+    told = [
+        f"{row['name']} {row['ari']:.2f} ({row['leads']} lead SNPs, {row['clusters']} clusters)"
+        for row in rows
+        if row["ari"] is not None
+    ]
+    if not told:
+        return "no analysis has lead SNPs of planted loci enough for clusters of their directions"
+    return f"SNP directions: adjusted Rand index of their clusters with the planted factors: {', '.join(told)}"
 
 
 def table(rows: list[dict[str, Any]]) -> str:

@@ -23,6 +23,7 @@ from hpc.lock import held
 from hpc.stage import is_current, read_manifest
 from udipdist.config import (
     AttentionConfig,
+    ClustersConfig,
     EmbedConfig,
     GalleryConfig,
     GwasConfig,
@@ -42,7 +43,7 @@ IMPORTS = (  # what takes seconds to import in most stages
     "udipdist.volumes.ingest", "udipdist.training.embed", "udipdist.gwas.scan.verb", "udipdist.loci.verb",
     "udipdist.loci.panel", "udipdist.interpret.attention", "udipdist.report.page",
 )  # fmt: skip
-STAGES = ("ingest", "train", "embed", "gwas", "loci", "panel")
+STAGES = ("ingest", "train", "embed", "gwas", "loci", "panel", "clusters")
 INTERPRETATIONS = ("gallery", "attention", "saliency", "perturb", "snp")  # stages of interpret=true
 
 
@@ -79,6 +80,17 @@ class Step:
         facts = (read_manifest(self.out) or {}).get("facts", {})
         few = facts.get("failures", 0) <= getattr(self.config, "allow_failures", 0)
         return few and set(facts.get("doubts", [])) <= set(getattr(self.config, "allow", ()))
+
+    @property
+    def pointless(self) -> str:
+        """Why there is nothing to do where the steps before it found too little for it; otherwise ""."""
+        if self.loci is not None and not (read_manifest(self.loci) or {})["facts"]["n_loci"]:
+            return "no loci, so there is nothing to show"
+        if isinstance(self.config, ClustersConfig):
+            from udipdist.analysis.clusters.verb import too_little
+
+            return too_little(self.config)
+        return ""
 
 
 def run(config: RunConfig) -> None:
@@ -128,6 +140,7 @@ def plan(config: RunConfig) -> list[Step]:
     steps.append(Step("panel", "panel", panel, out / "panel"))
     if config.interpret:
         steps += interpretation_steps(config, train, test_store, latents, sumstats)
+    steps.append(clusters_step(config, out))
     if config.report:
         steps.append(report_step(out, config.title))
     return steps
@@ -154,6 +167,19 @@ def interpretation_steps(
         look = _stage(cls, config, name, **network, **keys, out=folder)
         steps.append(Step(f"interpret {name}", verb, look, folder, loci=keys.get("loci")))
     return steps
+
+
+def clusters_step(config: RunConfig, out: Path) -> Step:
+    """Clusters of the SNP directions of the association in `out`, by name where the run has maps of its lead SNPs, and
+    genes."""
+    maps = config.out / "interpret" / "snp"
+    drawn = config.interpret and out == config.out and config.stages.get("snp", {}).get("atlas") != "none"
+    genes = out == config.out and config.stages.get("panel", {}).get("genes") is not None
+    clusters = _stage(
+        ClustersConfig, config, "clusters", sumstats=out / "gwas", loci=[out / name for name in LOCI_FOLDERS.values()],
+        maps=[maps] if drawn else [], panel=[out / "panel"] if genes else [], out=out / "clusters",
+    )  # fmt: skip
+    return Step("clusters", "interpret clusters", clusters, out / "clusters")
 
 
 def report_step(out: Path, title: str | None) -> Step:
@@ -183,8 +209,8 @@ def execute_all(steps: list[Step], out: Path, overwrite: bool = False) -> None:
     """Run the steps that are not current, in order; with `overwrite` all of them. Raises StageFailed."""
     for number, step in enumerate(steps, 1):
         done = step.current and step.accepted and not overwrite
-        pointless = step.loci is not None and not (read_manifest(step.loci) or {})["facts"]["n_loci"]
-        state = ": no loci, so there is nothing to show" if pointless else ": up to date" if done else ""
+        pointless = "" if done else step.pointless
+        state = f": {pointless}" if pointless else ": up to date" if done else ""
         log.info("[%d/%d] %s%s", number, len(steps), step.name, state)
         if not (done or pointless):
             execute(step, out, overwrite)

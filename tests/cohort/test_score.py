@@ -11,7 +11,7 @@ import pytest
 from scipy.stats import chi2 as chi2_law
 
 from hpc.errors import InputError
-from udipdist.cohort.score import lambda_joint, lambda_null, score
+from udipdist.cohort.score import cluster_ari, lambda_joint, lambda_null, score
 
 
 @pytest.fixture
@@ -106,3 +106,15 @@ def test_lambda_is_of_null_chromosomes_only():
     assert np.isnan(lambda_null(statistics, ["22"]))
     assert abs(lambda_joint(statistics, ["21"]) - 1) < 0.03
     assert lambda_joint(statistics, ["21", "1"]) > 2 and np.isnan(lambda_joint(statistics, ["22"]))
+
+
+def test_clusters_against_the_planted_factors(truth):
+    rows = [("1", 10_500_100, 1), ("1", 10_899_000, 1), ("1", 10_910_000, 2), ("2", 10_500_000, 1), ("1", 1, 2)]
+    clusters = pd.DataFrame(rows, columns=["chrom", "position", "cluster"])
+    assert cluster_ari(clusters.iloc[:2], truth) == (1.0, 2)  # both move size, and are one cluster
+    assert cluster_ari(clusters, truth) == (0.0, 3)  # the other two are near no planted variant
+    assert cluster_ari(clusters.iloc[1:], truth, one_factor=True) == (0.0, 2)
+    value, leads = cluster_ari(clusters.iloc[[0, 1]], truth, one_factor=True)  # L001 moves width, too
+    assert np.isnan(value) and leads == 1
+    alone = clusters.assign(cluster=0)
+    assert cluster_ari(alone, truth) == (0.0, 3)  # each alone: not one cluster called 0

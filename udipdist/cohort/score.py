@@ -66,6 +66,30 @@ def score(leads: pd.DataFrame, truth_dir: str | Path, flank_bp: int = 300_000) -
     return Score(sorted(found), loci["locus"].nunique(), len(leads), **counts)
 
 
+def cluster_ari(
+    clusters: pd.DataFrame, truth_dir: str | Path, one_factor: bool = False, flank_bp: int = 300_000
+) -> tuple[float, int]:
+    """How well clusters of lead SNPs (columns chrom, position, cluster; 0: alone) are the planted factors: the adjusted
+    Rand index over the leads within `flank_bp` of a planted variant, by the factor that it moves most, and how many
+    these are; `one_factor`: without loci that move a second factor, whose direction is between two. NaN where they are
+    fewer than two. Raises InputError where the truth is not there."""
+    from sklearn.metrics import adjusted_rand_score
+
+    planted = _table(Path(truth_dir) / "loci.tsv")
+    loci, second = (planted[planted["role"] == role] for role in ("primary", "pleiotropic"))
+    factors, found = [], []
+    for lead in clusters.itertuples():
+        same = loci[loci["chr"] == str(lead.chrom)]
+        distance = (same["pos"] - lead.position).abs()
+        if not len(same) or distance.min() > flank_bp:
+            continue
+        nearest = same.loc[distance.idxmin()]
+        if not (one_factor and nearest["locus"] in set(second["locus"])):
+            factors.append(nearest["factor"])
+            found.append(lead.cluster if lead.cluster > 0 else -len(found) - 1)
+    return (float(adjusted_rand_score(factors, found)) if len(found) > 1 else float("nan")), len(found)
+
+
 def truth_facts(truth_dir: str | Path) -> dict:
     """truth.json: seed, preset, people, factors, null_chromosomes (text). Raises InputError."""
     path = Path(truth_dir) / "truth.json"

@@ -59,8 +59,8 @@ class ClustersConfig(VerbConfig):
     )
     panel: tuple[Path, ...] = Field(
         (),
-        description="folder that panel wrote with genes=, of loci= (of several the first), whose nearest genes name the "
-        "SNPs; one a sumstats",
+        description="folder that panel wrote with genes=, of loci= (of several the first), whose nearest genes name "
+        "the SNPs; one a sumstats",
     )
     most: Annotated[int, Field(ge=3, le=5000)] = Field(
         1000, description="more lead SNPs than this are refused: time grows with their cube"

@@ -11,6 +11,7 @@ from hpc.config import Config
 from hpc.declared import Files, KeysOf
 from udipdist.config.analyses import MINP
 from udipdist.config.base import NonNegative, Positive, Probability, VerbConfig, Volumes
+from udipdist.config.clusters import ClustersConfig
 from udipdist.config.cohort import SimulateConfig
 from udipdist.config.genetics import GwasConfig, LociConfig, PanelConfig
 from udipdist.config.imaging import EmbedConfig, IngestConfig, TrainConfig
@@ -19,7 +20,7 @@ from udipdist.config.interpret import AttentionConfig, GalleryConfig, PerturbCon
 STAGES: dict[str, type[Config]] = {  # of a run, by their names in stages=
     "ingest": IngestConfig, "train": TrainConfig, "embed": EmbedConfig, "gwas": GwasConfig, "loci": LociConfig,
     "panel": PanelConfig, "gallery": GalleryConfig, "attention": AttentionConfig, "saliency": SaliencyConfig,
-    "perturb": PerturbConfig, "snp": PerturbConfig,
+    "perturb": PerturbConfig, "snp": PerturbConfig, "clusters": ClustersConfig,
 }  # fmt: skip
 
 
@@ -127,7 +128,7 @@ class RunConfig(VerbConfig):
     stages: Annotated[dict[str, dict[str, Any]], KeysOf(**STAGES)] = Field(
         {},
         description="keys for single stages: ingest, train, embed, gwas, loci, panel, as in their verbs; gallery, "
-        "attention, saliency, perturb, snp as in those of interpret",
+        "attention, saliency, perturb, snp, clusters as in those of interpret",
     )
     launch: LaunchConfig = LaunchConfig()
 

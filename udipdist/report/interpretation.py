@@ -51,7 +51,7 @@ _CAPTIONS = {  # of pictures whose stage says none
     "rollout": "Attention followed through all layers.",
 }
 _CHARTS = ("singular",)  # drawn on white, without colours that carry numbers
-_OPEN = ("sanity.tsv", "truth.tsv")  # tables that are shown at once
+_OPEN = ("sanity.tsv", "truth.tsv", "names.tsv")  # tables that are shown at once
 _NAMES = {
     "random_subjects": "like random weights, a subject", "random": "like random weights, mean map",
     "halves": "like the other half", "gap": "gap of integrated gradients, SD",
@@ -61,8 +61,9 @@ _NAMES = {
 def interpretation(run: RunFolder, album: Album) -> Section | None:
     """Pictures and tables of whatever `udipdist interpret` left in the run's folder interpret/."""
     section = Section("interpretation", "What the network sees")
-    done = {name: made for name, made in run.interpretations.items() if made.manifest is not None}
-    begun = [made for made in run.interpretations.values() if made.state == "unfinished"]
+    looks = {name: made for name, made in run.interpretations.items() if name in _TITLES}
+    done = {name: made for name, made in looks.items() if made.manifest is not None}
+    begun = [made for made in looks.values() if made.state == "unfinished"]
     if not done:
         if not begun:
             return None
@@ -74,14 +75,15 @@ def interpretation(run: RunFolder, album: Album) -> Section | None:
     )
     for name, made in done.items():
         section.add(Heading(_TITLES[name]), _LEADS[name])
-        _pictures(section, name, made, album)
+        add_pictures(section, name, made, album)
         for file, table in run.tables_of(name).items():
-            section.add(_table(file, table, made.path))
+            section.add(table_of(file, table, made.path))
     section.add(*(made.why_absent for made in begun))
     return section
 
 
-def _pictures(section: Section, name: str, made: StageOutput, album: Album) -> None:
+def add_pictures(section: Section, name: str, made: StageOutput, album: Album) -> None:
+    """Add the first pictures of a stage, and keep their PDF."""
     paths, captions = _in_order(made), made.facts.get("captions", {})
     for path in paths[:MOST_PICTURES]:
         caption = captions.get(path.name) or _CAPTIONS.get(path.stem) or path.stem.replace("_", " ")
@@ -112,7 +114,7 @@ def _bytes(path: Path, made: StageOutput) -> bytes:
     return data
 
 
-def _table(file: str, table: pd.DataFrame, folder: Path) -> Table:
+def table_of(file: str, table: pd.DataFrame, folder: Path) -> Table:
     """The first rows of a table; behind a line unless it is one of those that carry the section."""
     numeric = {name: pd.api.types.is_numeric_dtype(table[name]) for name in table.columns}
     columns = [f"{'>' * numeric[name]}{_NAMES.get(name, name.replace('_', ' '))}" for name in table.columns]

@@ -47,6 +47,16 @@ def clusters(config: ClustersConfig) -> None:
         _tell(one, len(analyses) > 1)
 
 
+def too_little(config: ClustersConfig) -> str:
+    """Why there is no tree where loci, latents or maps are too few for one, though nothing is wrong; otherwise ""."""
+    count = len(leads.read_leads(config.loci, config.leads == "all")[0])
+    if count < leads.FEWEST:
+        return f"{count} lead SNPs, and a tree needs {leads.FEWEST}"
+    if any(len(Sumstats.open(place).traits) < 2 for place in config.sumstats):
+        return "one latent, and a direction needs several"
+    return "" if all(folder.exists() for folder in config.maps) else "no maps of lead SNPs to name clusters by"
+
+
 def preview(config: ClustersConfig) -> list[str]:
     """How many leads and traits there are, and what would be written."""
     lines, tables = [], []
