@@ -130,22 +130,17 @@ def _row(clade_L: np.ndarray, two: list[Directions], sd_P: np.ndarray, trees: in
 def of_cohort(place: Path) -> list[dict[str, Any]]:
     """Simulate, test, find loci, cluster: a row for the true factors and for the mixtures, as ours and as published."""
     cohort = place / "cohort"
+    truth = cohort / "truth"
     simulate(SimulateConfig.parse({"out": cohort, "preset": "demo", "traits_only": True}))
-    tables = {
-        "true factors": cohort / "truth" / "factors.parquet",
-        "mixtures with noise": cohort / "phenotypes.parquet",
-    }
+    tables = {"true factors": truth / "factors.parquet", "mixtures with noise": cohort / "phenotypes.parquet"}
+    common = {
+        "genotypes": cohort / "genotypes", "covariates": cohort / "covariates.tsv", "sparse_grm": cohort / "sparse",
+        "normalise": "rank", "workers": 0,
+    }  # fmt: skip
     rows = []
     for number, (name, phenotypes) in enumerate(tables.items()):
         found = place / str(number)
-        gwas(
-            GwasConfig.parse(
-                {
-                    "genotypes": cohort / "genotypes", "phenotypes": phenotypes, "covariates": cohort / "covariates.tsv",
-                    "sparse_grm": cohort / "sparse", "normalise": "rank", "workers": 0, "out": found / "gwas",
-                }
-            )
-        )  # fmt: skip
+        gwas(GwasConfig.parse(common | {"phenotypes": phenotypes, "out": found / "gwas"}))
         folders = [found / trait for trait in ("minp", "multivariate")]
         for folder in folders:
             keys = {"sumstats": found / "gwas", "genotypes": cohort / "genotypes", "trait": folder.name, "out": folder}
@@ -154,7 +149,7 @@ def of_cohort(place: Path) -> list[dict[str, Any]]:
             out = found / method
             clusters(ClustersConfig(sumstats=[found / "gwas"], loci=folders, out=out, method=method))
             table = pd.read_csv(out / "clusters.tsv", sep="\t", dtype={"chrom": str})
-            (every, leads), (single, of_one) = (cluster_ari(table, cohort / "truth", one) for one in (False, True))
+            (every, leads), (single, of_one) = (cluster_ari(table, truth, one) for one in (False, True))
             rows.append(
                 {
                     "phenotypes": name, "method": method, "median reliability": float(table["reliability"].median()),

@@ -8,6 +8,7 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from sklearn.metrics import adjusted_rand_score
 
 from hpc.errors import ConfigError, InputError
@@ -294,6 +295,12 @@ def test_leads_of_one_stretch_are_matched_by_distance():
     other = table((1, 850, 1000, 990), (1, 50, 400, 300), (1, 5300, 5400, 5350), (3, 1, 9, 5))
     assert leads.match(one, other, 200).tolist() == [[0, 1]]
     assert leads.match(one, other, 300).tolist() == [[0, 1], [1, 2]]
+
+
+@pytest.mark.parametrize("keys", [{}, {"method": "published"}, {"cut": "support"}], ids=str)
+def test_a_saved_configuration_is_read_back(keys):
+    config = ClustersConfig.parse({"sumstats": "g", "loci": ["l", "m"], "out": "o", **keys})
+    assert ClustersConfig.parse(yaml.safe_load(config.yaml())) == config
 
 
 @pytest.mark.parametrize(

@@ -71,6 +71,15 @@ def test_maps_of_found_snps_show_what_was_planted(demo):
     assert f"the maps of {len(maps)} lead SNPs" in printed
 
 
+def test_directions_of_snps_are_compared_with_the_planted_factors(demo):
+    out, printed = demo
+    vit, oracle = json.loads((out / "run" / "comparison.json").read_text())["clusters"]
+    assert (vit["name"], oracle["name"]) == ("ViT-AE", "oracle (true factors)")
+    assert oracle["ari_one_factor"] >= 0.9 and oracle["leads"] >= 0.8 * 24
+    assert f"oracle (true factors) {oracle['ari']:.2f} ({oracle['leads']} lead SNPs" in printed
+    assert "Which SNPs act alike" in (out / "run" / "report.html").read_text()
+
+
 def test_every_stage_left_a_manifest(demo):
     out, _ = demo
     for name in (
@@ -97,7 +106,7 @@ def test_training_and_association_see_different_people(demo):
 def test_second_run_does_nothing_and_a_changed_key_redoes_what_follows(demo, tmp_path):
     out, _ = demo
     again = call("demo", "preset=smoke", "workers=1", f"out={out}").stderr
-    for stage in ("simulate", "ingest train", "train", "embed", "gwas", "loci", "panel", "interpret snp"):
+    for stage in ("simulate", "ingest train", "train", "embed", "gwas", "loci", "panel", "interpret snp", "clusters"):
         assert f"] {stage}: up to date" in again
     tree = yaml.safe_load((out / "run" / "config.yaml").read_text())
     tree["stages"].setdefault("loci", {})["p"] = 1e-4

@@ -83,14 +83,16 @@ class ClustersConfig(VerbConfig):
                 self._one_for_each(key, getattr(self, key))
         if self.method == PUBLISHED and self.cut == DIRECTION:
             raise ValueError("cut=direction: needs effects in units of their error; leave it out, or method=whitened")
-        unused = {"match_bp", "permutations"} & self.model_fields_set
+        unused = [key for key in ("match_bp", "permutations") if self._differs(key)]
         if len(self.sumstats) == 1 and unused:
-            raise ValueError(
-                f"{', '.join(sorted(unused))}: compares two sumstats; give sumstats=[a, b] or leave it out"
-            )
-        if "similar" in self.model_fields_set and self.cut_by == SUPPORT:
+            raise ValueError(f"{', '.join(unused)}: compares two sumstats; give sumstats=[a, b] or leave it out")
+        if self._differs("similar") and self.cut_by == SUPPORT:
             raise ValueError("similar: is a key of cut=direction; leave it out")
         return self
+
+    def _differs(self, key: str) -> bool:
+        """True where a key has another value than its default, which a saved configuration also has."""
+        return bool(getattr(self, key) != type(self).model_fields[key].default)
 
     def _one_for_each(self, key: str, given: tuple[Path, ...]) -> None:
         if len(given) != len(self.sumstats):
