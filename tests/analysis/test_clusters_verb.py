@@ -146,7 +146,7 @@ def test_maps_name_the_clusters_and_genes_the_snps(study):
         zip(range(1, 13), genes["nearest_gene"].replace("NA", ""), strict=True)
     )
     newick = (config.out / "tree.nwk").read_text()
-    assert "'G1 (1)':" in newick and "'G1 (2)':" in newick and "'G3':" in newick and "'rs12':" in newick
+    assert "'G1 1:1000000':" in newick and "'G1 1:2200000':" in newick and "'G3':" in newick and "'rs12':" in newick
 
 
 def test_published_cuts_by_support(study):

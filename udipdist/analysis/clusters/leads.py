@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from hpc.errors import InputError
-from hpc.stage import fingerprint, read_manifest
+from hpc.stage import fingerprint, read_manifest, same_content
 from udipdist.genome import assemblies
 from udipdist.loci import fuma, intervals
 from udipdist.loci.across_runs import unions
@@ -47,8 +47,8 @@ def check_same_analysis(loci: Path, sumstats: Path) -> None:
         log.warning("%s: has no manifest, so nothing tells whether these loci were found in %s", loci, sumstats)
         return
     made_of = [seen for key, seen in manifest["inputs"].items() if key.split()[0] == "sumstats"]
-    ours = [_what(fingerprint(path)) for path in (sumstats, sumstats / STORE) if path.exists()]
-    if not any(_what(seen) in ours for seen in made_of):
+    ours = [fingerprint(path) for path in (sumstats, sumstats / STORE) if path.exists()]
+    if not any(same_content(seen, own) for seen in made_of for own in ours):
         others = ", ".join(str(seen.get("path")) for seen in made_of) or "something else"
         raise InputError(
             f"{loci}: these loci were found in {others}, not in {sumstats} as it is now; give loci= the folder that "
@@ -74,13 +74,13 @@ def match(one: pd.DataFrame, other: pd.DataFrame, reach: int) -> np.ndarray:
 
 
 def labels(table: pd.DataFrame) -> list[str]:
-    """What a lead is called in figures and trees: its nearest gene where that is known, otherwise its id; with the
-    number of its locus, so that no two are the same."""
+    """What a lead is called in figures and trees: its nearest gene where that is known, otherwise its id; where several
+    would be called the same, with its place."""
     genes = table["gene"] if "gene" in table else pd.Series("", index=table.index)
     names = [gene or snp for gene, snp in zip(genes, table["snp"], strict=True)]
     twice = pd.Series(names).duplicated(keep=False)
-    return [f"{name} ({locus})" if again else name for name, locus, again in
-            zip(names, table["locus"], twice, strict=True)]  # fmt: skip
+    places = [f"{assemblies.label(chrom)}:{at}" for chrom, at in zip(table["chrom"], table["position"], strict=True)]
+    return [f"{name} {place}" if again else name for name, place, again in zip(names, places, twice, strict=True)]
 
 
 def with_genes(table: pd.DataFrame, panel: Path) -> pd.DataFrame:
@@ -131,8 +131,3 @@ def _manifest(loci: Path) -> dict[str, Any] | None:
         if manifest is not None and manifest.get("stage") == "loci":
             return manifest
     return None
-
-
-def _what(seen: dict[str, Any]) -> dict[str, Any]:
-    """A fingerprint without the place: a copy is the same input."""
-    return {key: value for key, value in seen.items() if key != "path"}
