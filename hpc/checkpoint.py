@@ -17,6 +17,7 @@ from typing import Any, Self
 from hpc.comm import Comm
 from hpc.errors import InputError, some
 from hpc.files import publish_json, remove, sha256
+from hpc.stopping import hear
 
 log = logging.getLogger(__name__)
 META = "meta.json"
@@ -136,16 +137,21 @@ def read_meta(folder: str | Path) -> dict[str, Any]:
 
 
 class StopRequest:
-    """True in a condition once SIGTERM or SIGUSR1 has come. Use as a context manager in the main thread."""
+    """True in a condition once SIGTERM, SIGUSR1 or SIGINT (Ctrl-C) has come; a second Ctrl-C interrupts at once.
 
-    _signals = (signal.SIGTERM, signal.SIGUSR1)
+    Use as a context manager in the main thread.
+    """
+
+    _signals = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 
     def __init__(self) -> None:
         self.signal: signal.Signals | None = None
+        self.interrupted = False
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Self:
         self._before = {number: signal.signal(number, self._note) for number in self._signals}
+        hear(set(self._signals))
         return self
 
     def __exit__(
@@ -158,6 +164,11 @@ class StopRequest:
         return self.signal is not None
 
     def _note(self, number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGINT:
+            if self.interrupted:
+                raise KeyboardInterrupt
+            self.interrupted = True
+            log.info("stopping after this step, to save it; press Ctrl-C again to stop at once")
         self.signal = signal.Signals(number)
 
 

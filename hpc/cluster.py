@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -15,6 +16,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -24,6 +26,8 @@ import hpc
 from hpc import parts, worker
 from hpc.config import Config
 from hpc.errors import ConfigError, Incomplete, InputError, some
+from hpc.shelter import SAFE_PATH
+from hpc.stopping import held_back
 from hpc.threads import share
 
 log = logging.getLogger(__name__)
@@ -236,11 +240,14 @@ def _local(config: ClusterConfig, workers: int, place: Path, n_parts: int) -> It
     import dask
     from distributed import Client, LocalCluster
 
+    resource_tracker.ensure_running()  # before the block: where it starts, it lets the signals through again
+    with dask.config.set(_KEEP_MEMORY), held_back(signal.SIGINT):
+        started = LocalCluster(
+            n_workers=min(workers, n_parts), threads_per_worker=1, processes=True, dashboard_address=":0"
+        )
     with (
         dask.config.set(_KEEP_MEMORY),
-        LocalCluster(
-            n_workers=min(workers, n_parts), threads_per_worker=1, processes=True, dashboard_address=":0"
-        ) as cluster,
+        started as cluster,
         Client(cluster, set_as_default=False) as client,
     ):
         yield client, _LocalPatience(client, config).look
@@ -306,7 +313,7 @@ def _slurm(config: ClusterConfig, place: Path, n_parts: int) -> Iterator[tuple[A
             scheduler_options=scheduler,
             log_directory=str(logs),
             job_extra_directives=list(slurm.options),
-            job_script_prologue=list(slurm.prologue),
+            job_script_prologue=[*(f"export {name}={value}" for name, value in SAFE_PATH.items()), *slurm.prologue],
         )
     except (ValueError, RuntimeError, OSError) as error:
         raise ConfigError(f"cluster.slurm: dask-jobqueue refuses these keys: {error}") from None

@@ -68,6 +68,12 @@ class Preempted(Error):
     exit_code = 75
 
 
+class Stopped(BaseException):
+    """SIGTERM has come. As KeyboardInterrupt it is no Exception, which work could take for a failure of its own."""
+
+    exit_code = Preempted.exit_code
+
+
 def some(items: Iterable[object], limit: int = 5) -> str:
     """'a, b, c and 7 more': the first `limit` of `items`, for messages."""
     words = [str(item) for item in items]

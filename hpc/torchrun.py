@@ -1,7 +1,8 @@
 """torchrun that leaves the last word to the ranks: `python -m hpc.torchrun ...` takes torchrun's own words.
 
 - Where a rank fails, its message stands alone on the screen, and the exit code is that of the first rank that failed.
-- SIGTERM and SIGUSR1 are handed to the ranks, so that they can save and leave; torchrun would end them, or die alone.
+- SIGTERM, SIGUSR1 and SIGINT (Ctrl-C) are handed to the ranks, so that they can save and leave; torchrun would end
+  them, or die alone.
 - `--max-restarts` is for ranks that crash or are killed, not for those that end with a message or were asked to stop.
 
 `run` and `started` do the same from a program, in a world of its own: from a Ray task, from a stage, from a test.
@@ -23,6 +24,8 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from hpc.errors import Preempted
+from hpc.shelter import sheltered
+from hpc.stopping import hear
 from hpc.world import outside
 
 if TYPE_CHECKING:
@@ -30,7 +33,9 @@ if TYPE_CHECKING:
 
 _LAUNCHER = "HPC_TORCHRUN_PID"
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
-_STOPS = (signal.SIGTERM, signal.SIGUSR1)
+_STOPS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+STARTED = "HPC_STARTED"  # in the environment of programs that `started` started, and that SIGTERM asks to save and end
+_TIME_TO_SAVE_SECONDS = 600.0  # for ranks that were asked to stop; a second Ctrl-C ends them at once
 _ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",  # a rank sets its own number of threads; unset, torchrun says at length that it is 1
     "TORCH_CPP_LOG_LEVEL": "ERROR",
@@ -51,7 +56,7 @@ def started(
     program = [sys.executable, "-m"]
     if ranks > 1:
         program += ["hpc.torchrun", "--standalone", f"--nproc-per-node={ranks}", "-m"]
-    environ = {**outside(os.environ), **(env or {})}
+    environ = sheltered({**outside(os.environ), **(env or {}), STARTED: str(os.getpid())})
     process = subprocess.Popen([*program, module, *words], env=environ, start_new_session=True, **options)
     try:
         yield process
@@ -60,15 +65,23 @@ def started(
 
 
 def run(module: str, words: Sequence[str], ranks: int = 1, **options: Any) -> int:
-    """`started`, waited for: the exit code. What interrupts this process (Ray cancels a task so) ends the ranks too."""
+    """`started`, waited for: the exit code. What interrupts this process (Ctrl-C, SIGTERM; Ray cancels a task so) asks
+    the ranks to save and end, and is raised when they have."""
     with started(module, words, ranks, **options) as process:
-        while True:
+        try:
+            while True:
+                with suppress(subprocess.TimeoutExpired):
+                    return process.wait(timeout=60)  # a wait with a limit polls: one without it hears no interrupt
+        except BaseException:
+            process.terminate()
             with suppress(subprocess.TimeoutExpired):
-                return process.wait(timeout=60)  # a wait with a limit polls: one without it hears no interrupt
+                process.wait(_TIME_TO_SAVE_SECONDS)
+            raise
 
 
 def main() -> None:
     """Start the ranks of this node and wait for them."""
+    os.environ.update(sheltered(os.environ))
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     os.environ[_LAUNCHER] = str(os.getpid())
@@ -110,7 +123,10 @@ def end_with_launcher(environ: Mapping[str, str]) -> None:
 
 
 class _Stop:
-    """SIGTERM and SIGUSR1, handed to the ranks there are; with none yet, the end of this process."""
+    """Signals that ask to stop, handed to the ranks there are; with none yet, the end of this process.
+
+    Ctrl-C reaches the ranks as SIGTERM: they may have heard it from the terminal, and a second one ends them at once.
+    """
 
     def __init__(self) -> None:
         self.asked = False
@@ -120,6 +136,7 @@ class _Stop:
         """Take the signals (again: torchrun takes SIGTERM whenever it starts ranks)."""
         for number in _STOPS:
             signal.signal(number, self._hand_on)
+        hear(set(_STOPS))
 
     def code(self, code: int) -> int:
         """The exit code for that of a rank (negative: of a signal). Ranks that were asked to stop may be run again."""
@@ -134,7 +151,7 @@ class _Stop:
             sys.exit(Preempted.exit_code)
         for rank in ranks:
             with suppress(psutil.NoSuchProcess):
-                rank.send_signal(number)
+                rank.send_signal(signal.SIGTERM if number == signal.SIGINT else number)
 
 
 def _agent(stop: _Stop) -> type[LocalElasticAgent]:

@@ -14,7 +14,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import ModuleType
 
+from hpc.shelter import shelter
+
 _LAST_WORDS_SECONDS = 5.0  # for a program to end by itself, where Ctrl-C has interrupted it and this process
+_TIME_TO_SAVE_SECONDS = 600.0  # for one that was asked to stop; a second Ctrl-C ends it at once
 
 
 def run(module: str, words: Sequence[str], preload: Sequence[str]) -> int:
@@ -26,13 +29,17 @@ def run(module: str, words: Sequence[str], preload: Sequence[str]) -> int:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(list(preload))
     process = context.Process(target=_program, args=(module, list(words)))
-    with _nameless():
+    with _nameless(), shelter():
         process.start()
     try:
         process.join()
     except BaseException:
-        process.join(_LAST_WORDS_SECONDS)
-        process.kill()
+        try:
+            process.join(_LAST_WORDS_SECONDS)
+            process.terminate()
+            process.join(_TIME_TO_SAVE_SECONDS)
+        finally:
+            process.kill()
         raise
     assert process.exitcode is not None
     return process.exitcode

@@ -17,6 +17,11 @@ fi
 python=${UDIPDIST_PYTHON:-$launch/../.venv/bin/python}
 [ -x "$python" ] || python=$(command -v python3) || fail "no python3 on the PATH; run launch/install.sh"
 
+# Modules come from where they are installed, or from this copy, and not from the folder in which the line is typed.
+export PYTHONSAFEPATH=1
+"$python" -c 'import importlib.util as u, sys; sys.exit(u.find_spec("udipdist") is None)' ||
+    export PYTHONPATH=${launch%/launch}${PYTHONPATH:+:$PYTHONPATH}
+
 # The addresses of one network (INTERFACE) for everything that meets: gloo, NCCL and torchrun.
 address=
 if [ -n "${INTERFACE:-}" ]; then

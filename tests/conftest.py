@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -17,12 +18,12 @@ SLOW = [
     "attention", "attention_statistics", "base", "batchnorm", "brains", "calibration_benchmark", "cli", "cluster",
     "cohort_maps", "comm", "cpu", "demo_smoke", "documented_commands", "embed", "engine_on_ranks", "exactness",
     "export", "export_benchmark", "feed", "gallery", "grm_benchmark", "gwas_benchmark", "imports", "inspect",
-    "inspect_training", "interpret_benchmark", "invariance", "killed", "launch_deepspeed", "launch_program",
-    "launch_ray", "launch_slurm", "launch_sweep", "launch_torchrun", "loci_rules", "loop", "pairs", "phases",
-    "python_interface", "rare", "real_input", "report_page", "report_plot", "saliency", "several_tables",
-    "simulate", "sweep_association", "sweep_benchmark", "sweep_run", "sweep_trial", "training_on_ranks", "verb",
-    "volume_convert", "volume_description", "volume_ingest", "volume_killed", "volume_modalities", "volume_packed",
-    "volume_quality", "volume_refusals", "volume_ukb", "volumes_benchmark",
+    "inspect_training", "interpret_benchmark", "interrupted", "invariance", "killed", "launch_deepspeed",
+    "launch_program", "launch_ray", "launch_slurm", "launch_sweep", "launch_torchrun", "loci_rules", "loop",
+    "pairs", "phases", "python_interface", "rare", "real_input", "report_page", "report_plot", "saliency",
+    "several_tables", "shelter", "simulate", "sweep_association", "sweep_benchmark", "sweep_run", "sweep_trial",
+    "training_on_ranks", "verb", "volume_convert", "volume_description", "volume_ingest", "volume_killed",
+    "volume_modalities", "volume_packed", "volume_quality", "volume_refusals", "volume_ukb", "volumes_benchmark",
 ]  # fmt: skip
 
 
@@ -38,6 +39,14 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if item.path.stem.removeprefix("test_") in SLOW:
             item.add_marker(pytest.mark.slow)
+
+
+@pytest.fixture
+def terminal():
+    """Programs that a test starts hear Ctrl-C, though the tests may have been started with & by a script."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture

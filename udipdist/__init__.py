@@ -12,6 +12,9 @@ import sys
 from types import ModuleType
 from typing import Any
 
+import udipdist._working_folder  # noqa: F401
+
+# isort: split
 from hpc import __version__
 
 INTERFACE = (

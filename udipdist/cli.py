@@ -18,11 +18,13 @@ import click
 
 from hpc import __version__, log
 from hpc.config import Config, describe
-from hpc.errors import ConfigError, Error, Preempted, of_the_disk
+from hpc.errors import ConfigError, Error, Preempted, Stopped, of_the_disk
+from hpc.shelter import sheltered
 from hpc.world import World
 from udipdist.verbs import VERBS, Verb
 
 _PATIENCE_SECONDS = 5.0
+_GOES_ON = "the same command continues where it stopped"
 
 
 class _VerbCommand(click.Command):
@@ -85,6 +87,7 @@ def program() -> NoReturn:
     """The command `udipdist`: `main`, and an end that is safe where ranks have joined a process group."""
     from hpc.comm import leave
 
+    os.environ.update(sheltered(os.environ))
     try:
         main(prog_name="udipdist")
     except SystemExit as end:
@@ -111,6 +114,14 @@ def resolve(verb: Verb, words: tuple[str, ...]) -> Config:
 
 def execute(verb: Verb, words: tuple[str, ...], dry_run: bool) -> None:
     """Run one verb; a user's mistake ends with its message and exit code, without a traceback."""
+    from hpc.stopping import stoppable
+
+    with stoppable():
+        _execute(verb, words, dry_run)
+
+
+def _execute(verb: Verb, words: tuple[str, ...], dry_run: bool) -> None:
+    from hpc.comm import leave
     from hpc.torchrun import end_with_launcher
 
     world = World()
@@ -138,8 +149,13 @@ def execute(verb: Verb, words: tuple[str, ...], dry_run: bool) -> None:
         click.echo(f"udipdist {verb.name}: {refusal}", err=True)
         sys.exit(refusal.exit_code)
     except KeyboardInterrupt:
-        click.echo(f"udipdist {verb.name}: interrupted; the same command continues where it stopped", err=True)
+        click.echo(f"udipdist {verb.name}: interrupted; {_GOES_ON}", err=True)
         sys.exit(130)
+    except Stopped as stopped:
+        click.echo(f"udipdist {verb.name}: {stopped}; {_GOES_ON}", err=True)
+        if world.size > 1:
+            leave(stopped.exit_code, together=False)
+        sys.exit(stopped.exit_code)
 
 
 def _let_the_main_rank_speak(world: World) -> None:

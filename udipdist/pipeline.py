@@ -8,14 +8,12 @@ leaves the others untouched; what all of them import is imported once (hpc.warm)
 from __future__ import annotations
 
 import logging
-import subprocess
-import sys
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from hpc import warm
+from hpc import torchrun, warm
 from hpc.config import Config
 from hpc.errors import ConfigError, Error
 from hpc.files import publish_text
@@ -237,11 +235,7 @@ def execute(step: Step, out: Path, overwrite: bool = False) -> None:
     config = step.config.model_copy(update={"overwrite": overwrite or stale})
     publish_text(path, config.yaml())
     words = [*step.verb.split(), str(path)]
-    if step.ranks > 1:
-        program = [sys.executable, "-m", "hpc.torchrun", "--standalone", f"--nproc-per-node={step.ranks}", "-m"]
-        code = subprocess.run([*program, "udipdist", *words], check=False).returncode
-    else:
-        code = warm.run("udipdist", words, IMPORTS)
+    code = torchrun.run("udipdist", words, step.ranks) if step.ranks > 1 else warm.run("udipdist", words, IMPORTS)
     if code:
         raise StageFailed(
             f"stage {step.name} ended with exit code {code}; its message is above. Fix that and run the same command: "

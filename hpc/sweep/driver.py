@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import logging
-import signal
-import threading
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +15,7 @@ from hpc.parts import fix_plan
 from hpc.sweep import session
 from hpc.sweep.options import RayConfig, SearchConfig
 from hpc.sweep.space import Domain, Space
+from hpc.sweep.stops import Stops
 from hpc.sweep.trial_list import plan_trials
 from hpc.sweep.trials import Outcome, Program, Service, Trial, generations, outcomes
 
@@ -55,9 +53,10 @@ def run(sweep: Sweep, columns: Sequence[str]) -> list[Outcome]:
     if left:
         ended = total - left
         log.info("%d trials%s", total, f", {ended} of them already ended" if ended else "")
-        with session.connected(sweep.ray) as name, _stoppable():
+        with Stops() as stops, session.connected(sweep.ray) as name:
+            stops.listen()
             session.require_nodes(sweep.ray, sweep.service is not None)
-            _fit(sweep, planned, name, total, ended, columns)
+            _fit(sweep, planned, name, total, ended, columns, stops)
     found = sweep.outcomes()
     for outcome in found:
         if outcome.state == "failed":
@@ -89,7 +88,9 @@ def _unfinished(planned: list[Trial]) -> list[Trial]:
     return [trial for trial in planned if not (generations(trial)[-1].folder / "ended.json").exists()]
 
 
-def _fit(sweep: Sweep, planned: list[Trial], name: str, total: int, ended: int, columns: Sequence[str]) -> None:
+def _fit(
+    sweep: Sweep, planned: list[Trial], name: str, total: int, ended: int, columns: Sequence[str], stops: Stops
+) -> None:
     """Have Tune run the trials that are left. Raises Preempted, or Incomplete where Ray went away."""
     from ray import tune
     from ray.exceptions import RayError
@@ -108,7 +109,7 @@ def _fit(sweep: Sweep, planned: list[Trial], name: str, total: int, ended: int, 
 
     over = [outcome for outcome in sweep.outcomes() if outcome.state in _OVER]
     space, chosen = _what_is_left(sweep, planned)
-    table = Table(sweep.place, total, ended, columns, sweep.metric, sweep.mode, name)
+    table = Table(sweep.place, total, ended, columns, sweep.metric, sweep.mode, name, stops)
     remove(sweep.place / "ray" / "tune")
     # metric and mode stand with the scheduler and the search; Tune refuses them twice.
     tuner = tune.Tuner(
@@ -136,6 +137,8 @@ def _fit(sweep: Sweep, planned: list[Trial], name: str, total: int, ended: int, 
             warnings.filterwarnings("ignore", module="ray")
             tuner.fit()
     except (RayError, ConnectionError) as error:
+        if stops.asked:
+            raise _stopped(sweep) from None
         raise Incomplete(
             f"{sweep.place}: lost Ray ({str(error).splitlines()[0]}); start it again, then run the same command"
         ) from None
@@ -144,7 +147,11 @@ def _fit(sweep: Sweep, planned: list[Trial], name: str, total: int, ended: int, 
     log.info("%s", table.line())
     failed = sum(outcome.state == "failed" for outcome in sweep.outcomes())
     if _left(sweep, planned)[1] > failed:
-        raise Preempted(f"{sweep.place}: stopped before all trials had ended; the same command continues")
+        raise _stopped(sweep)
+
+
+def _stopped(sweep: Sweep) -> Preempted:
+    return Preempted(f"{sweep.place}: stopped before all trials had ended; the same command continues")
 
 
 def _what_is_left(sweep: Sweep, planned: list[Trial]) -> tuple[dict[str, Any] | None, dict[str, Any]]:
@@ -185,25 +192,3 @@ def _open_desk(sweep: Sweep, name: str) -> Any:
     if not good:
         raise answer
     return desk
-
-
-@contextmanager
-def _stoppable() -> Iterator[None]:
-    """SIGTERM and SIGUSR1 end the sweep: by Preempted here; while Tune runs, by way of Tune, which hears SIGUSR1."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def stop(number: int, frame: Any) -> None:
-        if signal.getsignal(signal.SIGUSR1) is not stop:
-            signal.raise_signal(signal.SIGUSR1)
-            return
-        raise Preempted(f"stopped by {signal.Signals(number).name}; the same command continues")
-
-    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGUSR1)}
-    interrupt = signal.getsignal(signal.SIGINT)
-    try:
-        yield
-    finally:
-        for number, handler in {**before, signal.SIGINT: interrupt}.items():
-            signal.signal(number, handler)

@@ -59,14 +59,23 @@ def main() -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _kill(name: str, value: str) -> bool:
-    """Kill what has the variable; whether there was any."""
-    found = False
+def of_variable(name: str, value: str) -> list[psutil.Process]:
+    """The other processes that have the variable in their environment."""
+    found = []
     for process in psutil.process_iter():
         with suppress(psutil.Error):
             if process.pid != os.getpid() and process.environ().get(name) == value:
-                process.kill()
-                found = found or process.status() != psutil.STATUS_ZOMBIE
+                found.append(process)
+    return found
+
+
+def _kill(name: str, value: str) -> bool:
+    """Kill what has the variable; whether there was any."""
+    found = False
+    for process in of_variable(name, value):
+        with suppress(psutil.Error):
+            process.kill()
+            found = found or process.status() != psutil.STATUS_ZOMBIE
     return found
 
 

@@ -5,16 +5,21 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+import signal
 import socket
 import sys
 import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from hpc.errors import ConfigError
+from hpc.shelter import SAFE_PATH
+from hpc.stopping import held_back
 from hpc.sweep.guard import environment, guarded
 from hpc.sweep.options import RayConfig
+from hpc.sweep.stops import RUN
 from hpc.world import cores
 
 _QUIET = {
@@ -25,6 +30,7 @@ _QUIET = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",  # a trial without a GPU sees none
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_AUTO_INIT": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # hpc.sweep.stops hears it
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
     "TUNE_WARN_INSUFFICENT_RESOURCE_THRESHOLD_S": "1000000",
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
@@ -65,7 +71,7 @@ def connected(config: RayConfig) -> Iterator[str]:
     run = uuid.uuid4().hex[:12]
     path = {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     token = _TOKEN if config.address is None and "RAY_AUTH_MODE" not in os.environ else {}
-    with environment(_QUIET | path | token):
+    with environment(_QUIET | SAFE_PATH | path | token):
         import ray
 
         for name in ("ray", "ray.tune", "ray.train", "ray.data"):
@@ -88,21 +94,40 @@ def _own(config: RayConfig, run: str) -> Iterator[None]:
     if len(folder) > _LONGEST:
         os.rmdir(folder)
         folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")
-    with guarded("HPC_SWEEP_RUN", run, folder):
+    with guarded(RUN, run, folder):
         try:
-            ray.init(
-                num_cpus=config.cpus or cores(),
-                num_gpus=config.gpus,
-                namespace=run,
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level=logging.CRITICAL,
-                object_store_memory=_STORE_BYTES,
-                _temp_dir=folder,  # Ray has no public name for it
-            )
+            # Without its Ray a sweep cannot end in good order. Ray itself holds SIGINT back.
+            with held_back(signal.SIGTERM):
+                ray.init(
+                    address="local",  # RAY_ADDRESS, or a Ray of somebody else on this machine, is not meant
+                    job_config=_without_working_folder(),
+                    num_cpus=config.cpus or cores(),
+                    num_gpus=config.gpus,
+                    namespace=run,
+                    include_dashboard=False,
+                    log_to_driver=False,
+                    logging_level=logging.CRITICAL,
+                    object_store_memory=_STORE_BYTES,
+                    _temp_dir=folder,  # Ray has no public name for it
+                )
             yield
         finally:
             ray.shutdown()
+
+
+def _without_working_folder() -> Any:
+    """Ray puts the folder in which it is started before all others in its workers, and a file hpc.py of the user would
+    come before ours. They have PYTHONPATH."""
+    from ray.job_config import JobConfig
+
+    return JobConfig(_py_driver_sys_path=_Fixed())
+
+
+class _Fixed(list[str]):
+    """A list to which Ray adds nothing."""
+
+    def extend(self, _: Any) -> None:
+        """Nothing."""
 
 
 @contextmanager

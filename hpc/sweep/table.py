@@ -13,6 +13,7 @@ from ray.tune.progress_reporter import TrialProgressCallback
 
 from hpc.progress import duration
 from hpc.screen import is_terminal, screen
+from hpc.sweep.stops import Stops
 from hpc.sweep.trials import Metrics, Trial, best_of, end, fail, generations, json_of, read_reports
 
 log = logging.getLogger(__name__)
@@ -21,10 +22,24 @@ _STYLES = {"failed": "red", "finished": "green", "stopped": "yellow", "running":
 
 
 class Table(tune.Callback):
-    """Listens to Tune. `total` trials in all, of which `done` ended before; `columns` are keys of reports."""
+    """Listens to Tune. `total` trials in all, of which `done` ended before; `columns` are keys of reports.
 
-    def __init__(self, place: Path, total: int, done: int, columns: Sequence[str], metric: str, mode: str, run: str):
+    Once `stops` has been asked, a trial that ends has neither failed nor been stopped by the search.
+    """
+
+    def __init__(
+        self,
+        place: Path,
+        total: int,
+        done: int,
+        columns: Sequence[str],
+        metric: str,
+        mode: str,
+        run: str,
+        stops: Stops,
+    ):
         self.place, self.total, self.before, self.metric, self.mode, self.run = place, total, done, metric, mode, run
+        self.stops = stops
         self.columns = list(dict.fromkeys([*columns, metric]))
         self.rows: dict[str, dict[str, Any]] = {}
         self.drawn, self.begun = -_REDRAW, time.monotonic()
@@ -68,6 +83,9 @@ class Table(tune.Callback):
             self._say("%s: failed: %s", row["name"], _message(folder))
             return
         ended = json_of(folder / "ended.json")
+        if ended is None and self.stops.asked:
+            row["state"] = "interrupted"
+            return
         if ended is None:
             end(folder, "stopped")
         row["state"] = "stopped" if ended is None else ended["state"]
@@ -76,6 +94,9 @@ class Table(tune.Callback):
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """The process of a trial has died, as often as is allowed."""
         row = self._row(trial)
+        if self.stops.asked:
+            row["state"] = "interrupted"
+            return
         folder = _latest(row["folder"])
         message = (
             f"its process ended without a word {trial.run_metadata.num_failures} times (killed, or out of memory); "

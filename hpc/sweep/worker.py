@@ -16,7 +16,7 @@ from typing import Any
 import ray
 from ray import tune
 
-from hpc.errors import Error
+from hpc.errors import Error, Preempted
 from hpc.files import publish_json
 from hpc.lock import locked
 from hpc.sweep import trials
@@ -76,6 +76,9 @@ class Work:
     def _program(self, trial: Trial, report: Callable[[Metrics], None]) -> None:
         try:
             self.program(trial, report, self._ask)
+        except Preempted as error:  # it has not failed: whoever starts it again goes on
+            log.warning("%s", error)
+            raise
         except Exception as error:
             mistake = isinstance(error, Error)
             log.error("%s", error, exc_info=None if mistake else error)

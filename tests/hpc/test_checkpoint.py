@@ -90,6 +90,14 @@ def test_damage_is_named_and_the_one_before_is_used(tmp_path, caplog, damage, me
     assert checkpoints.steps() == [2]
 
 
+def test_ctrl_c_asks_first_and_interrupts_then():
+    with StopRequest() as stop:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert stop.signal is signal.SIGINT
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+
+
 def test_stop_request_notes_the_signal_and_restores_the_handler():
     before = signal.getsignal(signal.SIGUSR1)
     with StopRequest() as stop:

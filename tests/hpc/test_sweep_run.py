@@ -43,7 +43,9 @@ def driver(place: Path, **keys) -> subprocess.Popen:
     environ = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE), str(HERE.parents[1])])}
     place.mkdir(exist_ok=True)
     with (place / "driver.log").open("a") as file:
-        return subprocess.Popen(words, env=environ, stdout=subprocess.PIPE, stderr=file, text=True)
+        return subprocess.Popen(
+            words, env=environ, stdout=subprocess.PIPE, stderr=file, text=True, start_new_session=True
+        )
 
 
 def wait_for(condition: Callable[[], object], seconds: float = HANGS) -> None:
@@ -122,15 +124,23 @@ def test_a_ray_that_is_not_there(toy, tmp_path):
 
 
 @pytest.mark.cluster
-def test_sigterm_ends_a_sweep_which_then_goes_on(tmp_path, monkeypatch):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "sigterm"])
+@pytest.mark.usefixtures("terminal")
+def test_a_signal_to_all_ends_a_sweep_which_then_goes_on(tmp_path, monkeypatch, number):
+    """As a terminal and a scheduler send it. A Ray that RAY_ADDRESS names, and files like modules, are not meant."""
     monkeypatch.setenv("TOY_PLACE", str(tmp_path))
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    for name in ("hpc.py", "sweep_toy.py", "socket.py"):
+        (tmp_path / name).write_text("raise SystemExit('the file of the user was imported')\n")
+    monkeypatch.chdir(tmp_path)
     keys = {"space": {"set": {"grid": {"long": {"wait": 1}}}}, "seeds": [1], "search": {}, "ray": {"cpus": 2}}
     folder = tmp_path / "trials" / "long-seed1"
     process = driver(tmp_path, **keys)
     wait_for(lambda: (folder / "epoch0.json").exists() or process.poll() is not None)
-    process.send_signal(signal.SIGTERM)
+    os.killpg(process.pid, number)
     said = process.communicate()[0]
     assert process.returncode == 75 and "the same command continues" in said
+    assert not (folder / "failed.json").exists() and not (folder / "ended.json").exists()
     wait_for(lambda: not of_sweep(tmp_path), 20)
     (tmp_path / "trials" / "go").touch()
     process = driver(tmp_path, **keys)

@@ -25,7 +25,7 @@ from typing import Any
 from hpc import torchrun
 from hpc.checkpoint import META, Checkpoints
 from hpc.config import Config, merge
-from hpc.errors import Error, InputError
+from hpc.errors import Error, InputError, Preempted
 from hpc.files import publish, publish_json, publish_text
 from hpc.stage import read_manifest
 from hpc.sweep import Trial, ranks
@@ -164,6 +164,8 @@ class _Training:
 
     def _is_over(self) -> bool:
         code = 0 if self.process is None else self.process.poll()
+        if code == Preempted.exit_code:
+            raise Preempted("the training was stopped by a signal, and has saved; the trial goes on from there")
         if code:
             raise StageFailed(_message("train", code, self.output))
         return code is not None

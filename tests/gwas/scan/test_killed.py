@@ -101,6 +101,27 @@ def test_a_worker_killed_in_the_middle(cohort, undisturbed):
     assert written(config.out) == undisturbed
 
 
+@pytest.mark.parametrize(
+    ("number", "code", "word"),
+    [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 75, "stopped by SIGTERM")],
+    ids=["ctrl-c", "sigterm"],
+)
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.usefixtures("terminal")
+def test_all_of_a_job_are_asked_to_stop(cohort, undisturbed, workers, number, code, word):
+    """As a terminal and a scheduler do it: one sentence, no traceback of anybody, and the same command goes on."""
+    config = cohort.config(f"asked{workers}{code}", variants_per_part=30, workers=workers)
+    process = start(config, cohort.folder, start_new_session=True)
+    wait_for_parts(config.out, 4, process)
+    os.killpg(process.pid, number)
+    said = process.communicate()[1]
+    assert process.returncode == code, said
+    assert f"udipdist gwas: {word}; the same command continues where it stopped" in said
+    assert "Traceback" not in said and 4 <= done(config.out) < PARTS
+    gwas(config.model_copy(update={"workers": 0}))
+    assert written(config.out) == undisturbed
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_the_caller_killed_in_the_middle(cohort, undisturbed, workers):
     config = cohort.config(f"caller{workers}", variants_per_part=30, workers=workers)

@@ -8,6 +8,7 @@ Shapes: M variants of the part, B of a block, P traits of all tables, T tables, 
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -75,7 +76,10 @@ class Scan:
 
         # One block, one thread: no waiting for each other inside a product.
         with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(self.threads) as pool:
-            masked = sum(pool.map(work, range(self.threads)))
+            try:
+                masked = sum(pool.map(work, range(self.threads)))
+            finally:
+                deque(lows, maxlen=0)  # where it was interrupted no thread begins another block
         facts = {"start": start, "stop": stop, "masked": masked}
         facts |= outputs.write(self.place, plan.tables, start, out)
         return facts | {"tally_by_table": [tally(verdict_M) for verdict_M in verdict_MT.T]}
