@@ -15,7 +15,7 @@ from types import FrameType, TracebackType
 from typing import Any, Self
 
 from hpc.comm import Comm
-from hpc.errors import InputError, some
+from hpc.errors import InputError, naming_full_disk, some
 from hpc.files import publish_json, remove, sha256
 from hpc.stopping import hear
 
@@ -43,13 +43,19 @@ class Checkpoints:
         """Publish one checkpoint: every rank calls `write(folder)` on a folder that is not visible yet.
 
         All ranks call this together; the folder must be on a disk that all of them see. `best` points best.json here.
+        Where a rank cannot write, all raise (NoSpace, where the disk is full), and the checkpoints there stay.
         """
         final = self.folder(step)
         partial = final.with_name(f".{final.name}.partial")
-        comm.on_main(lambda: _fresh(partial))
-        write(partial)
-        comm.barrier()
-        comm.on_main(lambda: self._publish(partial, step, meta, best))
+        naming = naming_full_disk(final)
+        try:
+            comm.on_main(naming(lambda: _fresh(partial)))
+            comm.on_all(naming(lambda: write(partial)))
+            comm.on_main(naming(lambda: self._publish(partial, step, meta, best)))
+        except Exception:
+            if comm.is_main:
+                remove(partial)
+            raise
 
     def find(self, name: str) -> Path:
         """The folder of 'last', 'best', or a step's number. Raises InputError with the steps there are."""

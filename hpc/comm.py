@@ -17,10 +17,11 @@ from typing import Any, NoReturn, TypeVar
 
 import numpy as np
 
-from hpc.errors import ConfigError, Error
+from hpc.errors import ConfigError, Error, of_the_user
 from hpc.world import World
 
 T = TypeVar("T")
+PATIENCE = 5.0  # seconds that a rank waits for the launcher to end it, where another one has the word
 _LOOK = 2.0  # seconds between two looks at long work of another rank
 _RENDEZVOUS = ("MASTER_ADDR", "MASTER_PORT")
 
@@ -97,12 +98,30 @@ class Comm:
                 values.append(function())
             except Exception as caught:
                 error = caught
-        told = values, str(error) if error else None, getattr(error, "exit_code", 1)
-        values, message, code = self._broadcast(told)
+        values, told = self._broadcast((values, None if error is None else _told(error)))
         if error is not None:
             raise error
-        if message is not None:
-            raise _Elsewhere(message, code)
+        if told is not None:
+            raise _Elsewhere(*told)
+        return values[0]
+
+    def on_all(self, function: Callable[[], T]) -> T:
+        """Call `function` on every rank and return its value; where it fails on any rank, all raise. It must call no
+        collective after a place where it may fail."""
+        if self.size == 1:
+            return function()
+        values: list[T] = []
+        error: Exception | None = None
+        try:
+            values.append(function())
+        except Exception as caught:
+            error = caught
+        everywhere = self.gather(None if error is None else _told(error))
+        if error is not None:
+            raise error
+        for elsewhere in everywhere:
+            if elsewhere is not None:
+                raise _Elsewhere(*elsewhere)
         return values[0]
 
     def on_each_node(self, function: Callable[[], T]) -> T:
@@ -134,7 +153,7 @@ class Comm:
         thread.start()
         while self.any(_still_busy(thread)):
             pass
-        told = self.gather((str(errors[0]), getattr(errors[0], "exit_code", 1)) if errors else None)
+        told = self.gather(_told(errors[0]) if errors else None)
         if errors:
             raise errors[0]
         for elsewhere in told:
@@ -219,6 +238,25 @@ def _still_busy(thread: threading.Thread) -> bool:
     return thread.is_alive()
 
 
+def _told(error: BaseException) -> tuple[str, int]:
+    """The message of an error for other ranks, and its exit code."""
+    shown = of_the_user(error) or error
+    return str(shown), getattr(shown, "exit_code", 1)
+
+
+def of_another_rank(error: BaseException) -> Error | None:
+    """What a rank says whose exchange with others broke because one of them has ended, by itself with its own message,
+    or by a signal; None for other errors. The first line of gloo and the word of NCCL tell."""
+    text = str(error)
+    if not isinstance(error, RuntimeError) or not ("gloo/transport" in text or "ncclRemoteError" in text):
+        return None
+    reason = text.splitlines()[0].partition("] ")[2].partition(". ")[0]
+    return _Elsewhere(
+        f"lost another rank, which may have said why ({reason}); or the network between them is broken: the same "
+        "command continues", 1,
+    )  # fmt: skip
+
+
 class _Elsewhere(Error):
     """An error of one rank, told on another."""
 
@@ -238,8 +276,14 @@ def leave(code: int = 0, together: bool = True) -> NoReturn:
     if dist is None or not dist.is_available() or not dist.is_initialized():
         sys.exit(code)
     if together:
-        dist.barrier()
-        dist.destroy_process_group()
+        try:
+            dist.barrier()
+            dist.destroy_process_group()
+        except RuntimeError as error:
+            if of_another_rank(error) is None:
+                raise
+            time.sleep(PATIENCE)  # it has failed, and its launcher ends this one
+            code = code or 1
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)

@@ -14,8 +14,8 @@ import os
 import shutil
 import socket
 import warnings
-from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from pickle import UnpicklingError
@@ -208,7 +208,8 @@ class Engine:
         return kept
 
     def save(self, folder: Path) -> None:
-        """Write the state of model, optimiser, scheduler and random numbers into `folder` (one file set a rank)."""
+        """Write the state of model, optimiser, scheduler and random numbers into `folder` (one file set a rank). Raises
+        on a rank that cannot write, when all have done their part."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             client = {
@@ -216,7 +217,9 @@ class Engine:
                 "loss_scale": self._scale and self._scale.state(),
                 "buffers": self._buffers() if self.stage == 3 else {},
             }
-            self._engine.save_checkpoint(str(folder), tag=_STATE, client_state=client, save_latest=False)
+            files = self._engine.checkpoint_engine
+            with _errors_at_the_end((files, "save"), (files, "makedirs"), (self._engine, "_copy_recovery_script")):
+                self._engine.save_checkpoint(str(folder), tag=_STATE, client_state=client, save_latest=False)
 
     def load(self, folder: Path) -> None:
         """Take up the state that `save` wrote, on this or another number of ranks. Rates and what else the optimiser
@@ -268,6 +271,31 @@ class Engine:
         """The buffers that are saved."""
         saved = self.module.state_dict().keys()
         return {name: value for name, value in self.module.named_buffers() if name in saved}
+
+
+@contextmanager
+def _errors_at_the_end(*writers: tuple[Any, str]) -> Iterator[None]:
+    """What these methods (object, name) cannot write raises after the block: in it ranks wait for one another."""
+    errors: list[Exception] = []
+
+    def late(write: Callable[..., None]) -> Callable[..., None]:
+        def call(*arguments: Any, **words: Any) -> None:
+            try:
+                write(*arguments, **words)
+            except Exception as error:
+                errors.append(error)
+
+        return call
+
+    for holder, name in writers:
+        setattr(holder, name, late(getattr(holder, name)))
+    try:
+        yield
+    finally:
+        for holder, name in writers:
+            delattr(holder, name)  # the one of its class shows again
+    if errors:
+        raise errors[0]
 
 
 def _configuration(options: Options, device: str, weights: int) -> dict[str, Any]:

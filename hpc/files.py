@@ -16,7 +16,7 @@ from typing import Any
 
 import google_crc32c
 
-from hpc.errors import NoSpace, OutputExists
+from hpc.errors import NoSpace, OutputExists, naming_full_disk
 
 _BLOCK = 1 << 20
 
@@ -25,24 +25,20 @@ _BLOCK = 1 << 20
 def publish(path: str | Path) -> Iterator[Path]:
     """A temporary path beside `path`; what is written there becomes `path` by one rename when the block ends well.
 
-    Works for files and directories. On an error nothing is left at either place.
+    Works for files and directories. On an error nothing is left at either place. Raises NoSpace.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial-{uuid.uuid4().hex[:8]}")
     try:
-        yield partial
-        if partial.is_file():
-            with partial.open("rb") as file:
-                os.fsync(file.fileno())
-        if partial.is_dir() and path.exists():
-            remove(path)
-        partial.replace(path)
-    except OSError as error:
-        remove(partial)
-        if error.errno == 28:
-            raise NoSpace(f"{path}: the disk is full; free some space, then run the same command again") from None
-        raise
+        with naming_full_disk(path):
+            yield partial
+            if partial.is_file():
+                with partial.open("rb") as file:
+                    os.fsync(file.fileno())
+            if partial.is_dir() and path.exists():
+                remove(path)
+            partial.replace(path)
     except BaseException:
         remove(partial)
         raise
@@ -93,6 +89,13 @@ def require_space(path: str | Path, needed_bytes: int) -> None:
             f"{path}: needs about {needed_bytes / 1e9:.2f} GB, but {free / 1e9:.2f} GB are free; "
             "free some space or give another out="
         )
+
+
+def reserve(path: str | Path) -> None:
+    """Take the space of a file that is to be written by a map: the process of one that meets a full disk is ended."""
+    with Path(path).open("r+b") as file:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size)
 
 
 def sha256(path: str | Path) -> str:

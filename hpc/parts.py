@@ -8,7 +8,6 @@ again redoes only unfinished parts.
 
 from __future__ import annotations
 
-import errno
 import json
 import logging
 import re
@@ -20,12 +19,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from hpc.errors import Incomplete, NoSpace, OutputExists, some
+from hpc.errors import Incomplete, OutputExists, full_disk, no_space, some
 from hpc.files import crc32c, publish_json, remove, sha256
 from hpc.progress import Progress
 
 log = logging.getLogger(__name__)
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _DIGESTS = {"sha256": sha256, "crc32c": crc32c}
 _LEFTOVER = re.compile(r"^\..+\.(partial|trash)-[0-9a-f]{8}$|\.[0-9a-f]{32}\.partial$")  # of hpc.files, and of zarr
 
@@ -204,12 +202,9 @@ def run_part(job: Job, index: int) -> dict[str, Any]:
             "seconds": round(time.monotonic() - clock, 3),
         }
         publish_json(path, record)
-    except OSError as error:
-        if error.errno in _FULL:
-            raise NoSpace(
-                f"{job.place}: the disk is full, or a file size limit is reached ({error.strerror}), in part "
-                f"{index}; free some space, then run the same command again"
-            ) from None
+    except Exception as error:
+        if reason := full_disk(error):
+            raise no_space(job.place, reason, f", in part {index}") from None
         raise
     return facts
 

@@ -22,7 +22,7 @@ from typing import Any
 
 import hpc
 from hpc.config import Config
-from hpc.errors import OutputExists
+from hpc.errors import OutputExists, naming_full_disk
 from hpc.files import publish_json, remove, size_of
 from hpc.lock import held, is_lock
 from hpc.moved import place_now
@@ -106,12 +106,14 @@ def unchanged(seen: Mapping[str, Any], path: str | Path) -> bool:
 class Stage:
     """A running stage: what it adds to its manifest, and the manifests of outputs that it makes inside its own.
 
-    `inputs` are the fingerprints of its inputs, by key.
+    `inputs` are the fingerprints of its inputs, by key; `beside`: what belongs to its output, and goes with it where
+    the stage fails.
     """
 
     def __init__(self, name: str, out: Path, inputs: Mapping[str, dict[str, Any]]):
         self.name, self.out, self.inputs = name, out, inputs
         self.facts: dict[str, Any] = {}
+        self.beside: list[Path] = []
         self._started, self._clock, self._cpu = datetime.now(UTC), time.monotonic(), _cpu_seconds()
 
     def note(self, **facts: Any) -> None:
@@ -145,16 +147,22 @@ class Stage:
 def stage(
     name: str, out: str | Path, config: Config, inputs: Mapping[str, Path | None], overwrite: bool = False
 ) -> Iterator[Stage]:
-    """Run one stage. A complete output is refused (OutputExists) unless `overwrite`; an unfinished one is left for
-    the body to resume or replace. When the body ends well the manifest is written with time and memory. An output on
-    which another process is at work is refused (InUse)."""
+    """Run one stage. A complete output is refused (OutputExists) unless `overwrite`, and one on which another process
+    is at work always (InUse); an unfinished one is left for the body to resume or replace. When the body ends well the
+    manifest is written with time and memory; where it fails, what has no plan to be resumed goes. Raises NoSpace."""
     out = Path(out)
     _refuse_own_input(out, inputs)
-    with held(out, name, _key_of(config, out)):
+    with naming_full_disk(out, of_files=False), held(out, name, _key_of(config, out)):
         make_way(out, overwrite)
-        current = Stage(name, out, _fingerprints(inputs))
-        yield current
-        seconds = current.complete(out, config, current.inputs, current.facts)
+        current, found, new = Stage(name, out, _fingerprints(inputs)), out.exists(), _nothing_at(out)
+        try:
+            yield current
+            seconds = current.complete(out, config, current.inputs, current.facts)
+        except BaseException:
+            if new and not (out / "plan.json").exists():  # without a manifest it would be taken for somebody else's
+                for path in [*current.beside, *([out] if not found else filter(_is_content, out.iterdir()))]:
+                    remove(path)
+            raise
     log.info("%s: done in %s -> %s", name, duration(seconds), out)
 
 
@@ -177,7 +185,7 @@ def make_way(out: str | Path, overwrite: bool) -> None:
     out = Path(out)
     ours = manifest_path(out).exists() or (out / "plan.json").exists()
     if out.is_dir() and not ours:
-        if not all(map(is_lock, out.iterdir())):
+        if not _nothing_at(out):
             raise OutputExists(f"{out}: is a folder with other files in it; give another out=")
         return
     if not out.exists() or (not overwrite and not manifest_path(out).exists() and out.is_dir()):
@@ -186,6 +194,14 @@ def make_way(out: str | Path, overwrite: bool) -> None:
         raise OutputExists(f"{out}: already exists; give another out=, or type overwrite=true to replace it")
     remove(manifest_path(out))
     remove(out)
+
+
+def _nothing_at(out: Path) -> bool:
+    return not any(map(_is_content, out.iterdir())) if out.is_dir() else not out.exists()
+
+
+def _is_content(path: Path) -> bool:
+    return not is_lock(path)
 
 
 def peak_memory() -> int:

@@ -12,18 +12,18 @@ import re
 import sys
 import textwrap
 import time
+from contextlib import suppress
 from typing import NoReturn
 
 import click
 
 from hpc import __version__, log
 from hpc.config import Config, describe
-from hpc.errors import ConfigError, Error, Preempted, Stopped, of_the_disk
+from hpc.errors import ConfigError, Preempted, Stopped, of_the_user
 from hpc.shelter import sheltered
 from hpc.world import World
 from udipdist.verbs import VERBS, Verb
 
-_PATIENCE_SECONDS = 5.0
 _GOES_ON = "the same command continues where it stopped"
 
 
@@ -135,30 +135,38 @@ def _execute(verb: Verb, words: tuple[str, ...], dry_run: bool) -> None:
             click.echo(config.yaml() + "".join(f"# {line}\n" for line in module.preview(config)), nl=False)
             return
         getattr(module, verb.function)(config)
-    except Error as error:
-        if not isinstance(error, Preempted):  # which all ranks leave together
+    except Exception as error:
+        from hpc.comm import of_another_rank
+
+        told = of_the_user(error) or of_another_rank(error)
+        if told is None:
+            raise
+        if not isinstance(told, Preempted):  # which all ranks leave together
             _let_the_main_rank_speak(world)
         where = f" (rank {world.rank})" if world.size > 1 else ""
-        click.echo(f"udipdist {verb.name}{where}: {error}", err=True)
-        sys.exit(error.exit_code)
-    except OSError as error:
-        refusal = of_the_disk(error)
-        if refusal is None:
-            raise
-        _let_the_main_rank_speak(world)
-        click.echo(f"udipdist {verb.name}: {refusal}", err=True)
-        sys.exit(refusal.exit_code)
+        _say(f"udipdist {verb.name}{where}: {told}")
+        sys.exit(told.exit_code)
     except KeyboardInterrupt:
-        click.echo(f"udipdist {verb.name}: interrupted; {_GOES_ON}", err=True)
+        _say(f"udipdist {verb.name}: interrupted; {_GOES_ON}")
         sys.exit(130)
     except Stopped as stopped:
-        click.echo(f"udipdist {verb.name}: {stopped}; {_GOES_ON}", err=True)
+        _say(f"udipdist {verb.name}: {stopped}; {_GOES_ON}")
         if world.size > 1:
             leave(stopped.exit_code, together=False)
         sys.exit(stopped.exit_code)
 
 
+def _say(message: str) -> None:
+    with suppress(OSError):  # where the screen is a file, on a disk that is full
+        click.echo(message, err=True)
+
+
 def _let_the_main_rank_speak(world: World) -> None:
     """Most mistakes are met by every rank: rank 0 says so, and its launcher ends the others while they wait here."""
+    from hpc.comm import PATIENCE, leave
+
     if not world.is_main:
-        time.sleep(_PATIENCE_SECONDS)
+        try:
+            time.sleep(PATIENCE)
+        except Stopped as stopped:
+            leave(stopped.exit_code, together=False)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hpc.errors import ConfigError, Incomplete, Preempted
+from hpc.errors import ConfigError, Incomplete, Preempted, full_disk, no_space
 from hpc.files import remove
 from hpc.parts import fix_plan
 from hpc.sweep import session
@@ -135,7 +135,7 @@ def _fit(
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module="ray")
-            tuner.fit()
+            errors = tuner.fit().errors
     except (RayError, ConnectionError) as error:
         if stops.asked:
             raise _stopped(sweep) from None
@@ -145,6 +145,9 @@ def _fit(
     finally:
         table.close()
     log.info("%s", table.line())
+    full = [reason for reason in map(full_disk, errors) if reason]
+    if full:  # trials that could not even write how they ended
+        raise no_space(sweep.place, full[0])
     failed = sum(outcome.state == "failed" for outcome in sweep.outcomes())
     if _left(sweep, planned)[1] > failed:
         raise _stopped(sweep)

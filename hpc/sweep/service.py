@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from hpc import log
-from hpc.errors import Error
+from hpc.errors import of_the_user
 from hpc.sweep.trials import Service
 
 Answer = tuple[bool, Any]  # True and an answer, or False and an exception
@@ -76,8 +76,9 @@ class Desk:
 
 def portable(error: Exception) -> Exception:
     """The error itself where it is the user's to mend, else one that holds its traceback: others may not travel."""
-    if isinstance(error, Error):
-        return error
+    told = of_the_user(error)
+    if told is not None:
+        return told
     return ServiceFailed("".join(traceback.format_exception(error)).rstrip())
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import ray
 from ray import tune
 
-from hpc.errors import Error, Preempted
+from hpc.errors import Preempted, of_the_user
 from hpc.files import publish_json
 from hpc.lock import locked
 from hpc.sweep import trials
@@ -80,10 +80,10 @@ class Work:
             log.warning("%s", error)
             raise
         except Exception as error:
-            mistake = isinstance(error, Error)
-            log.error("%s", error, exc_info=None if mistake else error)
-            message = str(error) if mistake else f"{type(error).__name__}: {error}"
-            trials.fail(trial.folder, type(error).__name__, message, self.run)
+            told = of_the_user(error)
+            log.error("%s", told or error, exc_info=None if told else error)
+            message = str(told) if told else f"{type(error).__name__}: {error}"
+            trials.fail(trial.folder, type(told or error).__name__, message, self.run)
         else:
             trials.end(trial.folder, "finished")
 

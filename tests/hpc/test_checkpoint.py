@@ -12,7 +12,7 @@ import pytest
 
 from hpc.checkpoint import Checkpoints, StopRequest, read_meta
 from hpc.comm import Comm
-from hpc.errors import InputError
+from hpc.errors import InputError, NoSpace
 from hpc.world import World
 
 COMM = Comm(World())
@@ -55,8 +55,22 @@ def test_a_save_that_fails_leaves_no_checkpoint(tmp_path):
     with pytest.raises(RuntimeError, match="power cut"):
         checkpoints.save(COMM, 1, fail, {})
     assert checkpoints.steps() == [0]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["last.json", "step-00000000"]
     save(checkpoints, 1)
     assert read_meta(checkpoints.find("1"))["ranks"] == 1
+
+
+def test_a_full_disk_is_told_with_the_checkpoint_that_does_not_fit(tmp_path):
+    checkpoints = Checkpoints(tmp_path)
+    save(checkpoints, 0)
+
+    def full(folder):
+        (folder / "state").write_text("half")
+        raise RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 576 vs 534")
+
+    with pytest.raises(NoSpace, match=r"step-00000001: the disk is full, .* \(a file was cut short\); free some space"):
+        checkpoints.save(COMM, 1, full, {})
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["last.json", "step-00000000"]
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from hpc.config import Config
-from hpc.errors import InUse, OutputExists
+from hpc.errors import InUse, NoSpace, OutputExists
 from hpc.stage import fingerprint, is_current, make_way, manifest_path, read_manifest, stage
 
 
@@ -146,3 +147,54 @@ def test_locks_say_nothing_of_what_they_stand_among(tmp_path):
     (folder / ".lock").write_text("{}")
     assert fingerprint(folder) == empty
     make_way(folder, overwrite=False)  # it holds no other files
+
+
+def test_a_full_disk_names_the_output_and_the_same_command_goes_on(tmp_path, source, monkeypatch):
+    config = Settings(out=tmp_path / "t.tsv")
+
+    def work(error: Exception | None = None) -> None:
+        with stage("copy", config.out, config, {"source": source}):
+            config.out.write_text("x")
+            if error:
+                raise error
+
+    told = r"t.tsv: the disk is full, or a file size limit is reached \(No space left on device\); free some space"
+    with pytest.raises(NoSpace, match=told):
+        work(RuntimeError("write(): fd 3 failed with No space left on device"))
+    with pytest.raises(NoSpace, match="/tmp/elsewhere: the disk is full"):
+        work(OSError(errno.ENOSPC, "No space left on device", "/tmp/elsewhere"))
+    with monkeypatch.context() as patched:
+        full = OSError(errno.ENOSPC, "No space left on device")
+        patched.setattr(Path, "write_text", lambda path, *_, **__: raising(full) if "manifest" in path.name else None)
+        with pytest.raises(NoSpace, match=r"t\.tsv\.manifest\.json: the disk is full"):
+            work()
+    assert [path.name for path in tmp_path.iterdir()] == ["in.txt"]
+    work()
+    assert is_current("copy", config.out, config)
+
+
+def raising(error: Exception) -> None:
+    raise error
+
+
+@pytest.mark.parametrize("there", [False, True], ids=["new folder", "empty folder"])
+def test_what_cannot_be_resumed_goes_where_a_stage_fails(tmp_path, source, there):
+    config = Settings(out=tmp_path / "o")
+    if there:
+        config.out.mkdir()
+
+    def fail(name: str) -> None:
+        with stage("copy", config.out, config, {"source": source}) as made:
+            config.out.mkdir(exist_ok=True)
+            (config.out / name).write_text("{}")
+            made.beside.append(tmp_path / "o_figures")
+            made.beside[0].mkdir(exist_ok=True)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail("f")
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["in.txt"] + ["o"] * there
+    with pytest.raises(KeyboardInterrupt):
+        fail("plan.json")
+    assert (config.out / "plan.json").exists()
+    make(config, source)

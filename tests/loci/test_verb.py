@@ -1,5 +1,7 @@
 """Loci against the rules written down as plainly as can be, and by hand where the rules have edges."""
 
+import errno
+import os
 from fractions import Fraction
 
 import numpy as np
@@ -8,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hpc.errors import InputError, OutputExists
+from hpc.errors import InputError, NoSpace, OutputExists
 from hpc.stage import read_manifest
 from udipdist.config import LociConfig
 from udipdist.loci.verb import loci, preview
@@ -298,6 +300,21 @@ def test_no_loci_are_tables_without_rows(make_study):
     assert run(config).empty and read(config, "leadSNPs.txt").empty and read(config, "IndSigSNPs.txt").empty
     tidy = pd.read_parquet(config.out / "loci.parquet")
     assert tidy.empty and tidy.start.dtype == np.int64
+
+
+@pytest.mark.parametrize("name", ["pandas.DataFrame.to_parquet", "hpc.stage.publish_json"])
+def test_a_full_disk_is_told_and_the_same_command_goes_on(make_study, monkeypatch, name):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    snps = table_of([1_000_000, 3_000_000])
+    config = make_study(snps, independent_counts(2), snps, [9, 1]).config()
+    with monkeypatch.context() as patched:
+        patched.setattr(name, full)
+        with pytest.raises(NoSpace, match=f"{config.out.name}: the disk is full, .* run the same command again"):
+            loci(config)
+    assert not config.out.exists()
+    assert len(run(config)) == 1
 
 
 def test_bad_inputs(make_study, caplog):

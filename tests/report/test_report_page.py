@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import errno
 import json
+import os
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -14,7 +16,7 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from hpc.errors import ConfigError, InputError, OutputExists
+from hpc.errors import ConfigError, InputError, NoSpace, OutputExists
 from hpc.files import remove
 from hpc.stage import manifest_path, read_manifest
 from udipdist.config import ReportConfig
@@ -261,6 +263,23 @@ def test_what_stands_there_is_kept(whole_run, tmp_path):
     assert (tmp_path / "r_figures" / "mine.png").exists()
     with pytest.raises(ConfigError, match="a page is named NAME.html"):
         report(ReportConfig(run=whole_run, out=tmp_path / "page"))
+
+
+def test_a_full_disk_leaves_nothing_and_the_same_command_goes_on(run_copy, tmp_path, draw, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    config = ReportConfig(run=run_copy, out=tmp_path / "r.html")
+    with monkeypatch.context() as patched:
+        patched.setattr(Figure, "savefig", full)
+        with pytest.raises(NoSpace, match="r_figures: the disk is full"):
+            report(config)
+    with monkeypatch.context() as patched:
+        patched.setattr("hpc.stage.publish_json", full)
+        with pytest.raises(NoSpace, match="r.html: the disk is full"):
+            draw(run_copy)
+    assert [path.name for path in tmp_path.glob("*r*_*") if path != run_copy] == []
+    draw(run_copy)
 
 
 def test_the_same_run_gives_the_same_figures(whole_run, tmp_path, made):

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hpc.config import Config
-from hpc.errors import ConfigError, OutputExists, of_the_disk
+from hpc.errors import ConfigError, OutputExists, of_the_user
 from udipdist.verbs import VERBS, Verb
 
 if TYPE_CHECKING:
@@ -55,11 +55,11 @@ def execute(name: str, config: Config) -> None:
     chosen = verb(name)
     try:
         getattr(import_module(chosen.module), chosen.function)(config)
-    except OSError as error:
-        refusal = of_the_disk(error)
-        if refusal is None:
+    except Exception as error:
+        told = of_the_user(error)
+        if told is None or told is error:
             raise
-        raise refusal from error
+        raise told from error
 
 
 def _stand_in(key: str, value: Any) -> Any:

@@ -23,7 +23,7 @@ from scipy.special import ndtri
 
 from hpc import int8
 from hpc.errors import InputError
-from hpc.files import publish, publish_json, require_space
+from hpc.files import publish, publish_json, require_space, reserve
 from hpc.int8 import fastest
 from udipdist.genotypes import codes
 from udipdist.genotypes.source import GenotypeSource
@@ -67,6 +67,7 @@ def prepare(place: Path, source: GenotypeSource, most: int, min_maf: float, max_
     with publish(place / "words.npy") as partial:
         shape = (source.n_people, n_words)
         words_NW = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint64, shape=shape)
+        reserve(partial)
         for start in range(0, len(row_m), _VARIANTS_AT_ONCE):
             packed_BQ = np.concatenate([source.packed(r, r + 1) for r in row_m[start : start + _VARIANTS_AT_ONCE]])
             first = start // codes.PER_WORD

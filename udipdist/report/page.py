@@ -55,6 +55,7 @@ def report(config: ReportConfig) -> None:
         made_of, inputs = SECTIONS, _inputs(run)
     with stage("report", config.out, config, inputs, config.overwrite) as current:
         refuse_existing(figures, config.overwrite)
+        current.beside.append(figures)
         with publish(figures) as partial:
             partial.mkdir()
             album = Album(partial)

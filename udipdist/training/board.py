@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -9,11 +11,14 @@ import numpy as np
 from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
 
+log = logging.getLogger(__name__)
+
 
 class Board:
     """Event files of a run in one folder; what an earlier start wrote beyond `step` is not shown."""
 
     def __init__(self, folder: Path, step: int):
+        threading.excepthook = _heard
         self._writer = SummaryWriter(str(folder), purge_step=step)
 
     def numbers(self, part: str, values: Mapping[str, float], step: int) -> None:
@@ -27,3 +32,11 @@ class Board:
         with Image.open(path) as image:
             self._writer.add_image("reconstructions", np.asarray(image.convert("RGB")), step, dataformats="HWC")
         self._writer.flush()
+
+
+def _heard(args: threading.ExceptHookArgs) -> None:
+    """TensorBoard's thread hands its error (as of a full disk) to the next call, which raises it; a line is enough."""
+    if type(args.thread).__module__.startswith("tensorboard."):
+        log.warning("tensorboard/: cannot be written (%s)", args.exc_value)
+    else:
+        threading.__excepthook__(args)

@@ -54,12 +54,12 @@ def embed(config: EmbedConfig) -> None:
         begun = stage.stage("embed", config.out, config, inputs, config.overwrite)
         comm.on_main(lambda: made.append(stack.enter_context(begun)))
         parts = comm.gather(_latents(opened.network, opened.tokens, rows[comm.rank :: comm.size], config, comm))
+        latents = np.empty((len(rows), parts[0].shape[1]), np.float32)
+        for rank, part in enumerate(parts):
+            latents[rank :: comm.size] = part
+        people = [store.fids[row] for row in rows], [store.subjects[row] for row in rows]
+        comm.on_main(lambda: write_latents(latents_table(*people, latents), config.out))
         if comm.is_main:
-            latents = np.empty((len(rows), parts[0].shape[1]), np.float32)
-            for rank, part in enumerate(parts):
-                latents[rank :: comm.size] = part
-            people = [store.fids[row] for row in rows], [store.subjects[row] for row in rows]
-            write_latents(latents_table(*people, latents), config.out)
             made[0].note(subjects=len(rows), latents=latents.shape[1], left_out=left_out, checkpoint=config.checkpoint)
 
 
