@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 # quarter of the published depth, so that a laptop trains it in two minutes; the looks into it are few people's.
 _GWAS = {"normalise": "rank"}
 TITLE = "Demo: simulated brains and genotypes"
+# What latents are probed for beside the factors: what may, and what must not be known of people.
+PROBED = ("age", "sex", "site_ashford", "site_reading", "null_0", "null_half")
 STAGES: dict[str, dict[str, dict[str, Any]]] = {
     "demo": {
         "train": {"epochs": 12, "global_batch": 8, "model": {"patch": 8, "depth": 3}},
@@ -47,6 +49,7 @@ STAGES: dict[str, dict[str, dict[str, Any]]] = {
         "saliency": {"subjects": 2, "top": 1, "steps": 4, "methods": ["gradient_x_input"]},
         "perturb": {"latents": [0], "subjects": 20, "permutations": 760},
         "snp": {"subjects": 20, "permutations": 760, "controls": 2},
+        "probe": {"draws": 100},
     },
 }
 
@@ -90,6 +93,7 @@ def _demo(config: DemoConfig) -> None:
     pipeline.execute_all(
         [pipeline.clusters_step(run, analysis.folder) for analysis in clustered[1:]], out, config.overwrite
     )
+    pipeline.execute_all([_probe(run, cohort, analyses[:2])], out, config.overwrite)
     comparison = compare(analyses, cohort) | {"clusters": score_clusters(clustered, cohort)}
     publish_json(out / "comparison.json", comparison)
     maps = score_maps(out / "interpret" / "snp", cohort) if comparison["rows"][0]["planted_found"] else pd.DataFrame()
@@ -110,7 +114,7 @@ def preview(config: DemoConfig) -> list[str]:
 
 def compare(analyses: list[Analysis], cohort: Path) -> dict[str, Any]:
     """Every analysis scored against the truth: `rows` of the table, and `planted` loci with who found them."""
-    from udipdist.analysis import probes
+    from udipdist.analysis.probes.factors import factor_r2
     from udipdist.cohort import score
     from udipdist.sumstats.store import Sumstats
 
@@ -122,7 +126,7 @@ def compare(analyses: list[Analysis], cohort: Path) -> dict[str, Any]:
         result = score.score(_leads(analysis.folder / "loci"), truth)
         multivariate = score.score(_leads(analysis.folder / "loci_multivariate"), truth)
         sumstats = Sumstats.open(analysis.folder / "gwas")
-        r2 = probes.factor_r2(pd.read_parquet(analysis.phenotypes), factors)
+        r2 = factor_r2(pd.read_parquet(analysis.phenotypes), factors)
         rows.append(
             {
                 "name": analysis.name,
@@ -256,6 +260,15 @@ def _analyses(config: DemoConfig, run: RunConfig) -> list[Analysis]:
             "ViT-AE without covariates", run.out / "latents.parquet", folder / "without_covariates", covariates=False
         ),
     ]
+
+
+def _probe(run: RunConfig, cohort: Path, analyses: list[Analysis]) -> Step:
+    """What the latents of some analyses say of the factors and of PROBED, without covariates."""
+    from udipdist.cohort.factors import NAMES
+
+    keys = {"only": [*(f"factor_{name}" for name in NAMES), *PROBED]} | run.stages.get("probe", {})
+    asked = {"targets": cohort / "truth" / "targets.tsv", "covariates": None, "stages": run.stages | {"probe": keys}}
+    return pipeline.probe_step(run.model_copy(update=asked), tuple(one.phenotypes for one in analyses), run.out)
 
 
 def _voxel_pca(run: RunConfig, out: Path, overwrite: bool) -> None:

@@ -29,6 +29,7 @@ from udipdist.config import (
     LociConfig,
     PanelConfig,
     PerturbConfig,
+    ProbeConfig,
     ReportConfig,
     RunConfig,
     SaliencyConfig,
@@ -41,7 +42,7 @@ IMPORTS = (  # what takes seconds to import in most stages
     "udipdist.volumes.ingest", "udipdist.training.embed", "udipdist.gwas.scan.verb", "udipdist.loci.verb",
     "udipdist.loci.panel", "udipdist.interpret.attention", "udipdist.report.page",
 )  # fmt: skip
-STAGES = ("ingest", "train", "embed", "gwas", "loci", "panel", "clusters")
+STAGES = ("ingest", "train", "embed", "gwas", "loci", "panel", "clusters", "probe")
 INTERPRETATIONS = ("gallery", "attention", "saliency", "perturb", "snp")  # stages of interpret=true
 
 
@@ -139,6 +140,8 @@ def plan(config: RunConfig) -> list[Step]:
     if config.interpret:
         steps += interpretation_steps(config, train, test_store, latents, sumstats)
     steps.append(clusters_step(config, out))
+    if config.targets is not None:
+        steps.append(probe_step(config, (latents,), out))
     if config.report:
         steps.append(report_step(out, config.title))
     return steps
@@ -178,6 +181,16 @@ def clusters_step(config: RunConfig, out: Path) -> Step:
         maps=[maps] if drawn else [], panel=[out / "panel"] if genes else [], out=out / "clusters",
     )  # fmt: skip
     return Step("clusters", "interpret clusters", clusters, out / "clusters")
+
+
+def probe_step(config: RunConfig, latents: tuple[Path, ...], out: Path) -> Step:
+    """What can be read from latents of the targets of a run; covariates as in its gwas."""
+    formula = config.stages.get("gwas", {}).get("formula") if config.covariates is not None else None
+    probe = _stage(
+        ProbeConfig, config, "probe", latents=latents, targets=config.targets, covariates=config.covariates,
+        formula=formula, workers=config.workers, out=out / "probe",
+    )  # fmt: skip
+    return Step("probe", "probe", probe, out / "probe")
 
 
 def report_step(out: Path, title: str | None) -> Step:

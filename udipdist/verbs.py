@@ -55,6 +55,7 @@ VERBS = (
     Verb("interpret saliency", configs.SaliencyConfig, "udipdist.interpret.saliency"),
     Verb("interpret gallery", configs.GalleryConfig, "udipdist.interpret.gallery"),
     Verb("interpret clusters", configs.ClustersConfig, "udipdist.analysis.clusters.verb"),
+    Verb("probe", configs.ProbeConfig, "udipdist.analysis.probes.verb"),
     Verb("plot", configs.PlotConfig, "udipdist.report.plot"),
     Verb("report", configs.ReportConfig, "udipdist.report.page"),
     Verb("run", configs.RunConfig, "udipdist.pipeline"),

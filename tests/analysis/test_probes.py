@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from hpc.errors import InputError
-from udipdist.analysis.probes import factor_r2
+from udipdist.analysis.probes.factors import factor_r2
 
 
 def tables(n: int, seed: int = 0):

@@ -80,6 +80,14 @@ def test_directions_of_snps_are_compared_with_the_planted_factors(demo):
     assert "Which SNPs act alike" in (out / "run" / "report.html").read_text()
 
 
+def test_latents_are_probed_for_the_factors_and_for_nulls(demo):
+    out, _ = demo
+    table = pd.read_csv(out / "run" / "probe" / "probes.tsv", sep="\t").set_index(["target", "latents"])
+    assert set(table.index.get_level_values(1)) == {"run", "pca"} and table.value["factor_size", "pca"] > 0.5
+    assert table.p["null_0", "pca"] > 1e-4
+    assert "What can be read from the latents" in (out / "run" / "report.html").read_text()
+
+
 def test_every_stage_left_a_manifest(demo):
     out, _ = demo
     for name in (

@@ -132,6 +132,7 @@ MAKES = {
     "gwas-finish": GWAS,
     "loci": "GenomicRiskLoci.txt leadSNPs.txt IndSigSNPs.txt loci.parquet ld.txt locus_traits.parquet lambda_gc.tsv",
     "panel": "hits.tsv panel.json",
+    "probe": "probes.tsv skipped.tsv probes.png probes.pdf",
     "interpret attention": "heads.tsv layers.tsv tokens.tsv singular.tsv",
     "interpret perturb": "maps directions.tsv regions.tsv montage_01.png",
     "interpret saliency": "maps sanity.tsv",

@@ -32,6 +32,7 @@ from udipdist.config.imaging import (
 )
 from udipdist.config.interpret import AttentionConfig, GalleryConfig, PerturbConfig, SaliencyConfig
 from udipdist.config.networks import CnnAeConfig, NetworkConfig, VitAeConfig, VitUdipConfig
+from udipdist.config.probe import ProbeConfig
 from udipdist.config.sweep import SweepConfig, SweepDemoConfig
 from udipdist.config.whole import DemoConfig, InspectConfig, LaunchConfig, PlotConfig, ReportConfig, RunConfig
 
@@ -65,6 +66,7 @@ __all__ = [
     "PanelConfig",
     "PerturbConfig",
     "PlotConfig",
+    "ProbeConfig",
     "Relatedness",
     "ReportConfig",
     "Resident",

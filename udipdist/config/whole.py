@@ -16,11 +16,12 @@ from udipdist.config.cohort import SimulateConfig
 from udipdist.config.genetics import GwasConfig, LociConfig, PanelConfig
 from udipdist.config.imaging import EmbedConfig, IngestConfig, TrainConfig
 from udipdist.config.interpret import AttentionConfig, GalleryConfig, PerturbConfig, SaliencyConfig
+from udipdist.config.probe import ProbeConfig
 
 STAGES: dict[str, type[Config]] = {  # of a run, by their names in stages=
     "ingest": IngestConfig, "train": TrainConfig, "embed": EmbedConfig, "gwas": GwasConfig, "loci": LociConfig,
     "panel": PanelConfig, "gallery": GalleryConfig, "attention": AttentionConfig, "saliency": SaliencyConfig,
-    "perturb": PerturbConfig, "snp": PerturbConfig, "clusters": ClustersConfig,
+    "perturb": PerturbConfig, "snp": PerturbConfig, "clusters": ClustersConfig, "probe": ProbeConfig,
 }  # fmt: skip
 
 
@@ -119,7 +120,10 @@ class RunConfig(VerbConfig):
     genotypes: Path = Field(description="prefix of PLINK .bed/.bim/.fam; {chr} in it stands for 1..22, X, XY")
     covariates: Path | None = Field(None, description="table with FID IID and covariates")
     sparse_grm: Path | None = Field(None, description="prefix of GCTA .grm.sp/.grm.id; without it the test is linear")
-    workers: NonNegative = Field(2, description="worker processes of ingest and gwas; 0 works in this one")
+    targets: Path | None = Field(
+        None, description="table with FID IID and what is to be read from the latents: adds the stage probe"
+    )
+    workers: NonNegative = Field(2, description="worker processes of ingest, gwas and probe; 0 works in this one")
     interpret: bool = Field(
         False, description="also look into the network: gallery, attention, saliency, perturb, and maps of lead SNPs"
     )
@@ -127,8 +131,8 @@ class RunConfig(VerbConfig):
     title: str | None = Field(None, description="the study, heading of the report; default: the name of the folder out")
     stages: Annotated[dict[str, dict[str, Any]], KeysOf(**STAGES)] = Field(
         {},
-        description="keys for single stages: ingest, train, embed, gwas, loci, panel, as in their verbs; gallery, "
-        "attention, saliency, perturb, snp, clusters as in those of interpret",
+        description="keys for single stages: ingest, train, embed, gwas, loci, panel, probe, as in their verbs; "
+        "gallery, attention, saliency, perturb, snp, clusters as in those of interpret",
     )
     launch: LaunchConfig = LaunchConfig()
 

@@ -39,6 +39,7 @@ KINDS = {
     "saliency": "saliency maps",
     "gallery": "gallery of a network",
     "clusters": "clusters of SNP directions",
+    "probe": "probes of latents",
     "plot": "figure",
     "sweep": "sweep",
     "consensus": "consensus phenotypes",
@@ -49,6 +50,7 @@ GWAS = ("null.tsv", "samples.tsv", "dropped.tsv")
 LOCI = ("GenomicRiskLoci.txt", "leadSNPs.txt", "IndSigSNPs.txt", "loci.parquet")
 PANEL = ("hits.tsv", "panel.json")
 CLUSTERS = ("clusters.tsv", "names.tsv", "similarity.tsv", "tree.nwk", "tree.png", "tree.pdf")
+PROBES = ("probes.tsv", "skipped.tsv", "probes.png", "probes.pdf")
 TWO_TREES = ("agreement.tsv", "matched.tsv", "partitions.tsv", "clades.tsv", "tanglegram.png", "tanglegram.pdf")
 INTERPRET_TABLES = {  # of interpret: the tables that are always there
     "attention": ("heads.tsv", "layers.tsv", "tokens.tsv", "singular.tsv"),
@@ -228,6 +230,11 @@ def _clusters(found: Finding, manifest: Mapping[str, Any], contents: bool) -> No
     found.worsen(DAMAGED, records.missing(found.path, names))
 
 
+def _probe(found: Finding, manifest: Mapping[str, Any], contents: bool) -> None:
+    found.worsen(DAMAGED, records.missing(found.path, PROBES))
+    records.check_parts(found, contents)
+
+
 def _report(found: Finding, manifest: Mapping[str, Any], contents: bool) -> None:
     figures = found.path.with_name(f"{found.path.stem}_figures")
     names = [f"{figures.name}/{name}.png" for name in found.facts.get("figures", [])]
@@ -246,6 +253,7 @@ CHECKS: dict[str, Check] = {
     "loci": _loci,
     "panel": _panel,
     "clusters": _clusters,
+    "probe": _probe,
     "report": _report,
     "consensus": _embed,
     **dict.fromkeys(INTERPRET_TABLES, _interpret),

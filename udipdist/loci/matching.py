@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from scipy.spatial import cKDTree
-from scipy.stats import poisson_binom
 
 from hpc.errors import InputError
 from hpc.progress import Progress
@@ -123,6 +122,8 @@ def chance(
 ) -> Chance:
     """What L loci (chrom, start, end) would hit of `known` if each stood about one of the SNPs that are most
     like its lead, as wide as it is. p is exact, for loci drawn independently (a Poisson binomial law)."""
+    from scipy.stats import poisson_binom  # takes a second to import
+
     like_Lk = most_like(leads, pool)
     chrom_Lk, position_Lk = pool.chrom_K[like_Lk], pool.position_K[like_Lk]
     before_L, after_L = leads.position_K - loci.start.to_numpy(), loci.end.to_numpy() - leads.position_K

@@ -226,6 +226,20 @@ class Panel(Output):
         return _tsv(self.path / "hits.tsv")
 
 
+class Probes(Output):
+    """What linear models read from latents, in the folder that the verb probe wrote."""
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """probes.tsv: a row a target and table of latents."""
+        return _tsv(self.path / "probes.tsv")
+
+    @property
+    def comparisons(self) -> pd.DataFrame:
+        """comparisons.tsv: the tables of latents against each other, target by target."""
+        return _tsv(self.path / "comparisons.tsv")
+
+
 class Clusters(Output):
     """Lead SNPs by their direction in latent space, in the folder that the verb interpret clusters wrote.
 

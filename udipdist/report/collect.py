@@ -42,7 +42,7 @@ STAGES = {
 INTERPRETATIONS = {
     f"interpret {name}": (f"interpret/{name}", f"interpret {'perturb' if name == 'snp' else name}")
     for name in ("attention", "perturb", "snp", "saliency", "gallery")
-} | {"interpret clusters": ("clusters", "interpret clusters")}
+} | {"interpret clusters": ("clusters", "interpret clusters"), "probe": ("probe", "probe")}
 BARE = "comparison/without_covariates"  # the same phenotypes tested without covariates
 _LOCI = ("locus", "chrom", "start", "end", "lead_snp", "lead_position", "log10p", "trait", "n_snps", "n_lead")
 _NULL = ("trait", "n", "k", "vg", "ve", "h2", "h2_se")

@@ -50,7 +50,7 @@ _CAPTIONS = {  # of pictures whose stage says none
     "stability": "The share of the people in whom each token is a spotlight.",
     "rollout": "Attention followed through all layers.",
 }
-_CHARTS = ("singular",)  # drawn on white, without colours that carry numbers
+_CHARTS = ("singular", "probes")  # drawn on white, without colours that carry numbers
 _OPEN = ("sanity.tsv", "truth.tsv", "names.tsv")  # tables that are shown at once
 _NAMES = {
     "random_subjects": "like random weights, a subject", "random": "like random weights, mean map",

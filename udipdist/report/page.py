@@ -14,7 +14,19 @@ from hpc.files import publish, publish_text, refuse_existing
 from hpc.progress import Progress
 from hpc.stage import stage
 from udipdist.config import ReportConfig
-from udipdist.report import clusters, cost, genetics, imaging, interpretation, networks, regions, scans, sweeps, truth
+from udipdist.report import (
+    clusters,
+    cost,
+    genetics,
+    imaging,
+    interpretation,
+    networks,
+    probes,
+    regions,
+    scans,
+    sweeps,
+    truth,
+)
 from udipdist.report.collect import RunFolder
 from udipdist.report.section import Album, Bar, Code, Heading, Picture, Section, Table
 
@@ -33,6 +45,7 @@ SECTIONS = (
     truth.confounding,
     truth.recall,
     networks.networks,
+    probes.probes,
     clusters.clusters,
     interpretation.interpretation,
     cost.cost,

@@ -1,0 +1,1 @@
+"""What can be read from latents: linear probes, out of fold, with intervals."""
