@@ -14,7 +14,7 @@ OUT ?= demo
 SWEEP_OUT ?= sweep-demo
 PYTHON_IN := $(VENV)/bin/python
 
-BENCHMARKS := calibration export grm gwas interpret loci shared sweep train volumes
+BENCHMARKS := calibration export grm gwas interpret loci representations shared sweep train volumes
 
 .PHONY: demo sweep-demo test test-fast test-slow lint types format bench clean
 

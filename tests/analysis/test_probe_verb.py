@@ -170,6 +170,29 @@ def test_intervals_of_probes_that_know_nothing_cover():
     assert 0.90 <= np.mean(covers) <= 0.99
 
 
+def test_intervals_of_auc_cover_too():
+    rng = np.random.default_rng(12)
+    n, covers = 300, []
+    for _ in range(100):
+        fold, case = rng.permutation(np.arange(n) % 5), rng.random(n) < 0.3
+        found = fitting.binary(rng.standard_normal((n, 6)), case, fold, "l2", 0)
+        noise = judging.noise(found.halves_NP[0][:, 0], found.halves_NP[1][:, 0], fold)
+        area, covariance = judging.auc(case, found.whole_NP.T, np.arange(n))
+        one = judging.by_variance(float(area[0]), float(covariance[0, 0]), noise)
+        covers.append(one.low <= 0.5 <= one.high)
+    assert np.mean(covers) >= 0.88
+
+
+def test_targets_that_do_not_fill_the_folds_are_skipped():
+    fold = np.arange(100) % 5
+    value = np.where(fold == 0, np.arange(100.0), np.nan)
+    cases = np.where(fold == 1, 1.0, 0.0)
+    found = [targets.Target("m", "continuous", value), targets.Target("b", "binary", cases)]
+    kept, unfit = targets.in_all_folds([*found, targets.Target("ok", "continuous", np.arange(100.0))], fold, 5)
+    assert [one.name for one in kept] == ["ok"]
+    assert "is known of 0 people in one of 5 folds" in unfit[0][1] and "in one fold" in unfit[1][1]
+
+
 def test_folds_keep_families_and_depend_on_nobody_else():
     people = pd.DataFrame({"FID": ["a", "b", "a", "0", "0"] * 20, "IID": [f"{i}" for i in range(100)]})
     fold = joining.folds(people, 5, 0)

@@ -16,6 +16,7 @@ from scipy import special
 
 ALPHAS = np.logspace(-2, 6, 17)  # of the ridge
 STRENGTHS = np.logspace(-4, 0, 5)  # of the logistic model: inverse penalties
+MOST_STEPS = 200  # of the logistic model; what has not settled then predicts honestly, and is counted
 Penalty = Literal["l2", "elasticnet"]
 Part = tuple[np.ndarray, np.ndarray, np.ndarray]
 
@@ -23,11 +24,12 @@ Part = tuple[np.ndarray, np.ndarray, np.ndarray]
 @dataclass(frozen=True)
 class OutOfFold:
     """Predictions of P targets, [N, P] each: by models of all other folds, of two halves of those, and `base_NP`, the
-    means of the other folds (measurements only)."""
+    means of the other folds (measurements only). `unfinished`: models whose fit had not settled when it was ended."""
 
     whole_NP: np.ndarray
     halves_NP: tuple[np.ndarray, np.ndarray]
     base_NP: np.ndarray
+    unfinished: int = 0
 
 
 def continuous(x_NC: np.ndarray, y_NP: np.ndarray, fold_N: np.ndarray) -> OutOfFold:
@@ -48,6 +50,7 @@ def continuous(x_NC: np.ndarray, y_NP: np.ndarray, fold_N: np.ndarray) -> OutOfF
 
 def binary(x_NC: np.ndarray, case_N: np.ndarray, fold_N: np.ndarray, penalty: Penalty, seed: int) -> OutOfFold:
     """Logistic regression of one target: margins [N, 1] in units of those of the training people; 0 without columns."""
+    unfinished = 0
     margins = tuple(np.zeros((len(case_N), 1)) for _ in range(3))
     if x_NC.shape[1]:
         for k, (held_N, parts) in enumerate(_splits(x_NC, fold_N)):
@@ -60,11 +63,12 @@ def binary(x_NC: np.ndarray, case_N: np.ndarray, fold_N: np.ndarray, penalty: Pe
                 if len(np.unique(case_n)) < 2:
                     continue
                 model = _logistic(train_NC, case_n, strength, penalty, seed)
+                unfinished += int(model.n_iter_.max() >= MOST_STEPS)
                 own_n = model.decision_function(train_NC)
                 spread = own_n.std()
                 found_n = (model.decision_function(test_NC) - own_n.mean()) / (spread if spread > 1e-12 else 1.0)
                 into_N1[held_N, 0] = found_n
-    return OutOfFold(margins[0], (margins[1], margins[2]), np.zeros_like(margins[0]))
+    return OutOfFold(margins[0], (margins[1], margins[2]), np.zeros_like(margins[0]), unfinished)
 
 
 def _splits(x_NC: np.ndarray, fold_N: np.ndarray) -> Iterator[tuple[np.ndarray, list[Part]]]:
@@ -99,9 +103,9 @@ def _logistic(x_nC: np.ndarray, case_n: np.ndarray, strength: float, penalty: Pe
 
     elastic = penalty == "elasticnet"
     model = LogisticRegression(
-        C=strength, l1_ratio=0.5 if elastic else 0.0, solver="saga" if elastic else "lbfgs", max_iter=200, tol=1e-4,
-        random_state=seed,
+        C=strength, l1_ratio=0.5 if elastic else 0.0, solver="saga" if elastic else "lbfgs", max_iter=MOST_STEPS,
+        tol=1e-4, random_state=seed,
     )  # fmt: skip
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # a probe that is a little off is still an honest one
+        warnings.simplefilter("ignore", ConvergenceWarning)  # counted by n_iter_ where the model is used
         return model.fit(x_nC, case_n)

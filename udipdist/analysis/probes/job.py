@@ -76,7 +76,8 @@ class ProbeJob:
             for a, b in combinations(self.tables, 2):
                 names = {"target": target.name, "metric": judge.metric, "a": a.name, "b": b.name}
                 comparisons.append(names | _spread("difference_", judge.between(a.name, b.name)))
-        return {"probes": probes, "comparisons": comparisons}
+        unfinished = sum(one.unfinished for one in found.values())
+        return {"probes": probes, "comparisons": comparisons, "unfinished": unfinished}
 
     def _models(self) -> list[Model]:
         if self.covariates_NC is None:

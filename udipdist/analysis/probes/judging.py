@@ -49,15 +49,16 @@ def r2(truth_N: np.ndarray, models_MN: np.ndarray, mean_N: np.ndarray, family_N:
 
 
 def noise(first_N: np.ndarray, second_N: np.ndarray, fold_N: np.ndarray) -> float:
-    """The share of the variance of predictions that is noise of the training people, 0..1: from those of two models of
-    different halves, by the formula of Spearman and Brown."""
+    """The share of the variance of predictions that is noise of the training people: from those of two models of
+    different halves, by the formula of Spearman and Brown; where these disagree, by its tangent at 0, so that the mean
+    over targets that nothing is known of is 1."""
     centred = []
     for one_N in (first_N, second_N):
         mean_k = np.bincount(fold_N, one_N) / np.maximum(np.bincount(fold_N), 1)
         centred.append(one_N - mean_k[fold_N])
     size = np.sqrt((centred[0] ** 2).sum() * (centred[1] ** 2).sum())
-    r = float(np.clip(centred[0] @ centred[1] / size, 0, 1)) if size > 0 else 0.0
-    return (1 - r) / (1 + r)
+    r = float(centred[0] @ centred[1] / size) if size > 0 else 0.0
+    return (1 - r) / (1 + r) if r > 0 else 1 - 2 * r
 
 
 def by_draws(value: float, drawn_B: np.ndarray, noise: float) -> Estimate:

@@ -37,12 +37,9 @@ def write(
     for ending, dpi in ((".png", _DOTS_PER_INCH), (".pdf", 300)):
         with publish(out / f"{PICTURE}{ending}") as partial:
             save(figure, partial, dpi, ending)
-    return {
-        "targets": len(job.targets),
-        "skipped": len(skipped),
-        "means": means(probes),
-        "captions": {f"{PICTURE}.png": caption},
-    }
+    facts: dict[str, Any] = {"targets": len(job.targets), "skipped": len(skipped), "means": means(probes)}
+    unfinished = sum(one["unfinished"] for one in found)
+    return facts | {"unfinished_fits": unfinished, "captions": {f"{PICTURE}.png": caption}}
 
 
 def means(probes: pd.DataFrame) -> list[dict[str, Any]]:

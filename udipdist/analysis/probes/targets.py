@@ -73,6 +73,25 @@ def sort(columns: pd.DataFrame, min_cases: int) -> tuple[list[Target], list[tupl
     return targets, skipped
 
 
+def in_all_folds(
+    targets: Sequence[Target], fold_N: np.ndarray, number: int
+) -> tuple[list[Target], list[tuple[str, str]]]:
+    """The targets that can be probed in so many folds, and the others with the reason: each fold has people of whom
+    the target is known, and the other folds have cases and controls."""
+    kept, unfit = [], []
+    for target in targets:
+        size_k = np.bincount(fold_N[target.known_N], minlength=number)
+        case_k = np.bincount(fold_N[target.value_N == 1], minlength=number)
+        control_k = np.bincount(fold_N[target.value_N == 0], minlength=number)
+        if size_k.min() < 2:
+            unfit.append((target.name, f"is known of {size_k.min()} people in one of {number} folds; give fewer folds"))
+        elif target.kind == BINARY and min(k.sum() - k.max() for k in (case_k, control_k)) == 0:
+            unfit.append((target.name, "has all cases, or all controls, in one fold: they are of few families"))
+        else:
+            kept.append(target)
+    return kept, unfit
+
+
 def refuse_none(targets: Sequence[Target], skipped: Sequence[tuple[str, str]], path: Path) -> None:
     """Raises InputError where no target is left."""
     if not targets:

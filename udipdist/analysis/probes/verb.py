@@ -30,6 +30,7 @@ class Study:
     people: pd.DataFrame
     tables: list[Model]
     covariates_NC: np.ndarray | None
+    fold_N: np.ndarray
     targets: list[Target]
     skipped: list[tuple[str, str]]
     lost: dict[str, int]
@@ -46,13 +47,12 @@ def probe(config: ProbeConfig) -> None:
             groups=targets.groups(study.targets),
             tables=study.tables,
             covariates_NC=study.covariates_NC,
-            fold_N=joining.folds(study.people, config.folds, config.seed),
+            fold_N=study.fold_N,
             family_N=joining.families(study.people),
             penalty=config.penalty,
             draws=config.draws,
             seed=config.seed,
         )
-        _refuse_empty_folds(job, config)
         found = parts.run(job, "probe", cluster.runner(config.workers))
         facts = output.write(config.out, job, found, study.skipped)
         current.note(people=len(study.people), lost=study.lost, **facts)
@@ -85,12 +85,17 @@ def read(config: ProbeConfig) -> Study:
     elif config.formula is not None:
         raise InputError("formula=: chooses covariates, and there are none; give covariates=TABLE or leave it out")
     rows = joining.common_rows(lists, config.match)
+    people = latents[0].people.iloc[rows[0]].reset_index(drop=True)
+    fold_N = joining.folds(people, config.folds, config.seed)
     found, skipped = targets.sort(columns.iloc[rows[len(latents)]].reset_index(drop=True), config.min_cases)
+    found, unfit = targets.in_all_folds(found, fold_N, config.folds)
+    skipped += unfit
     targets.refuse_none(found, skipped, config.targets)
     return Study(
-        people=latents[0].people.iloc[rows[0]].reset_index(drop=True),
+        people=people,
         tables=[Model(one.name, one.values_NL[row]) for one, row in zip(latents, rows, strict=False)],
         covariates_NC=None if covariates is None else covariates.iloc[rows[-1]].to_numpy(np.float64),
+        fold_N=fold_N,
         targets=found,
         skipped=skipped,
         lost={str(path): len(people) - len(rows[0]) for path, people in lists},
@@ -102,15 +107,6 @@ def _counts(plan: dict[str, Any]) -> dict[str, Any]:
     return plan | {"probe": ProbeConfig.identity_of(plan["probe"])}
 
 
-def _refuse_empty_folds(job: ProbeJob, config: ProbeConfig) -> None:
-    size_k = np.bincount(job.fold_N, minlength=config.folds)
-    if size_k.min() < 2:
-        raise InputError(
-            f"folds={config.folds}: {len(job.fold_N)} people in {job.family_N.max() + 1} families do not fill so many "
-            f"folds (the smallest has {size_k.min()}); give fewer folds, or more people"
-        )
-
-
 def _inputs(config: ProbeConfig) -> dict[str, Path | None]:
     several = len(config.latents) > 1
     latents = {f"latents {i}" if several else "latents": path for i, path in enumerate(config.latents)}
@@ -118,6 +114,8 @@ def _inputs(config: ProbeConfig) -> dict[str, Path | None]:
 
 
 def _tell(facts: dict[str, Any], study: Study) -> None:
+    if facts["unfinished_fits"]:
+        log.warning("%d fits of yes and no had not settled when they were ended", facts["unfinished_fits"])
     if study.skipped:
         log.warning("%d targets are skipped; skipped.tsv says why", len(study.skipped))
     for row in facts["means"]:
