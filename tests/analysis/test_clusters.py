@@ -115,19 +115,25 @@ def test_support_is_high_for_clear_clades_and_low_for_none():
     np.testing.assert_array_equal(tree.support(noise, grown, 20, 3), tree.support(noise, grown, 20, 3))
 
 
-@pytest.mark.parametrize("strength", [60, 120, 300, 1000])
-def test_clusters_are_the_planted_clades(strength):
+@pytest.mark.parametrize(("strength", "least"), [(60, 0.8), (120, 0.95), (300, 1.0), (1000, 1.0)])
+def test_clusters_are_the_planted_clades(strength, least):
     clade = np.repeat(np.arange(6), 8)
     found = of_errors(planted_directions(clade, 128, strength, 2, within=0.81))
     grown = tree.grow(found.similarity())
-    nodes, least = tree.by_direction(found, grown, 0.5)
-    assert adjusted_rand_score(clade, tree.numbered(grown, nodes)) >= 0.9 and least == 0.5
+    nodes, asked = tree.by_direction(found, grown, 0.5)
+    nodes = np.where(nodes < 0, -1 - np.arange(48), nodes)
+    assert adjusted_rand_score(clade, nodes) >= least and asked == 0.5
 
 
-def test_unrelated_directions_stand_alone():
-    found = of_errors(30 * planted_directions(np.arange(12), 40, 1.0, 3, within=0.0))
-    nodes, _ = tree.by_direction(found, tree.grow(found.similarity()), 0.0)
-    assert (nodes == -1).all()
+@pytest.mark.parametrize("strength", [0, 20, 60, 1000])
+def test_unrelated_directions_stand_alone(strength):
+    """Also weak ones, whose errors make many pairs look alike once the noise is taken out of their cosines."""
+    clustered = 0
+    for seed in range(10):
+        found = of_errors(planted_directions(np.arange(30), 40, strength, seed, within=0.0))
+        nodes, _ = tree.by_direction(found, tree.grow(found.similarity()), 0.5)
+        clustered += (nodes >= 0).sum() > 0
+    assert clustered <= 2
 
 
 def test_in_few_dimensions_chance_asks_for_more():

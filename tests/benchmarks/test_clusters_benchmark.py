@@ -17,7 +17,8 @@ def test_the_last_line_is_json_with_what_is_promised():
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     row = json.loads(done.stdout.splitlines()[-1])
-    assert row["cluster_ari"] >= 0.9 and row["cluster_ari_published"] < 0.5
+    assert row["cluster_ari"] >= 0.95 and row["cluster_ari_untold"] >= 0.8 and row["cluster_ari_published"] < 0.5
+    assert row["cluster_false"] <= 2
     assert row["cluster_ari_oracle"] is None and row["cluster_ari_latents"] is None and row["cluster_seconds"] > 0
 
 

@@ -87,7 +87,8 @@ def _caption(one: Grown) -> str:
         "grey: a direction is lost in errors)"
     )
     rule = (
-        f"the two sides of every join point the same way (|cos| free of noise at least {facts['least']:.2f})"
+        f"the two sides of every join point the same way (|cos| free of noise at least {facts['least']:.2f}), and "
+        "those of the last join more so than errors do by chance"
         if facts["cut"] == DIRECTION
         else f"{one.supported:.0%} of the bootstrap trees have the clade"
     )

@@ -6,7 +6,7 @@ node, kept as the bits of an integer. Shapes: L leaves.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from scipy.cluster import hierarchy
@@ -59,45 +59,58 @@ def support(directions: Directions, tree: np.ndarray, trees: int, seed: int) -> 
     return np.array([counts[clade] for clade in clades(tree)]) / trees
 
 
-def side_cosines(w_Lq: np.ndarray, tree: np.ndarray) -> np.ndarray:
-    """|cos|, free of noise, between the main directions of the two sides of each join [L - 1]; 0 where one of them is
-    lost in errors."""
-    below, found = members(tree), []
+def side_cosines(w_Lq: np.ndarray, tree: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """|cos| between the main directions of the two sides of each join [L - 1], as measured and free of noise; the
+    latter is 0 where a side is lost in errors."""
+    below, measured, free = members(tree), [], []
     known: dict[int, tuple[np.ndarray, float]] = {}
     for left, right in tree[:, :2].astype(int).tolist():
         for node in (left, right):
             known.setdefault(node, main_direction(w_Lq[below[node]]))
         (one, sure), (other, as_sure) = known[left], known[right]
         root = np.sqrt(sure * as_sure)
-        found.append(min(1.0, abs(float(one @ other)) / root) if root > 0 else 0.0)
-    return np.array(found)
+        measured.append(abs(float(one @ other)))
+        free.append(min(1.0, measured[-1] / root) if root > 0 else 0.0)
+    return np.array(measured), np.array(free)
 
 
 def by_direction(directions: Directions, tree: np.ndarray, similar: float) -> tuple[np.ndarray, float]:
     """The node of the cluster of each leaf [L], -1 for one alone, and the least cosine that was asked for.
 
-    Clusters are the largest clades in which the two sides of every join point the same way: their `side_cosines` are
-    `similar` at least, and more than those of unrelated directions would be (`chance_cosine`).
+    Clusters are the largest clades of which two things are true. The two sides of every join point the same way: free
+    of noise their |cos| is `similar` at least, and more than that of unrelated directions (`chance_cosine`). And the
+    sides of the last join do so as they are measured: errors of weak SNPs are alike by chance, too, and free of noise
+    any likeness of theirs looks large.
     """
-    least = max(similar, chance_cosine(directions.w_Lq.shape[1], len(directions.w_Lq)))
-    alike = side_cosines(directions.w_Lq, tree) >= least
-    return _largest(tree, lambda row, sides: bool(alike[row]) and all(sides)), least
+    chance = chance_cosine(directions.w_Lq.shape[1], len(directions.w_Lq))
+    least = max(similar, chance)
+    measured, free = side_cosines(directions.w_Lq, tree)
+    whole = _throughout(tree, free >= least)
+    return _largest(tree, whole & (measured > chance)), least
 
 
 def by_support(tree: np.ndarray, support_C: np.ndarray, least: float) -> np.ndarray:
     """The node of the cluster of each leaf [L], -1 for one alone: the largest clades, without that of all leaves, of
     which a share `least` of the bootstrap trees have each."""
-    return _largest(tree, lambda row, _: row < len(tree) - 1 and bool(support_C[row] >= least))
+    enough = support_C >= least
+    enough[-1] = False
+    return _largest(tree, enough)
 
 
-def _largest(tree: np.ndarray, accepted: Callable[[int, list[bool]], bool]) -> np.ndarray:
-    """The highest accepted node above each leaf; `accepted` takes a row and whether its two sides were accepted."""
-    leaves = len(tree) + 1
-    good, below, node_L = [True] * leaves, members(tree), np.full(leaves, -1)
+def _throughout(tree: np.ndarray, true_C: np.ndarray) -> np.ndarray:
+    """Which joins are true with all joins below them [L - 1]."""
+    good = [True] * (len(tree) + 1)
     for row, (left, right) in enumerate(tree[:, :2].astype(int).tolist()):
-        good.append(accepted(row, [good[left], good[right]]))
-        if good[-1]:
-            node_L[below[leaves + row]] = leaves + row
+        good.append(bool(true_C[row]) and good[left] and good[right])
+    return np.array(good[len(tree) + 1 :])
+
+
+def _largest(tree: np.ndarray, accepted_C: np.ndarray) -> np.ndarray:
+    """The highest accepted node above each leaf, -1 where there is none."""
+    leaves = len(tree) + 1
+    below, node_L = members(tree), np.full(leaves, -1)
+    for row in np.flatnonzero(accepted_C).tolist():
+        node_L[below[leaves + row]] = leaves + row
     return node_L
 
 
