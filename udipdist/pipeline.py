@@ -245,7 +245,7 @@ def execute(step: Step, out: Path, overwrite: bool = False) -> None:
     """
     path = out / "configs" / f"{step.name.replace(' ', '_')}.yaml"
     stale = read_manifest(step.out) is not None and not step.current
-    config = step.config.model_copy(update={"overwrite": overwrite or stale})
+    config = step.config.model_copy(update={"overwrite": overwrite or (stale and not _extends(step.config))})
     publish_text(path, config.yaml())
     words = [*step.verb.split(), str(path)]
     code = torchrun.run("udipdist", words, step.ranks) if step.ranks > 1 else warm.run("udipdist", words, IMPORTS)
@@ -255,6 +255,15 @@ def execute(step: Step, out: Path, overwrite: bool = False) -> None:
             f"finished stages are kept. The stage alone: udipdist {step.verb} {path}",
             exit_code=code if 0 < code < 128 else 1,
         )
+
+
+def _extends(config: Config) -> bool:
+    """True for a training of more epochs than were done, which goes on."""
+    if not isinstance(config, TrainConfig):
+        return False
+    from udipdist.training.run_folder import extends
+
+    return extends(config)
 
 
 def _check_gwas(steps: list[Step]) -> None:

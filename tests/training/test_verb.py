@@ -19,9 +19,11 @@ from hpc.stage import read_manifest
 from hpc.testing import launch
 from udipdist.config import TrainConfig
 from udipdist.models.layers.tokens import Patcher
+from udipdist.training import run_folder
 from udipdist.training import verb as training
 from udipdist.training.feed import split
 from udipdist.training.run_folder import Metrics
+from udipdist.training.schedules import schedule
 from udipdist.volumes.store import VolumeStore
 
 
@@ -134,7 +136,38 @@ def test_an_unfinished_run_with_other_keys(trained, store, tmp_path):
     shutil.copytree(trained / step, run / step)
     shutil.copy(trained / "plan.json", run)
     with pytest.raises(OutputExists, match="unfinished work of another plan .*overwrite=true"):
-        training.train(config(store, run, epochs=77))
+        training.train(config(store, run, seed=77))
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_a_training_is_extended(trained, store, tmp_path, caplog, finished):
+    """From its last step, at the rates of a training of so many epochs."""
+    resumed = unfinished(trained, tmp_path / "run")
+    if finished:
+        shutil.copy(trained / "manifest.json", resumed.run_dir)
+    longer = TrainConfig.load(trained / "config.yaml", [f"run_dir={resumed.run_dir}", "epochs=3"])
+    assert run_folder.extends(longer) == finished
+    with caplog.at_level("WARNING"):
+        training.train(longer)
+    assert "epochs=3, and this run began with 2: from here its learning rate (cosine" in caplog.text
+    facts, before = read_manifest(resumed.run_dir), read_manifest(trained)
+    assert facts["facts"]["steps"] == 12 and facts["id"] != before["id"]
+    records = [json.loads(line) for line in (resumed.run_dir / "metrics.jsonl").read_text().splitlines()]
+    rates = {record["step"]: record["lr"] for record in records if record["split"] == "train"}
+    rate = schedule(longer.schedule, 12, 3)
+    assert [rates[step] for step in range(9, 13)] == pytest.approx(
+        [longer.optim.lr * rate(step - 1) for step in range(9, 13)]
+    )
+    with pytest.raises(ConfigError, match=r"epochs=1: .*run has 3 epochs already; type epochs=3 or more, or overwrite"):
+        training.train(longer.model_copy(update={"epochs": 1}))
+
+
+def test_other_keys_do_not_extend_a_finished_training(trained, store):
+    longer = TrainConfig.load(trained / "config.yaml", ["epochs=3", "seed=4"])
+    assert not run_folder.extends(longer)
+    with pytest.raises(OutputExists, match="already exists"):
+        training.train(longer)
+    assert read_manifest(trained)["facts"]["steps"] == 8
 
 
 def test_a_run_goes_on_with_the_store_by_another_path(trained, store, tmp_path, monkeypatch):

@@ -16,7 +16,7 @@ from typing import Any
 
 import hpc
 from hpc import stage
-from hpc.checkpoint import Checkpoints
+from hpc.checkpoint import META, Checkpoints
 from hpc.errors import ConfigError
 from hpc.files import publish_json, publish_text
 from hpc.parts import drop_plan, fix_plan
@@ -37,6 +37,7 @@ def open_run(config: TrainConfig, world: World, volumes: VolumeStore) -> None:
     if not Checkpoints(config.run_dir / "checkpoints").steps():
         drop_plan(config.run_dir)
     seen = {key: value for key, value in stage.fingerprint(config.store).items() if key != "path"}
+    _tell_of_epochs(config)
     fix_plan(config.run_dir, {"train": config.semantics(), "store": seen}, _counts, key="run_dir")
     publish_text(config.run_dir / "config.yaml", config.yaml())
     Description.of(volumes).save(config.run_dir / IMAGES)
@@ -59,9 +60,64 @@ def open_run(config: TrainConfig, world: World, volumes: VolumeStore) -> None:
     publish_json(path, {"store": stage.fingerprint(config.store), "starts": starts})
 
 
+def _tell_of_epochs(config: TrainConfig) -> None:
+    """Say what another number of epochs means to a run that has begun."""
+    path = config.run_dir / "plan.json"
+    before = json.loads(path.read_text(encoding="utf-8"))["train"]["epochs"] if path.exists() else config.epochs
+    if before != config.epochs:
+        log.warning(
+            "epochs=%d, and this run began with %d: from here its learning rate (%s, with its warm-up) is that of a "
+            "run of %d epochs, which is not the rate that it had until now",
+            config.epochs, before, config.schedule.name, config.epochs,
+        )  # fmt: skip
+
+
 def _counts(plan: dict[str, Any]) -> dict[str, Any]:
-    """What of a run's plan makes it another run: not where its store lies."""
-    return plan | {"train": TrainConfig.identity_of(plan["train"])}
+    """What of a run's plan makes it another run: not where its store lies, nor for how long it is to go on."""
+    return plan | {"train": _but_epochs(plan["train"])}
+
+
+def _but_epochs(tree: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in TrainConfig.identity_of(tree).items() if key != "epochs"}
+
+
+def reopen(config: TrainConfig) -> None:
+    """Make a finished run unfinished where `config` differs from it by more epochs only, and says the same store.
+
+    Raises ConfigError where it asks for fewer epochs than are done, of a finished run or of another.
+    """
+    if config.overwrite or not (config.run_dir / "plan.json").exists():
+        return
+    done = last_epoch(config.run_dir)
+    if config.epochs < done:
+        raise ConfigError(
+            f"epochs={config.epochs}: {config.run_dir} has {done} epochs already; type epochs={done} or more, or "
+            "overwrite=true to start again"
+        )
+    if extends(config):
+        stage.manifest_path(config.run_dir).unlink()
+
+
+def extends(config: TrainConfig) -> bool:
+    """True where a finished run of this configuration and store, but of fewer epochs, is there to go on with."""
+    manifest = stage.read_manifest(config.run_dir)
+    return (
+        manifest is not None
+        and manifest["config"]["epochs"] < config.epochs
+        and _but_epochs(manifest["config"]) == json.loads(json.dumps(_but_epochs(config.tree())))
+        and stage.unchanged(manifest["inputs"]["store"], config.store)
+    )
+
+
+def last_epoch(run_dir: Path) -> int:
+    """How many epochs the newest checkpoint has; 0 where there is none that can be read."""
+    checkpoints = Checkpoints(run_dir / "checkpoints")
+    for step in reversed(checkpoints.steps()):
+        try:
+            return int(json.loads((checkpoints.folder(step) / META).read_text(encoding="utf-8"))["epoch"])
+        except (OSError, ValueError, KeyError, TypeError):  # damaged: last_whole says so
+            continue
+    return 0
 
 
 def _git_state() -> str | None:

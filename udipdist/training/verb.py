@@ -24,7 +24,7 @@ from udipdist.config import TrainConfig
 from udipdist.models import base, registry
 from udipdist.training.feed import split
 from udipdist.training.loop import Run, build
-from udipdist.training.run_folder import last_checkpoint, open_run
+from udipdist.training.run_folder import last_checkpoint, open_run, reopen
 from udipdist.volumes.packed import place_of
 from udipdist.volumes.store import VolumeStore
 
@@ -44,6 +44,7 @@ def train(config: TrainConfig) -> None:
     comm = Comm.join(world)
     with ExitStack() as stack:
         notes: list[stage.Stage] = []
+        comm.on_main(lambda: reopen(config))
         comm.on_main(lambda: notes.append(stack.enter_context(_stage(config))))
         stop = stack.enter_context(StopRequest())
         comm.on_main(lambda: open_run(resolved, world, store))
