@@ -7,7 +7,6 @@ import json
 import os
 import re
 import shutil
-import uuid
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from typing import Any
 import google_crc32c
 
 from hpc.errors import NoSpace, OutputExists, naming_full_disk
+from hpc.leftovers import aside, sweep
 
 _BLOCK = 1 << 20
 
@@ -25,11 +25,13 @@ _BLOCK = 1 << 20
 def publish(path: str | Path) -> Iterator[Path]:
     """A temporary path beside `path`; what is written there becomes `path` by one rename when the block ends well.
 
-    Works for files and directories. On an error nothing is left at either place. Raises NoSpace.
+    Works for files and directories. On an error nothing is left at either place; what a killed process left in the
+    folder is removed. Raises NoSpace.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial-{uuid.uuid4().hex[:8]}")
+    sweep(path.parent.absolute())
+    partial = aside(path, "partial")
     try:
         with naming_full_disk(path):
             yield partial
@@ -60,7 +62,7 @@ def remove(path: str | Path) -> None:
     path = Path(path)
     if not path.exists() and not path.is_symlink():
         return
-    trash = path.with_name(f".{path.name}.trash-{uuid.uuid4().hex[:8]}")
+    trash = aside(path, "trash")
     path.rename(trash)
     if trash.is_dir() and not trash.is_symlink():
         shutil.rmtree(trash)

@@ -19,13 +19,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+from hpc import leftovers
 from hpc.errors import Incomplete, OutputExists, full_disk, no_space, some
 from hpc.files import crc32c, publish_json, remove, sha256
 from hpc.progress import Progress
 
 log = logging.getLogger(__name__)
 _DIGESTS = {"sha256": sha256, "crc32c": crc32c}
-_LEFTOVER = re.compile(r"^\..+\.(partial|trash)-[0-9a-f]{8}$|\.[0-9a-f]{32}\.partial$")  # of hpc.files, and of zarr
+_OF_ZARR = re.compile(r"\.[0-9a-f]{32}\.partial$")  # what zarr leaves
 
 
 class Job(Protocol):
@@ -230,7 +231,7 @@ def finish(job: Job, contents: bool = True) -> list[dict[str, Any]]:
             "writes them again: copy them back, or start again with overwrite=true"
         )
     for path in list(Path(job.place).rglob("*")):
-        if _LEFTOVER.search(path.name):
+        if leftovers.NAME.match(path.name) or _OF_ZARR.search(path.name):
             remove(path)
     for path in Path(job.place).glob("parts/*.log"):  # of workers that died
         path.unlink(missing_ok=True)

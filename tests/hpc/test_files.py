@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import pytest
 
-from hpc import files
+from hpc import files, leftovers
 from hpc.errors import NoSpace, OutputExists
 
 
@@ -18,6 +22,26 @@ def test_publish_a_file_and_a_folder(tmp_path):
             partial.mkdir()
             (partial / "f").write_text(content)
         assert (tmp_path / "d" / "f").read_text() == content
+
+
+def test_what_the_dead_left_is_removed_and_what_the_living_write_is_not(tmp_path):
+    code = (
+        "import os, sys; from pathlib import Path; from hpc import files\n"
+        "with files.publish(Path(sys.argv[1]) / 'page_figures') as partial:\n"
+        "    partial.mkdir(); (partial / 'f').touch(); os.kill(os.getpid(), 9)"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False)
+    [left] = tmp_path.iterdir()
+    assert left.name.startswith(".page_figures.partial-") and (left / "f").exists()
+    old, new = tmp_path / ".x.partial-0123abcd", tmp_path / ".y.trash-0123abcd"  # of nobody knows whom
+    for path in (old, new):
+        path.touch()
+    os.utime(old, (1, 1))
+    with files.publish(tmp_path / "a") as living:
+        living.touch()
+        leftovers.sweep.cache_clear()
+        files.publish_text(tmp_path / "page", "")
+    assert {path.name for path in tmp_path.iterdir()} == {"a", "page", new.name}
 
 
 def test_nothing_is_left_after_an_error(tmp_path):

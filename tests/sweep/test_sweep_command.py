@@ -60,16 +60,30 @@ def start(recipe: Path, *words: str) -> subprocess.Popen:
     )
 
 
-def test_killed_and_started_again(recipe):
+def moved(recipe: Path) -> Path:
+    """All of it in another folder, and named by its new path."""
+    before = recipe.parent
+    after = before.rename(before.with_name("moved"))
+    text = (after / recipe.name).read_text()
+    (after / recipe.name).write_text(text.replace(str(before), str(after)))
+    return after / recipe.name
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=["killed", "stopped and moved"])
+def test_ended_and_started_again(recipe, number):
     out = recipe.parent / "sweep"
     driver = start(recipe)
     limit = time.monotonic() + HANGS
     while not list(out.glob("trials/*/epochs/0001/scores.json")):
         assert driver.poll() is None and time.monotonic() < limit, driver.communicate()[0]
         time.sleep(0.2)
-    os.killpg(driver.pid, signal.SIGKILL)
-    driver.communicate()
+    os.killpg(driver.pid, number)
+    said = driver.communicate()[0]
     time.sleep(5)  # for what it started to go
+    if number == signal.SIGTERM:
+        assert driver.returncode == 75 and "stopped before all trials had ended; the same command continues" in said
+        recipe = moved(recipe)
+        out = recipe.parent / "sweep"
     before = {path: path.stat().st_mtime_ns for path in out.glob("trials/*/epochs/*/*.*")}
     driver = start(recipe)
     said = driver.communicate()[0]

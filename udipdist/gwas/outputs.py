@@ -129,6 +129,22 @@ def discard(out: Path) -> None:
             remove(store.parent)
 
 
+OF_TABLE = ("null.tsv", "samples.tsv", "dropped.tsv")  # beside the store of each table
+
+
+def withdraw(out: Path) -> None:
+    """Remove what a plan that failed has made, so that no folder looks like results; what else is there is left."""
+    discard(out)
+    for place in (out, *(path for path in out.iterdir() if path.is_dir() and read_manifest(path) is None)):
+        for name in OF_TABLE:
+            remove(place / name)
+        if place != out and not any(place.iterdir()):
+            place.rmdir()
+    remove(out / "parts")
+    if all(path.name == "plan.json" for path in out.iterdir()):
+        remove(out)
+
+
 def _stem(path: Path) -> str:
     return Path(path.stem).stem if path.suffix in COMPRESSED else path.stem
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from hpc import parts
-from hpc.errors import ConfigError, Incomplete, InputError, InUse, OutputExists
+from hpc.errors import ConfigError, Incomplete, InputError, InUse, NoSpace, OutputExists
 from hpc.lock import held
 from hpc.stage import read_manifest
 from udipdist.cli import VERBS, resolve
@@ -318,6 +318,25 @@ def test_a_scan_and_its_input_may_move(own, monkeypatch):
 
 
 # ------------------------------------------------------------------------------------------------------- planning
+
+
+def test_a_scan_that_fails_before_its_first_part_leaves_nothing(own, monkeypatch):
+    config = own.config("out", formula="nosuch")
+    with pytest.raises(InputError, match="nosuch"):
+        gwas(config)
+    assert not config.out.exists()
+
+    def full(*_):
+        raise NoSpace("the disk is full")
+
+    monkeypatch.setattr("udipdist.sumstats.store.create", full)
+    for name in ("c", "d"):
+        shutil.copy(own.folder / "c.pheno", own.folder / f"{name}2.pheno")
+    several = own.config("several", phenotypes=[own.folder / "c2.pheno", own.folder / "d2.pheno"])
+    for config in (own.config("out"), several):
+        with pytest.raises(NoSpace):
+            gwas(config)
+        assert not config.out.exists()
 
 
 def test_planning_never_deletes_a_folder_that_is_not_ours(cohort, phases):

@@ -63,7 +63,8 @@ class Scan:
         out = outputs.Block.empty(stop - start, plan.n_traits, len(plan.tables))
         verdict_MT = np.zeros((stop - start, len(plan.tables)), np.uint8)
         block = min(self.block, -(-(stop - start) // self.threads), max(1, BLOCK_BYTES // plan.rows.row_bytes))
-        lows = iter(range(start, stop, block))
+        blocks = range(start, stop, block)
+        lows, threads = iter(blocks), min(self.threads, len(blocks))
 
         def work(_: int) -> int:
             int8.use_one_thread()
@@ -75,9 +76,9 @@ class Scan:
             return tests.masked
 
         # One block, one thread: no waiting for each other inside a product.
-        with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(self.threads) as pool:
+        with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(threads) as pool:
             try:
-                masked = sum(pool.map(work, range(self.threads)))
+                masked = sum(pool.map(work, range(threads)))
             finally:
                 deque(lows, maxlen=0)  # where it was interrupted no thread begins another block
         facts = {"start": start, "stop": stop, "masked": masked}

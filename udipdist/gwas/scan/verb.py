@@ -92,8 +92,9 @@ def preview(config: GwasConfig) -> list[str]:
     traits = [len(raw.column_names(path)) for path in config.phenotypes]
     p = sum(traits)
     n_parts = -(-m // config.variants_per_part)
+    workers = min(config.workers, n_parts)
     row_bytes, fewest = -(-n // 4), config.fewest_copies
-    block = min(config.block, config.variants_per_part, max(1, BLOCK_BYTES // row_bytes)) * _threads(config)
+    block = min(config.block, config.variants_per_part, max(1, BLOCK_BYTES // row_bytes)) * _threads(config, m)
     several = [
         f"{count:,} traits of {path} -> {config.out / name}"
         for name, path, count in zip(names, config.phenotypes, traits, strict=True)
@@ -101,7 +102,7 @@ def preview(config: GwasConfig) -> list[str]:
     ]
     return [
         f"{n:,} people with genotypes, {m:,} variants, {p:,} traits, test={config.test}, adjust={config.adjust}",
-        f"{n_parts:,} parts of {config.variants_per_part:,} variants, {config.workers} workers (0: this process)",
+        f"{n_parts:,} parts of {config.variants_per_part:,} variants, {workers} workers (0: this process)",
         f"memory about {0.5 + (block * (row_bytes + n * 1.5 + p * 30) + n * p * 40) / 1e9:.1f} GB a process, "
         f"disk at most {output_bytes(m, p) / 1e9:.2f} GB",
         *([f"not tested: fewer than {fewest} copies of the minor allele (min_mac)"] if fewest else []),
@@ -116,7 +117,12 @@ def plan(config: GwasConfig) -> Scan:
         outputs.discard(config.out)
     plans.fix(config)
     if unplanned:
-        plans.make(config)
+        try:
+            plans.make(config)
+        except BaseException:
+            remove(model_dir(config.out))
+            outputs.withdraw(config.out)
+            raise
     job = planned(config)
     parts.record_plan(job)
     return job
@@ -132,13 +138,13 @@ def planned(config: GwasConfig) -> Scan:
         n_variants=contents.n_variants,
         variants_per_part=min(config.variants_per_part, contents.n_variants),
         block=config.block,
-        threads=_threads(config),
+        threads=_threads(config, contents.n_variants),
         limits=limits.Limits(config.min_maf, config.max_missing, config.min_hwe, config.fewest_copies),
         facts=contents.facts,
         planned=stamp_of(planned_path(config.out)),
     )
 
 
-def _threads(config: GwasConfig) -> int:
-    """Threads of one part."""
-    return cluster.threads(config.workers, config.cluster)
+def _threads(config: GwasConfig, n_variants: int) -> int:
+    """Threads of one part: there are no more workers than parts to share the cores."""
+    return cluster.threads(min(config.workers, -(-n_variants // config.variants_per_part)), config.cluster)
