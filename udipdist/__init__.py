@@ -18,8 +18,8 @@ import udipdist._working_folder  # noqa: F401
 from hpc import __version__
 
 INTERFACE = (
-    "compare", "demo", "embed", "example", "export", "grm", "gwas", "gwas_finish", "gwas_part", "gwas_plan", "ingest",
-    "inspect", "interpret_attention", "interpret_clusters", "interpret_gallery", "interpret_perturb",
+    "compare", "demo", "embed", "erase", "example", "export", "grm", "gwas", "gwas_finish", "gwas_part", "gwas_plan",
+    "ingest", "inspect", "interpret_attention", "interpret_clusters", "interpret_gallery", "interpret_perturb",
     "interpret_saliency", "loci", "open_run", "open_sumstats", "open_volumes", "panel", "plot", "probe", "report",
     "run", "simulate", "sweep", "sweep_demo", "train", "volumes",
 )  # fmt: skip

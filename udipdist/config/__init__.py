@@ -8,6 +8,7 @@ from udipdist.config.base import VerbConfig
 from udipdist.config.clusters import ClustersConfig
 from udipdist.config.cohort import BrainConfig, GenomeConfig, SimulateConfig, TraitConfig
 from udipdist.config.compare import CompareConfig
+from udipdist.config.erase import EraseConfig
 from udipdist.config.genetics import (
     ExportConfig,
     GrmConfig,
@@ -46,6 +47,7 @@ __all__ = [
     "DemoConfig",
     "EmbedConfig",
     "EngineConfig",
+    "EraseConfig",
     "ExportConfig",
     "GalleryConfig",
     "GenomeConfig",

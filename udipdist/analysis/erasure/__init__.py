@@ -1,0 +1,1 @@
+"""Latents without what confounders say of them linearly, and what is left."""
