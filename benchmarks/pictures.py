@@ -45,7 +45,7 @@ def pictures(folder: Path) -> dict[str, dict[str, float]]:
     data = [f"sumstats={folder / 'sumstats'}"]
     with tempfile.TemporaryDirectory() as place:
         loci = Path(place) / "loci"
-        _run("loci", *data, f"genotypes={folder / 'geno'}", "traits=128", f"out={loci}")
+        _run("loci", *data, f"genotypes={folder / 'geno'}", "tests=128", f"out={loci}")
         rows = {}
         for kind, words in KINDS.items():
             more = [] if kind == "qq" else [f"loci={loci}"]

@@ -27,6 +27,7 @@ class Config(declared.Declared):
 
     model_config = pydantic.ConfigDict(frozen=True, extra="forbid", validate_default=True)
     operational: ClassVar[frozenset[str]] = frozenset({"out", "overwrite", "workers"})
+    renamed: ClassVar[dict[str, str]] = {}  # keys of other times, which are refused with the name that they have now
 
     @classmethod
     def load(cls, path: str | Path | None = None, overrides: typing.Sequence[str] = ()) -> Self:
@@ -198,6 +199,8 @@ def _explain(cls: type[Config], item: Mapping[str, Any]) -> str:
         return str(item["msg"])
     path = [str(part) for part in item["loc"]]
     key = ".".join(path)
+    if item["type"] == "extra_forbidden" and key.split(".")[0] in cls.renamed:
+        return f"{key}: is called {cls.renamed[key.split('.')[0]]} now"
     if item["type"] == "extra_forbidden":
         known = list(dict.fromkeys(doc.key for doc in describe(cls)))
         close = difflib.get_close_matches(key, known, n=1, cutoff=0.5) or difflib.get_close_matches(

@@ -21,9 +21,9 @@ class Study:
     folder: Path
 
     def config(self, **keys) -> LociConfig:
-        """traits=1 unless given."""
+        """tests=1 unless given."""
         places = {"sumstats": self.folder / "gwas", "genotypes": self.folder / "geno", "out": self.folder / "loci"}
-        return LociConfig(**(places | {"traits": 1} | keys))
+        return LociConfig(**(places | {"tests": 1} | keys))
 
 
 def write_reference(prefix: Path, variants: pd.DataFrame, counts_NM: np.ndarray) -> None:

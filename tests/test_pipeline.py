@@ -51,8 +51,8 @@ def test_keys_of_a_stage_reach_it():
 
 
 def test_the_divisor_of_many_traits_is_not_that_of_the_joint_test():
-    steps = by_name(stages={"loci": {"traits": 128}})
-    assert (steps["loci"].config.traits, steps["loci multivariate"].config.traits) == (128, None)
+    steps = by_name(stages={"loci": {"tests": 128}})
+    assert (steps["loci"].config.tests, steps["loci multivariate"].config.tests) == (128, None)
 
 
 @pytest.mark.parametrize(

@@ -81,7 +81,7 @@ def make_genetics(place: Path) -> None:
     base = {"genotypes": place / "geno"}
     scan_keys = {"phenotypes": place / "y.pheno", "test": "linear", "variants_per_part": 12, "out": place / "gwas"}
     gwas(GwasConfig.parse(base | scan_keys))
-    loci(LociConfig(sumstats=place / "gwas", genotypes=place / "geno", out=place / "loci", p=0.5, traits=1))
+    loci(LociConfig(sumstats=place / "gwas", genotypes=place / "geno", out=place / "loci", p=0.5, tests=1))
     panel(PanelConfig(loci=place / "loci", panel="big40", out=place / "panel", rotations=20))
     export(ExportConfig(sumstats=place / "gwas", trait="y0", format="ssf", out=place / "y0.tsv"))
     export(ExportConfig(sumstats=place / "gwas", trait="all", format="regenie", out=place / "all"))

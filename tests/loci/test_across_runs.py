@@ -196,7 +196,7 @@ def test_runs_with_several_traits_and_tables(study):
     assert (made.folder / "both" / "two" / "a" / "ld.txt").exists()
     text = table.assign(p=10.0 ** -log10p_from_z(z[:, 0])).rename(columns={"chrom": "chr", "position": "bp"})
     text.to_csv(made.folder / "a.tsv.gz", sep="\t", index=False)
-    loci(config(made, "mixed", sumstats=[made.folder / "a.tsv.gz", both[0]], trait="minp", traits=1))
+    loci(config(made, "mixed", sumstats=[made.folder / "a.tsv.gz", both[0]], trait="minp", tests=1))
     pairs = pd.read_csv(made.folder / "mixed" / "overlap.tsv", sep="\t")
     assert len(pairs) == 1 and pairs.shared_a[0] == pairs.n_a[0] > 0
     loci(config(made, "text", sumstats=made.folder / "a.tsv.gz"))

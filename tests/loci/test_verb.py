@@ -284,9 +284,9 @@ def test_files_need_not_be_sorted_and_labels_may_differ(make_study):
 def test_thresholds_and_traits(make_study):
     snps = table_of([1_000_000, 3_000_000])
     study = make_study(snps, independent_counts(2), snps, [7.5, 7.61])
-    assert len(run(study.config(traits=None, out=study.folder / "a"))) == 1  # two traits: 5e-8 / 2 is 7.602
-    assert len(run(study.config(traits=None, trait="multivariate", out=study.folder / "b"))) == 2
-    assert len(run(study.config(traits=None, trait="a", p=0.9, out=study.folder / "c"))) == 2  # z = 0.5, p = 0.62
+    assert len(run(study.config(tests=None, out=study.folder / "a"))) == 1  # two traits: 5e-8 / 2 is 7.602
+    assert len(run(study.config(tests=None, trait="multivariate", out=study.folder / "b"))) == 2
+    assert len(run(study.config(tests=None, trait="a", p=0.9, out=study.folder / "c"))) == 2  # z = 0.5, p = 0.62
     manifest = read_manifest(study.folder / "b")
     assert manifest["facts"]["n_loci"] == 2
     assert manifest["facts"]["threshold_log10p"] == pytest.approx(-np.log10(5e-8))
@@ -343,5 +343,5 @@ def test_bad_inputs(make_study, caplog):
 
 def test_preview_names_the_threshold(make_study):
     snps = table_of([1_000_000, 3_000_000])
-    lines = preview(make_study(snps, independent_counts(2), snps, [9, 9]).config(traits=128))
+    lines = preview(make_study(snps, independent_counts(2), snps, [9, 9]).config(tests=128))
     assert "p < 3.91e-10" in lines[0] and "200 people, 2 variants" in lines[1]

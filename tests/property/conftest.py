@@ -67,7 +67,7 @@ class Case:
         """Let the run take these components instead of estimating them."""
         path = self.folder / "c.variance"
         pd.DataFrame({"trait": self.traits, "Vg": vg_P, "Ve": ve_P}).to_csv(path, sep="\t", index=False)
-        self.keys["null"] = {"variance": path}
+        self.keys["null_model"] = {"variance": path}
 
     def config(self, out: str = "out", **keys) -> GwasConfig:
         prefix = self.folder / "c"

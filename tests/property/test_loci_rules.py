@@ -238,7 +238,7 @@ def seen(locus) -> dict:
 def test_loci_of_two_analyses_follow_the_rules(seed, exclude_mhc, assembly, merge_bp, r2, r2_lead):
     study = draw_study(seed)
     config = LociConfig(
-        sumstats="x", genotypes="x", out="x", trait=("one", "two"), p=P, traits=1, p_candidate=P_CANDIDATE, r2=r2,
+        sumstats="x", genotypes="x", out="x", trait=("one", "two"), p=P, tests=1, p_candidate=P_CANDIDATE, r2=r2,
         r2_lead=r2_lead, window_bp=WINDOW, merge_bp=merge_bp, exclude_mhc=exclude_mhc, assembly=assembly,
     )  # fmt: skip
     variants = study.reference.assign(chrom=study.reference.chrom.astype("category")).reset_index(drop=True)
@@ -296,7 +296,7 @@ def test_blocks_of_two_traits_merge_as_those_of_one(gap, count):
     counts = rng.integers(0, 3, (2, 60))
     log10p = {"one": np.array([9.0, 0.1]), "two": np.array([0.1, 10.0])}
     study = Given(table, log10p, table, counts, np.zeros(60, int))
-    config = LociConfig(sumstats="x", genotypes="x", out="x", traits=1, r2_lead=0.9)
+    config = LociConfig(sumstats="x", genotypes="x", out="x", tests=1, r2_lead=0.9)
     reference = Reference(GenotypeSource(Rows(counts), pd.DataFrame({"sex": ["0"] * 60}), table), None, WINDOW, FLOOR)
     merged = search("x", InMemory(study), reference, config).merged
     assert len(merged) == count

@@ -185,7 +185,7 @@ def test_a_table_of_the_smallest_p_names_its_traits(tmp_path):
     read = open_statistics(written(tmp_path, text))
     assert read.traits == ["z1", "z0"] and read.analyses("minp") == ["minp"]
     assert read.trait_of("minp", np.array([0, 1, 2])) == ["z1", "z0", "z1"]
-    with pytest.raises(InputError, match=r"not how many were tested; give traits=N"):
+    with pytest.raises(InputError, match=r"not how many were tested; give tests=N"):
         read.n_tests("minp")
     best, whose = read.best_of_traits(np.array([0, 1, 2]))
     np.testing.assert_allclose(best, [3, 1])

@@ -169,8 +169,8 @@ def test_best_sh_leaves_out_latents_that_were_not_tested(tmp_path):
     shutil.copy(place / "latents.parquet", tmp_path / "latents.parquet")
     subprocess.run(["sh", "-c", f"python={sys.executable}; out={tmp_path}; {drop}"], check=True)
     assert list(pd.read_parquet(tmp_path / "latents.parquet")) == ["FID", "IID", "z000", "z003"]
-    assert LociConfig.load(out / "best" / "loci.yaml").traits == 4  # which they count among
-    assert LociConfig.load(out / "best" / "loci_multivariate.yaml").traits is None
+    assert LociConfig.load(out / "best" / "loci.yaml").tests == 4  # which they count among
+    assert LociConfig.load(out / "best" / "loci_multivariate.yaml").tests is None
 
 
 def test_best_sh_starts_the_ranks_of_a_trial(tmp_path):

@@ -110,7 +110,8 @@ class NullOptions(Relatedness):
         description="covariates: by GLS with each variant; by OLS out of both sides; or out of the trait only",
     )
     weight_tolerance: float = Field(1e-9, gt=0, description="largest relative error of the weights' factorisation")
-    null: NullConfig = NullConfig()
+    null_model: NullConfig = NullConfig()
+    renamed: ClassVar[dict[str, str]] = {"null": "null_model"}
 
 
 class ScanOptions(NullOptions, SampleOptions, VariantFilter, VerbConfig):

@@ -54,9 +54,9 @@ class GwasConfig(ScanOptions, ScanPlaces):
 
     @model_validator(mode="after")
     def _components_of_one_table(self) -> Self:
-        if self.null.variance is not None and len(self.phenotypes) > 1:
+        if self.null_model.variance is not None and len(self.phenotypes) > 1:
             raise ValueError(
-                "null.variance: names traits of one table, but phenotypes has several; test the tables one by one"
+                "null_model.variance: names traits of one table, but phenotypes has several; test the tables one by one"
             )
         return self
 
@@ -117,7 +117,10 @@ class LociOptions(VerbConfig):
         MINP, description="minp, multivariate, a trait, a list of these, or all; for a table minp, which is its p"
     )
     p: Probability = Field(5e-8, description="threshold of lead SNPs, before division by traits")
-    traits: Positive | None = Field(None, description="Bonferroni divisor; default: traits tested (1 for one trait)")
+    tests: Positive | None = Field(
+        None, description="tests of each variant, by which p is divided (Bonferroni); default: the traits tested"
+    )
+    renamed: ClassVar[dict[str, str]] = {"traits": "tests"}
     p_candidate: Probability = Field(0.05, description="threshold of candidate SNPs")
     r2: Share = Field(0.6, description="LD that makes a SNP a candidate of an independent significant SNP")
     r2_lead: Share = Field(0.1, description="LD that joins independent significant SNPs to one lead SNP")
@@ -144,8 +147,8 @@ class LociOptions(VerbConfig):
         return value
 
     def of_test(self, trait: str) -> Self:
-        """The same for one test: a divisor `traits` is that of the smallest p; a joint test is one test a variant."""
-        return self.model_copy(update={"traits": None}) if trait == MULTIVARIATE else self
+        """The same for one test: a divisor `tests` is that of the smallest p; a joint test is one test a variant."""
+        return self.model_copy(update={"tests": None}) if trait == MULTIVARIATE else self
 
     @model_validator(mode="after")
     def _stretch(self) -> Self:

@@ -78,8 +78,8 @@ def rules_of(config: LociOptions, statistics: Statistics, analysis: str) -> Rule
 
 
 def divisor(config: LociOptions, statistics: Statistics, analysis: str) -> int:
-    """What p is divided by: the key `traits`, or the number of tests a variant."""
-    return statistics.n_tests(analysis) if config.traits is None else config.traits
+    """What p is divided by: the key `tests`, or the number of tests a variant."""
+    return statistics.n_tests(analysis) if config.tests is None else config.tests
 
 
 def reference_of(config: LociOptions) -> Reference:

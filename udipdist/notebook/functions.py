@@ -40,7 +40,7 @@ def gwas(
         Folder to write. The default is temporary, and goes with the object that is returned.
     **keys
         Any other key of the verb gwas, as `udipdist gwas --help` lists them: `covariates=` (a DataFrame or a path),
-        `formula="age + sex"`, `sparse_grm=`, `test="linear"`, `null={"total_variance": "sample"}` ...
+        `formula="age + sex"`, `sparse_grm=`, `test="linear"`, `null_model={"total_variance": "sample"}` ...
 
     Returns
     -------

@@ -63,7 +63,7 @@ class TextStatistics:
         if analysis == MINP:
             raise InputError(
                 f"{self.path}: holds the smallest p over several traits ({some(self.traits[:3])} ...), but not how "
-                "many were tested; give traits=N, and p is divided by it"
+                "many were tested; give tests=N, and p is divided by it"
             )
         return 1
 

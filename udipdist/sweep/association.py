@@ -191,8 +191,8 @@ class Association:
     def _loci(self, table: _Table, sumstats: Path, reference: Reference, out: Path) -> list[int]:
         """The loci of the smallest p and of the joint test, each in its folder; how many there are."""
         config = configs.loci_config(self.config, sumstats, OVER_TRAITS, out)
-        if config.traits is None:  # latents that say nothing were tests all the same
-            config = config.model_copy(update={"traits": table.used + len(table.collapsed)})
+        if config.tests is None:  # latents that say nothing were tests all the same
+            config = config.model_copy(update={"tests": table.used + len(table.collapsed)})
         statistics, counts = open_statistics(sumstats), []
         for trait, name in LOCI_FOLDERS.items():
             own = config.of_test(trait).model_copy(update={"trait": trait, "out": out / name})

@@ -77,8 +77,8 @@ def _steps(config: SweepConfig, best: Look) -> dict[str, tuple[str, Config, str]
     listed = config.out / "association" / "screened_variants.txt" if best.screening else None
     latents, gwas = there / "latents.parquet", there / "gwas"
     loci = configs.loci_config(config, gwas, MINP, there / "loci")
-    if best.collapsed and loci.traits is None:  # which count as tests
-        loci = loci.model_copy(update={"traits": len(parquet.read_schema(best.latents)) - len(IDS)})
+    if best.collapsed and loci.tests is None:  # which count as tests
+        loci = loci.model_copy(update={"tests": len(parquet.read_schema(best.latents)) - len(IDS)})
     return {
         "train": ("train", configs.train_config(config, best.trial), 'run_dir="$out/train"'),
         "embed": (

@@ -93,7 +93,7 @@ def loci_options(config: SweepConfig) -> LociOptions:
 
 
 def loci_config(config: SweepConfig, sumstats: Path, trait: str | tuple[str, ...], out: Path) -> LociConfig:
-    """How loci are found. A divisor `traits` of the user is that of the smallest p; a joint test is one test."""
+    """How loci are found. A divisor `tests` of the user is that of the smallest p; a joint test is one test."""
     keys = {"sumstats": sumstats, "genotypes": config.genotypes, "trait": trait, "out": out}
     found = _stage(LociConfig, config, "loci", keys)
     return found.of_test(trait) if isinstance(trait, str) else found

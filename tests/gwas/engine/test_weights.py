@@ -28,7 +28,7 @@ def cohort(make_cohort, tmp_path_factory):
 
 def run(cohort, tolerance: float, **keys) -> tuple[np.ndarray, np.ndarray, dict]:
     """beta / se and se [M, P], and the facts of the manifest."""
-    given = {"null": {"variance": cohort.folder / "variance"}}
+    given = {"null_model": {"variance": cohort.folder / "variance"}}
     name = f"tolerance{tolerance}" + "".join(keys)
     config = cohort.config(name, weight_tolerance=tolerance, min_maf=0.01, **(given | keys))
     gwas(config)
@@ -67,7 +67,7 @@ def test_a_looser_tolerance_takes_fewer_columns_and_has_a_larger_error(cohort, e
 
 
 def test_the_default_reaches_the_promise(cohort, exact):
-    config = cohort.config("default", min_maf=0.01, null={"variance": cohort.folder / "variance"})
+    config = cohort.config("default", min_maf=0.01, null_model={"variance": cohort.folder / "variance"})
     gwas(config)
     facts = read_manifest(config.out)["facts"]
     assert facts["weight_error"] <= config.weight_tolerance <= 1e-8
@@ -78,12 +78,12 @@ def test_the_default_reaches_the_promise(cohort, exact):
 def test_one_heritability_needs_one_column_and_the_constant(cohort):
     lines = [f"{name} {0.4 * v} {0.6 * v}\n" for name, v in cohort.traits.var().items()]
     (cohort.folder / "same").write_text("trait Vg Ve\n" + "".join(lines))
-    _, _, facts = run(cohort, 1e-9, null={"variance": cohort.folder / "same"})
+    _, _, facts = run(cohort, 1e-9, null_model={"variance": cohort.folder / "same"})
     assert facts["weight_rank"] <= 2 and facts["weight_error"] < 1e-12
 
 
 def test_linear_regression_has_nothing_to_factorise(cohort):
-    _, _, facts = run(cohort, 1e-9, null={}, test="linear")
+    _, _, facts = run(cohort, 1e-9, null_model={}, test="linear")
     assert facts["weight_rank"] == 1 and facts["weight_error"] < 1e-13
 
 

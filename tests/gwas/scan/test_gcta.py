@@ -58,7 +58,7 @@ def test_mixed_model_with_the_components_of_gcta(mode, adjust, expected, varianc
     """The components are printed with six digits, which moves beta by up to 2e-6 standard errors."""
     components = variance.loc[mode]
     components[["trait", "Vg", "Ve"]].to_csv(tmp_path / "components.tsv", sep="\t", index=False)
-    found = run(tmp_path / "out", adjust=adjust, null={"variance": tmp_path / "components.tsv"})
+    found = run(tmp_path / "out", adjust=adjust, null_model={"variance": tmp_path / "components.tsv"})
     mixed = components.trait[components.model_used == "mixed"]
     assert len(mixed) == 5
     check(found, expected, mode, mixed, slack=3e-6)
@@ -66,7 +66,7 @@ def test_mixed_model_with_the_components_of_gcta(mode, adjust, expected, varianc
 
 @pytest.mark.parametrize(("mode", "adjust"), [("mlm-exact", "phenotype"), ("mlm-exact-joint", "project")])
 def test_own_reml_under_the_constraint_of_gcta(mode, adjust, expected, variance, tmp_path):
-    found = run(tmp_path / "out", adjust=adjust, null={"total_variance": "sample"})
+    found = run(tmp_path / "out", adjust=adjust, null_model={"total_variance": "sample"})
     ours = pd.read_csv(tmp_path / "out" / "null.tsv", sep="\t", keep_default_na=False, na_values=["NA"])
     theirs = variance.loc[mode].reset_index()
     np.testing.assert_allclose(ours.h2, theirs.h2, atol=2e-6)

@@ -266,5 +266,5 @@ def test_configurations_that_cannot_be():
     words = ["genotypes=g", "test=linear", "out=o"]
     with pytest.raises(ConfigError, match="phenotypes=\\[\\]: the list is empty"):
         GwasConfig.load(None, [*words, "phenotypes=[]"])
-    with pytest.raises(ConfigError, match=r"null.variance: names traits of one table"):
-        GwasConfig.load(None, [*words, "phenotypes=[a, b]", "null.variance=v.tsv"])
+    with pytest.raises(ConfigError, match=r"null_model.variance: names traits of one table"):
+        GwasConfig.load(None, [*words, "phenotypes=[a, b]", "null_model.variance=v.tsv"])

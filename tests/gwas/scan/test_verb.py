@@ -120,8 +120,8 @@ def test_more_traits_than_can_be_named(cohort, monkeypatch):
 
 
 def test_variance_components_of_a_linear_test_are_not_ignored_silently(cohort, caplog):
-    gwas(cohort.config("unused", test="linear", null={"total_variance": "sample"}))
-    assert "null.variance and null.total_variance are not used" in caplog.text
+    gwas(cohort.config("unused", test="linear", null_model={"total_variance": "sample"}))
+    assert "null_model.variance and null_model.total_variance are not used" in caplog.text
 
 
 def test_what_is_written(cohort):
@@ -259,7 +259,7 @@ def test_components_that_give_no_covariance(cohort):
     table = pd.DataFrame({"trait": ["y0", "y1", "y2"], "Vg": [1.0, 2, 3], "Ve": [1, -1.9, 1]})
     table.to_csv(cohort.folder / "v.tsv", sep="\t", index=False)
     with pytest.raises(InputError, match="Vg and Ve of y1 give no valid covariance"):
-        gwas(cohort.config("components", null={"variance": cohort.folder / "v.tsv"}))
+        gwas(cohort.config("components", null_model={"variance": cohort.folder / "v.tsv"}))
 
 
 @pytest.mark.parametrize("key", ["phenotypes", "covariates", "genotypes", "sparse_grm"])
@@ -284,7 +284,7 @@ def test_the_command_line(cohort, udipdist):
     words = [
         f"{key}={value}"
         for key, value in cohort.config("cli").tree().items()
-        if value and key not in ("null", "out", "cluster")
+        if value and key not in ("null_model", "out", "cluster")
     ]
     result = udipdist("gwas", *words, "out=there", "--dry-run")
     assert "3 traits" in result.stdout

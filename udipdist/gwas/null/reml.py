@@ -74,7 +74,7 @@ def given(vg_P: np.ndarray, ve_P: np.ndarray) -> NullModels:
 def read_components(path: Path, traits: list[str]) -> tuple[np.ndarray, np.ndarray]:
     """Vg and Ve of the traits from a text table with the columns trait, Vg, Ve. Raises InputError."""
     if not path.is_file():
-        raise InputError(f"{path}: does not exist; null.variance= is a table with the columns trait, Vg, Ve")
+        raise InputError(f"{path}: does not exist; null_model.variance= is a table with the columns trait, Vg, Ve")
     table = delimited.read(path).frame()
     table.columns = [str(name).lower() for name in table.columns]
     lacks = [name for name in ("trait", "vg", "ve") if name not in table]

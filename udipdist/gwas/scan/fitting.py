@@ -124,15 +124,17 @@ def _null_models(
     if config.test == "linear":
         n, k = q_NK.shape
         return reml.given(np.zeros(len(names)), (y_NP**2).sum(axis=0) / (n - k) * scale_P**2)
-    if config.null.variance is not None:
-        vg_P, ve_P = reml.read_components(config.null.variance, names)
+    if config.null_model.variance is not None:
+        vg_P, ve_P = reml.read_components(config.null_model.variance, names)
         lowest_P = (vg_P * families.d_N.min() + ve_P) / (vg_P + ve_P)
         if (lowest_P < SINGULAR).any():
             name = names[int(np.argmax(lowest_P < SINGULAR))]
-            raise InputError(f"{config.null.variance}: Vg and Ve of {name} give no valid covariance; Ve is too small")
+            raise InputError(
+                f"{config.null_model.variance}: Vg and Ve of {name} give no valid covariance; Ve is too small"
+            )
         return reml.given(vg_P, ve_P)
     u_NN = families.matrix()
-    models = reml.fit(u_NN.T @ y_NP * scale_P, u_NN.T @ q_NK, families.d_N, config.null.total_variance)
+    models = reml.fit(u_NN.T @ y_NP * scale_P, u_NN.T @ q_NK, families.d_N, config.null_model.total_variance)
     if "flat" in models.boundary_P:
         log.warning("the sparse GRM has no relatives among the people analysed: Vg is 0, as in test=linear")
     for flag, meaning in (("lower", "Vg = 0"), ("upper", "the upper limit of Vg")):

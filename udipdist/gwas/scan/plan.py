@@ -58,8 +58,10 @@ def make(config: GwasConfig) -> None:
             )
     rare.tell_default(config)
     matrix = relatedness(config, sample)
-    if config.test == "linear" and config.null != NullConfig():
-        log.warning("test=linear has no variance components: null.variance and null.total_variance are not used")
+    if config.test == "linear" and config.null_model != NullConfig():
+        log.warning(
+            "test=linear has no variance components: null_model.variance and null_model.total_variance are not used"
+        )
     require_space(config.out, output_bytes(bed.n_variants, len(sample.traits)))
     models, frames, groups = [], [], sample.groups()
     added = [TableScores(table.row_N, table.stop - table.start) for table in sample.tables]
@@ -290,7 +292,7 @@ def input_files(config: ScanOptions, phenotypes: Sequence[Path]) -> dict[str, Pa
         files |= {f"{label}.{ending}": path for ending, path in one.files.items()}
     files |= filters.input_files(config)
     files |= phenotype_files(phenotypes)
-    files |= {"covariates": config.covariates, "aliases": config.aliases, "variance": config.null.variance}
+    files |= {"covariates": config.covariates, "aliases": config.aliases, "variance": config.null_model.variance}
     if config.test == "mixed":
         files |= {f"sparse_grm.{suffix}": Path(f"{config.sparse_grm}.grm.{suffix}") for suffix in ("id", "sp")}
     for name, path in files.items():
