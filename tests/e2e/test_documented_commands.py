@@ -84,6 +84,7 @@ NOT_RUN = {
     "python -m benchmarks.train --quick": BENCHMARK,
     "python -m benchmarks.sweep --quick": BENCHMARK,
     "python -m benchmarks.clusters": BENCHMARK,
+    "python -m benchmarks.probes": BENCHMARK,
     "python -m benchmarks.interpret": BENCHMARK,
     "python -m benchmarks.interpret --quick": BENCHMARK,
 }
