@@ -16,7 +16,7 @@ LATE = {
 NEED_TORCH = ("train", "embed", "interpret attention", "interpret perturb", "interpret saliency", "interpret gallery")
 DRAW = (
     "plot", "report", "interpret attention", "interpret perturb", "interpret saliency", "interpret gallery",
-    "interpret clusters", "erase",
+    "interpret clusters", "erase", "phewas",
 )  # fmt: skip
 
 

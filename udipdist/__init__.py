@@ -20,8 +20,8 @@ from hpc import __version__
 INTERFACE = (
     "compare", "demo", "embed", "erase", "example", "export", "grm", "gwas", "gwas_finish", "gwas_part", "gwas_plan",
     "ingest", "inspect", "interpret_attention", "interpret_clusters", "interpret_gallery", "interpret_perturb",
-    "interpret_saliency", "loci", "open_run", "open_sumstats", "open_volumes", "panel", "plot", "probe", "report",
-    "run", "simulate", "sweep", "sweep_demo", "train", "volumes",
+    "interpret_saliency", "loci", "open_run", "open_sumstats", "open_volumes", "panel", "phewas", "plot", "probe",
+    "report", "run", "simulate", "sweep", "sweep_demo", "train", "volumes",
 )  # fmt: skip
 __all__ = ["__version__", *INTERFACE]
 _ALSO_MODULES = ("compare", "demo", "gwas", "loci", "report", "sweep", "volumes")

@@ -29,6 +29,7 @@ from udipdist.config import (
     LociConfig,
     PanelConfig,
     PerturbConfig,
+    PhewasConfig,
     ProbeConfig,
     ReportConfig,
     RunConfig,
@@ -42,7 +43,7 @@ IMPORTS = (  # what takes seconds to import in most stages
     "udipdist.volumes.ingest", "udipdist.training.embed", "udipdist.gwas.scan.verb", "udipdist.loci.verb",
     "udipdist.loci.panel", "udipdist.interpret.attention", "udipdist.report.page",
 )  # fmt: skip
-STAGES = ("ingest", "train", "embed", "gwas", "loci", "panel", "clusters", "probe")
+STAGES = ("ingest", "train", "embed", "gwas", "loci", "panel", "clusters", "probe", "phewas")
 INTERPRETATIONS = ("gallery", "attention", "saliency", "perturb", "snp")  # stages of interpret=true
 
 
@@ -142,6 +143,8 @@ def plan(config: RunConfig) -> list[Step]:
     steps.append(clusters_step(config, out))
     if config.targets is not None:
         steps.append(probe_step(config, (latents,), out))
+    if config.phecodes is not None or config.events is not None:
+        steps.append(phewas_step(config, (latents,), out))
     if config.report:
         steps.append(report_step(out, config.title))
     return steps
@@ -191,6 +194,17 @@ def probe_step(config: RunConfig, latents: tuple[Path, ...], out: Path) -> Step:
         formula=formula, workers=config.workers, out=out / "probe",
     )  # fmt: skip
     return Step("probe", "probe", probe, out / "probe")
+
+
+def phewas_step(config: RunConfig, latents: tuple[Path, ...], out: Path) -> Step:
+    """Which diagnoses latents tell; covariates as in the gwas of the run."""
+    formula = config.stages.get("gwas", {}).get("formula") if config.covariates is not None else None
+    given = {"phecodes": config.phecodes, "events": config.events, "map": config.map, "definitions": config.definitions}
+    phewas = _stage(
+        PhewasConfig, config, "phewas", latents=latents, covariates=config.covariates, formula=formula,
+        out=out / "phewas", **{key: path for key, path in given.items() if path is not None},
+    )  # fmt: skip
+    return Step("phewas", "phewas", phewas, out / "phewas")
 
 
 def report_step(out: Path, title: str | None) -> Step:

@@ -57,6 +57,7 @@ VERBS = (
     Verb("interpret clusters", configs.ClustersConfig, "udipdist.analysis.clusters.verb"),
     Verb("probe", configs.ProbeConfig, "udipdist.analysis.probes.verb"),
     Verb("erase", configs.EraseConfig, "udipdist.analysis.erasure.verb"),
+    Verb("phewas", configs.PhewasConfig, "udipdist.analysis.phewas.verb"),
     Verb("plot", configs.PlotConfig, "udipdist.report.plot"),
     Verb("report", configs.ReportConfig, "udipdist.report.page"),
     Verb("run", configs.RunConfig, "udipdist.pipeline"),

@@ -46,6 +46,9 @@ def write(folder: Path) -> None:
         if group == "gwas":
             (folder / "scans.csv").write_text(table.replace(",volumes/", ",scans/"))
     (folder / "covariates.tsv").write_text(_renamed((made / "covariates.tsv").read_text()))
+    for name in ("phecodes", "events", "phecode_map", "phecode_definitions"):
+        text = _renamed((made / "truth" / f"{name}.tsv").read_text())
+        (folder / f"{name.removeprefix('phecode_')}.tsv").write_text(text)
     _write_relatives(made / "sparse", folder)
     _write_genotypes(made / "genotypes", folder)
     shutil.rmtree(made)

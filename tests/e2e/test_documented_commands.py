@@ -103,6 +103,7 @@ SIZES = {
     "udipdist interpret perturb run_dir=vit store=scans.zarr out=look/perturb": "latents=[0]",
     "udipdist interpret attention": FEW,
     "udipdist interpret saliency": "subjects=2 top=1 steps=4 window_mm=60",
+    "udipdist phewas": "min_cases=10",
     "udipdist interpret gallery": "sample=16 top=1",
     "udipdist run configs/run.yaml": " ".join(
         f"stages.train.{word}" for word in (*SMALL_NETWORK.split(), "model.decoder_depth=1")
@@ -133,6 +134,8 @@ MAKES = {
     "gwas-finish": GWAS,
     "loci": "GenomicRiskLoci.txt leadSNPs.txt IndSigSNPs.txt loci.parquet ld.txt locus_traits.parquet lambda_gc.tsv",
     "panel": "hits.tsv panel.json",
+    "phewas": "phewas.tsv summary.tsv skipped.tsv qq_latents.png",
+    "erase": "../erased.parquet",
     "probe": "probes.tsv skipped.tsv probes.png probes.pdf",
     "interpret attention": "heads.tsv layers.tsv tokens.tsv singular.tsv",
     "interpret perturb": "maps directions.tsv regions.tsv montage_01.png",

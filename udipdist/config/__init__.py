@@ -33,6 +33,7 @@ from udipdist.config.imaging import (
 )
 from udipdist.config.interpret import AttentionConfig, GalleryConfig, PerturbConfig, SaliencyConfig
 from udipdist.config.networks import CnnAeConfig, NetworkConfig, VitAeConfig, VitUdipConfig
+from udipdist.config.phewas import PhewasConfig
 from udipdist.config.probe import ProbeConfig
 from udipdist.config.sweep import SweepConfig, SweepDemoConfig
 from udipdist.config.whole import DemoConfig, InspectConfig, LaunchConfig, PlotConfig, ReportConfig, RunConfig
@@ -67,6 +68,7 @@ __all__ = [
     "OptimConfig",
     "PanelConfig",
     "PerturbConfig",
+    "PhewasConfig",
     "PlotConfig",
     "ProbeConfig",
     "Relatedness",

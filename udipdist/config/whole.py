@@ -16,12 +16,14 @@ from udipdist.config.cohort import SimulateConfig
 from udipdist.config.genetics import GwasConfig, LociConfig, PanelConfig
 from udipdist.config.imaging import EmbedConfig, IngestConfig, TrainConfig
 from udipdist.config.interpret import AttentionConfig, GalleryConfig, PerturbConfig, SaliencyConfig
+from udipdist.config.phewas import PhewasConfig
 from udipdist.config.probe import ProbeConfig
 
 STAGES: dict[str, type[Config]] = {  # of a run, by their names in stages=
     "ingest": IngestConfig, "train": TrainConfig, "embed": EmbedConfig, "gwas": GwasConfig, "loci": LociConfig,
     "panel": PanelConfig, "gallery": GalleryConfig, "attention": AttentionConfig, "saliency": SaliencyConfig,
     "perturb": PerturbConfig, "snp": PerturbConfig, "clusters": ClustersConfig, "probe": ProbeConfig,
+    "phewas": PhewasConfig,
 }  # fmt: skip
 
 
@@ -123,6 +125,12 @@ class RunConfig(VerbConfig):
     targets: Path | None = Field(
         None, description="table with FID IID and what is to be read from the latents: adds the stage probe"
     )
+    phecodes: Path | None = Field(
+        None, description="table with FID IID and 0, 1 or NA for each phecode: adds the stage phewas; or events="
+    )
+    events: Path | None = Field(None, description="table with IID, code, vocabulary, date: adds the stage phewas")
+    map: Path | None = Field(None, description="of events: table with code, vocabulary, phecode")
+    definitions: Path | None = Field(None, description="names, categories, sexes of phecodes, as in phewas")
     workers: NonNegative = Field(2, description="worker processes of ingest, gwas and probe; 0 works in this one")
     interpret: bool = Field(
         False, description="also look into the network: gallery, attention, saliency, perturb, and maps of lead SNPs"
@@ -131,8 +139,8 @@ class RunConfig(VerbConfig):
     title: str | None = Field(None, description="the study, heading of the report; default: the name of the folder out")
     stages: Annotated[dict[str, dict[str, Any]], KeysOf(**STAGES)] = Field(
         {},
-        description="keys for single stages: ingest, train, embed, gwas, loci, panel, probe, as in their verbs; "
-        "gallery, attention, saliency, perturb, snp, clusters as in those of interpret",
+        description="keys for single stages: ingest, train, embed, gwas, loci, panel, probe, phewas, as in their "
+        "verbs; gallery, attention, saliency, perturb, snp, clusters as in those of interpret",
     )
     launch: LaunchConfig = LaunchConfig()
 

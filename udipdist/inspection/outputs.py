@@ -40,6 +40,7 @@ KINDS = {
     "gallery": "gallery of a network",
     "clusters": "clusters of SNP directions",
     "probe": "probes of latents",
+    "phewas": "phenome-wide association",
     "erase": "latents without confounders",
     "plot": "figure",
     "sweep": "sweep",
@@ -51,6 +52,7 @@ GWAS = ("null.tsv", "samples.tsv", "dropped.tsv")
 LOCI = ("GenomicRiskLoci.txt", "leadSNPs.txt", "IndSigSNPs.txt", "loci.parquet")
 PANEL = ("hits.tsv", "panel.json")
 CLUSTERS = ("clusters.tsv", "names.tsv", "similarity.tsv", "tree.nwk", "tree.png", "tree.pdf")
+PHEWAS = ("phewas.tsv", "summary.tsv", "skipped.tsv")
 PROBES = ("probes.tsv", "skipped.tsv", "probes.png", "probes.pdf")
 TWO_TREES = ("agreement.tsv", "matched.tsv", "partitions.tsv", "clades.tsv", "tanglegram.png", "tanglegram.pdf")
 INTERPRET_TABLES = {  # of interpret: the tables that are always there
@@ -236,6 +238,11 @@ def _probe(found: Finding, manifest: Mapping[str, Any], contents: bool) -> None:
     records.check_parts(found, contents)
 
 
+def _phewas(found: Finding, manifest: Mapping[str, Any], contents: bool) -> None:
+    pictures = list(manifest.get("facts", {}).get("captions", {}))
+    found.worsen(DAMAGED, records.missing(found.path, [*PHEWAS, *pictures]))
+
+
 def _report(found: Finding, manifest: Mapping[str, Any], contents: bool) -> None:
     figures = found.path.with_name(f"{found.path.stem}_figures")
     names = [f"{figures.name}/{name}.png" for name in found.facts.get("figures", [])]
@@ -256,6 +263,7 @@ CHECKS: dict[str, Check] = {
     "panel": _panel,
     "clusters": _clusters,
     "probe": _probe,
+    "phewas": _phewas,
     "report": _report,
     "consensus": _embed,
     **dict.fromkeys(INTERPRET_TABLES, _interpret),

@@ -12,7 +12,19 @@ from typing import TYPE_CHECKING, Any
 from hpc.config import describe
 from hpc.errors import ConfigError
 from udipdist.notebook import keys as given
-from udipdist.notebook.outputs import Clusters, Loci, Output, Panel, Picture, Probes, Run, Sumstats, Volumes, made
+from udipdist.notebook.outputs import (
+    Clusters,
+    Loci,
+    Output,
+    Panel,
+    Phewas,
+    Picture,
+    Probes,
+    Run,
+    Sumstats,
+    Volumes,
+    made,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -176,6 +188,7 @@ interpret_saliency = _verb("interpret saliency", Output, "saliency")
 interpret_gallery = _verb("interpret gallery", Output, "gallery")
 probe = _verb("probe", Probes, "probe")
 interpret_clusters = _verb("interpret clusters", Clusters, "clusters")
+phewas = _verb("phewas", Phewas, "phewas")
 erase = _verb("erase", Output, "erased.parquet")
 plot = _verb("plot", Picture, "plot.png")
 report = _verb("report", Output, "report.html")

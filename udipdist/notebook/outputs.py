@@ -240,6 +240,22 @@ class Probes(Output):
         return _tsv(self.path / "comparisons.tsv")
 
 
+class Phewas(Output):
+    """Which diagnoses latents tell, in the folder that the verb phewas wrote."""
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """phewas.tsv: a row a phecode and table of latents; phecodes are text."""
+        import pandas as pd
+
+        return pd.read_csv(self.path / "phewas.tsv", sep="\t", dtype={"phecode": "str"})
+
+    @property
+    def summary(self) -> pd.DataFrame:
+        """summary.tsv: a row a table of latents."""
+        return _tsv(self.path / "summary.tsv")
+
+
 class Clusters(Output):
     """Lead SNPs by their direction in latent space, in the folder that the verb interpret clusters wrote.
 

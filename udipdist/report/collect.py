@@ -42,8 +42,13 @@ STAGES = {
 INTERPRETATIONS = {
     f"interpret {name}": (f"interpret/{name}", f"interpret {'perturb' if name == 'snp' else name}")
     for name in ("attention", "perturb", "snp", "saliency", "gallery")
-} | {"interpret clusters": ("clusters", "interpret clusters"), "probe": ("probe", "probe")}
+} | {
+    "interpret clusters": ("clusters", "interpret clusters"),
+    "probe": ("probe", "probe"),
+    "phewas": ("phewas", "phewas"),
+}
 BARE = "comparison/without_covariates"  # the same phenotypes tested without covariates
+_CODES = "phecode"  # a column of text, though it looks like numbers
 _LOCI = ("locus", "chrom", "start", "end", "lead_snp", "lead_position", "log10p", "trait", "n_snps", "n_lead")
 _NULL = ("trait", "n", "k", "vg", "ve", "h2", "h2_se")
 _HITS = ("locus", "hit", "nearest_panel", "distance")
@@ -126,7 +131,7 @@ class RunFolder:
         made = self.interpretations[name]
         tables = {path.name: _read_tsv(path, (), made.verb) for path in sorted(made.path.glob("*.tsv"))}
         for table in tables.values():
-            for column in table.columns:
+            for column in table.columns.difference([_CODES], sort=False):
                 values = pd.to_numeric(table[column].replace({"NA": "nan", "": "nan"}), errors="coerce")
                 if not (values.isna() & ~table[column].isin(["NA", "", "nan"])).any():
                     table[column] = values

@@ -50,7 +50,7 @@ _CAPTIONS = {  # of pictures whose stage says none
     "stability": "The share of the people in whom each token is a spotlight.",
     "rollout": "Attention followed through all layers.",
 }
-_CHARTS = ("singular", "probes")  # drawn on white, without colours that carry numbers
+_CHARTS = ("singular", "probes", "phewas")  # drawn on white, without colours that carry numbers
 _OPEN = ("sanity.tsv", "truth.tsv", "names.tsv")  # tables that are shown at once
 _NAMES = {
     "random_subjects": "like random weights, a subject", "random": "like random weights, mean map",
@@ -88,7 +88,11 @@ def add_pictures(section: Section, name: str, made: StageOutput, album: Album) -
     for path in paths[:MOST_PICTURES]:
         caption = captions.get(path.name) or _CAPTIONS.get(path.stem) or path.stem.replace("_", " ")
         own = f"{name.split()[-1]}_{path.stem}"
-        section.add(album.add_png(own, _bytes(path, made), caption, caption.split(":")[0], path.stem in _CHARTS))
+        section.add(
+            album.add_png(
+                own, _bytes(path, made), caption, caption.split(":")[0], path.stem in _CHARTS or name in _CHARTS
+            )
+        )
         drawing = path.with_suffix(".pdf")
         if drawing.exists():
             shutil.copyfile(drawing, album.folder / f"{own}.pdf")

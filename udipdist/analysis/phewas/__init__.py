@@ -1,0 +1,1 @@
+"""Phenome-wide association of latents: which diagnoses a direction of latent space tells, in people held out."""
