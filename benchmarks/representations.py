@@ -1,7 +1,7 @@
 """What a representation knows: are the numbers right? `python -m benchmarks.representations [--quick]`.
 
-The benchmarks of probes and of clusters of SNP directions, one after the other, and all their numbers in one line of
-JSON: see benchmarks.probes and benchmarks.clusters.
+The benchmarks of probes, of erasure, of PheWAS and of clusters of SNP directions, one after the other, and all their
+numbers in one line of JSON: see the modules of these names.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ import argparse
 import json
 import logging
 
-from benchmarks import clusters, probes
+from benchmarks import clusters, erasure, phewas, probes
 from benchmarks.tables import rounded
 
-PARTS = (probes, clusters)
+PARTS = (probes, erasure, phewas, clusters)
 
 
 def main() -> None:

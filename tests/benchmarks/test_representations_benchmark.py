@@ -18,6 +18,9 @@ def test_the_last_line_is_json_with_what_is_promised():
     assert done.returncode == 0, done.stderr
     row = json.loads(done.stdout.splitlines()[-1])
     assert row["cluster_ari"] >= 0.9 and row["probe_oracle_r2"] > 0.9999
+    assert row["leace_kept_r2"] > 0.8 and row["inlp_kept_r2"] < 0.25
+    assert 0.8 < row["phewas_null_lambda"] < 1.25 < row["phewas_naive_lambda"]
+    assert row["phewas_hits_over_published"] > 0 and row["seconds_per_1000_codes"] > 0
     assert all(0.85 <= share <= 1 for share in row["probe_coverage"].values())
 
 
