@@ -62,3 +62,40 @@ def test_dry_run_prints_a_config_that_can_be_used(tmp_path, udipdist):
     (tmp_path / "c.yaml").write_text(first)
     assert udipdist("run", "c.yaml", "--dry-run").stdout == first
     assert not (tmp_path / "r").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "typed"),
+    [
+        (["gwas", "--genotypes", "chr1"], "genotypes=chr1"),
+        (["gwas", "--genotypes=chr1"], "genotypes=chr1"),
+        (["gwas", "-out"], "out=VALUE"),
+        (["interpret", "clusters", "--match-bp", "5"], "match_bp=5"),
+    ],
+    ids=["apart", "joined", "one dash", "hyphen"],
+)
+def test_a_key_with_dashes_is_answered_with_what_to_type(words, typed, udipdist):
+    result = udipdist(*words, check=False)
+    assert result.returncode == 2 and f"keys have no dashes; type {typed}" in result.stderr
+
+
+def test_a_finished_command_is_up_to_date_while_nothing_has_changed(udipdist, tmp_path):
+    (tmp_path / "loci").mkdir()
+    table = tmp_path / "loci" / "GenomicRiskLoci.txt"
+    table.write_text("GenomicLocus\tchr\tstart\tend\n1\t1\t5\t6\n")
+    words = ["panel", "loci=loci", "pool=0", "rotations=19", "out=p"]
+    udipdist(*words)
+    made = (tmp_path / "p" / "manifest.json").read_bytes()
+    again = udipdist(*words)
+    assert "udipdist panel: p is up to date; overwrite=true makes it again" in again.stderr
+    assert (tmp_path / "p" / "manifest.json").read_bytes() == made
+    assert "already exists" in udipdist(*words, "flank_bp=5", check=False).stderr
+    table.write_text("GenomicLocus\tchr\tstart\tend\n1\t1\t5\t7\n2\t1\t9\t10\n")
+    assert "already exists" in udipdist(*words, check=False).stderr
+    assert "done in" in udipdist(*words, "overwrite=true").stderr
+
+
+def test_a_dry_run_says_the_plan_first(udipdist, tmp_path):
+    lines = udipdist("simulate", "preset=smoke", "out=c", "--dry-run").stdout.splitlines()
+    first_key = next(i for i, line in enumerate(lines) if not line.startswith("# "))
+    assert 0 < first_key < len(lines) and not any(line.startswith("# ") for line in lines[first_key:])

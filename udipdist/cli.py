@@ -13,6 +13,7 @@ import sys
 import textwrap
 import time
 from contextlib import suppress
+from pathlib import Path
 from typing import NoReturn
 
 import click
@@ -24,6 +25,13 @@ from hpc.shelter import sheltered
 from hpc.world import World
 from udipdist.verbs import VERBS, Verb
 
+_STAGES = frozenset(  # verbs whose output has a manifest of their own name, of one configuration
+    {
+        "simulate", "ingest", "volumes", "train", "embed", "grm", "gwas", "export", "loci", "panel", "erase", "probe",
+        "phewas", "interpret attention", "interpret perturb", "interpret saliency", "interpret gallery",
+        "interpret clusters",
+    }
+)  # fmt: skip
 _GOES_ON = "the same command continues where it stopped"
 
 
@@ -44,6 +52,15 @@ class _VerbCommand(click.Command):
             help=verb.config.__doc__,
             short_help=(verb.config.__doc__ or "").split("\n")[0].split(":")[0],
         )
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """As click does, but a key with dashes is answered with the key as it is typed here."""
+        for i, word in enumerate(args):
+            name = word.lstrip("-").partition("=")[0].replace("-", "_")
+            if word.startswith("-") and name.split(".")[0] in self.verb.config.model_fields:
+                value = word.partition("=")[2] or next(iter(args[i + 1 : i + 2]), "VALUE")
+                raise click.UsageError(f"{word}: keys have no dashes; type {name}={value}", ctx)
+        return super().parse_args(ctx, args)
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         formatter.write("\nKeys:\n")
@@ -132,7 +149,11 @@ def _execute(verb: Verb, words: tuple[str, ...], dry_run: bool) -> None:
         config = resolve(verb, words)
         module = importlib.import_module(verb.module)
         if dry_run:
-            click.echo(config.yaml() + "".join(f"# {line}\n" for line in module.preview(config)), nl=False)
+            click.echo("".join(f"# {line}\n" for line in module.preview(config)) + config.yaml(), nl=False)
+            return
+        done = _finished(verb, config)
+        if done is not None:
+            _say(f"udipdist {verb.name}: {done} is up to date; overwrite=true makes it again")
             return
         getattr(module, verb.function)(config)
     except Exception as error:
@@ -154,6 +175,17 @@ def _execute(verb: Verb, words: tuple[str, ...], dry_run: bool) -> None:
         if world.size > 1:
             leave(stopped.exit_code, together=False)
         sys.exit(stopped.exit_code)
+
+
+def _finished(verb: Verb, config: Config) -> Path | None:
+    """The output of a stage, where it is complete, made by this configuration, and no input has changed since."""
+    from udipdist.pipeline import Step
+
+    out = getattr(config, "run_dir" if verb.name == "train" else "out", None)
+    if out is None or verb.name not in _STAGES or getattr(config, "overwrite", False):
+        return None
+    step = Step(verb.name, verb.name, config, Path(out))
+    return Path(out) if step.current and step.accepted else None
 
 
 def _say(message: str) -> None:
