@@ -36,7 +36,7 @@ def qq_figure(table: pd.DataFrame, name: str, inflation: float, significant: flo
     found = np.flatnonzero(table["p"] < significant)
     left.axhline(-np.log10(significant), color=style.GREY, linewidth=0.7, linestyle="--")
     _label(left, table, expected, observed, found[np.argsort(-observed[found])], far)
-    left.set_title(f"{name}: {len(found)} of {len(table)} phecodes after Bonferroni; quantiles within each category")
+    left.set_title(f"{name}: {len(found)} of {len(table)} phecodes after Bonferroni")
     left.set_xlabel(f"expected {style.LOG10P}, within the category")
     left.set_ylabel(f"observed {style.LOG10P}")
     left.legend(loc="upper left", fontsize=7, ncols=1 + len(categories) // 9)
@@ -63,13 +63,15 @@ def _label(axes, table: pd.DataFrame, expected: np.ndarray, observed: np.ndarray
     axes.set_xlim(0, far * 2.1)
     top = float(observed.max()) * 1.06
     axes.set_ylim(0, top)
-    gap, last = top / 21, np.inf
-    for row in rows:
-        height = min(float(observed[row]), last - gap)
-        last = height
+    gap = top / 21
+    heights = observed[rows].astype(float)
+    lowest = gap * (np.arange(len(rows))[::-1] + 0.7)  # room for those below
+    last = np.inf
+    for row, wanted, least in zip(rows, heights, lowest, strict=True):
+        height = last = max(min(float(wanted), last - gap), float(least))
         text = f"{table['phecode'].iloc[row]} {table['phenotype'].iloc[row]}".strip()
         text = text if len(text) <= _LENGTH else text[: _LENGTH - 3] + "..."
         axes.annotate(
             text, (expected[row], observed[row]), (far * 1.12, height), fontsize=7, va="center",
-            arrowprops={"arrowstyle": "-", "color": style.GREY, "linewidth": 0.4},
+            arrowprops={"arrowstyle": "-", "relpos": (0, 0.5), "color": style.GREY, "linewidth": 0.4},
         )  # fmt: skip

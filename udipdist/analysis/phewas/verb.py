@@ -179,7 +179,7 @@ def _summary(name: str, found: study.Found) -> dict[str, Any]:
     table = found.table
     return {
         "latents": name, "phecodes": len(table), "bonferroni": int((table["bonferroni"] < ALPHA).sum()),
-        "fdr": int((table["q"] < ALPHA).sum()), "familywise": int((table["p_familywise"] < ALPHA).sum()),
+        "fdr": int((table["q"] < ALPHA).sum()), "familywise": int((table["p_familywise"] <= ALPHA).sum()),
         "lambda": found.inflation, "lambda_shuffled": _or_none(found.shuffled_inflation),
         "half_correlation": found.correlation, "firth": int((table["test"] == study.FIRTH).sum()),
     }  # fmt: skip
