@@ -93,7 +93,8 @@ def _demo(config: DemoConfig) -> None:
     pipeline.execute_all(
         [pipeline.clusters_step(run, analysis.folder) for analysis in clustered[1:]], out, config.overwrite
     )
-    pipeline.execute_all([_probe(run, cohort, analyses[:2])], out, config.overwrite)
+    known = [_probe(run, cohort, analyses[:2]), _phewas(run, cohort, analyses[:2])]
+    pipeline.execute_all(known, out, config.overwrite)
     comparison = compare(analyses, cohort) | {"clusters": score_clusters(clustered, cohort)}
     publish_json(out / "comparison.json", comparison)
     maps = score_maps(out / "interpret" / "snp", cohort) if comparison["rows"][0]["planted_found"] else pd.DataFrame()
@@ -101,6 +102,7 @@ def _demo(config: DemoConfig) -> None:
     print(table(comparison["rows"]))
     print(about_maps(maps))
     print(about_clusters(comparison["clusters"]))
+    print(about_diagnoses(score_diagnoses(out / "phewas", cohort)))
     print(f"\nreport: {out / 'report.html'}")
 
 
@@ -269,6 +271,37 @@ def _probe(run: RunConfig, cohort: Path, analyses: list[Analysis]) -> Step:
     keys = {"only": [*(f"factor_{name}" for name in NAMES), *PROBED]} | run.stages.get("probe", {})
     asked = {"targets": cohort / "truth" / "targets.tsv", "covariates": None, "stages": run.stages | {"probe": keys}}
     return pipeline.probe_step(run.model_copy(update=asked), tuple(one.phenotypes for one in analyses), run.out)
+
+
+def _phewas(run: RunConfig, cohort: Path, analyses: list[Analysis]) -> Step:
+    """Which of the simulated diseases the latents of some analyses tell, from dated records."""
+    truth = cohort / "truth"
+    tables = {"events": "events.tsv", "map": "phecode_map.tsv", "definitions": "phecode_definitions.tsv"}
+    keys = {"formula": "age + sex + C(site)"} | run.stages.get("phewas", {})
+    asked = {key: truth / name for key, name in tables.items()} | {"stages": run.stages | {"phewas": keys}}
+    return pipeline.phewas_step(run.model_copy(update=asked), tuple(one.phenotypes for one in analyses), run.out)
+
+
+def score_diagnoses(phewas: Path, cohort: Path) -> list[dict[str, Any]]:
+    """Of each table of latents: diseases tested, and those told at a false discovery rate of 5 %, with a factor among
+    their causes (`true`) and without (`false`)."""
+    found = pd.read_csv(phewas / "phewas.tsv", sep="\t", dtype={"phecode": str})
+    truth = pd.read_csv(cohort / "truth" / "diseases.tsv", sep="\t", dtype={"phecode": str}).set_index("phecode").b
+    rows = []
+    for latents, part in found[found["phecode"].isin(truth.index)].groupby("latents", sort=False):
+        acts = part["phecode"].map(truth) != 0
+        told = part["q"] < 0.05
+        row = {"latents": latents, "tested": len(part), "with_cause": int(acts.sum())}
+        rows.append(row | {"true": int((told & acts).sum()), "false": int((told & ~acts).sum())})
+    return rows
+
+
+def about_diagnoses(rows: list[dict[str, Any]]) -> str:
+    """The diseases that latents tell, in a sentence."""
+    told = [
+        f"{r['latents']} {r['true']} of {r['with_cause']} with a cause in the brain, {r['false']} others" for r in rows
+    ]
+    return f"diseases told by latents (false discovery rate 5 %): {'; '.join(told)}"
 
 
 def _voxel_pca(run: RunConfig, out: Path, overwrite: bool) -> None:

@@ -88,6 +88,14 @@ def test_latents_are_probed_for_the_factors_and_for_nulls(demo):
     assert "What can be read from the latents" in (out / "run" / "report.html").read_text()
 
 
+def test_diseases_are_told_from_dated_records(demo):
+    out, printed = demo
+    table = pd.read_csv(out / "run" / "phewas" / "phewas.tsv", sep="\t", dtype={"phecode": str})
+    assert set(table.latents) == {"run", "pca"} and len(table) >= 6
+    assert "diseases told by latents (false discovery rate 5 %): run " in printed
+    assert "Diagnoses that the latents tell" in (out / "run" / "report.html").read_text()
+
+
 def test_every_stage_left_a_manifest(demo):
     out, _ = demo
     for name in (
