@@ -15,7 +15,7 @@ TWO = {"A": {"model": {"depth": 2}}, "B": {"model": {"name": "cnn_ae"}, "epochs"
 
 
 def config(**keys) -> CompareConfig:
-    stages = {"train": {"epochs": 7, "model": {"latent": 16}}, "loci": {"traits": 4, "r2": 0.7}, "panel": {"seed": 9}}
+    stages = {"train": {"epochs": 7, "model": {"latent": 16}}, "loci": {"tests": 4, "r2": 0.7}, "panel": {"seed": 9}}
     base = {"out": "r", "volumes": "v", "train_volumes": "t", "genotypes": "g", "networks": TWO, "stages": stages}
     return CompareConfig.parse(base | keys)
 
@@ -43,8 +43,8 @@ def test_one_store_serves_both_where_no_training_scans_are_given():
 def test_loci_of_all_are_held_together_under_the_rules_of_each():
     loci, joint = (step.config for step in compare.overlap_steps(config()))
     assert loci.sumstats == joint.sumstats == (Path("r/gwas"), Path("r/networks/B/gwas"))
-    assert (loci.trait, loci.traits, loci.r2) == ("minp", 4, 0.7)
-    assert (joint.trait, joint.traits, joint.r2) == ("multivariate", None, 0.7)
+    assert (loci.trait, loci.tests, loci.r2) == ("minp", 4, 0.7)
+    assert (joint.trait, joint.tests, joint.r2) == ("multivariate", None, 0.7)
 
 
 @pytest.mark.parametrize(

@@ -199,6 +199,9 @@ def test_folds_keep_families_and_depend_on_nobody_else():
     assert len(set(fold[people.FID == "a"])) == 1 and len(set(fold[people.FID == "0"])) == 5
     np.testing.assert_array_equal(joining.folds(people.iloc[::3], 5, 0), fold[::3])
     assert (joining.folds(people, 5, 1) != fold).any()
+    halves = [joining.folds(people[people.FID == "0"], 2, seed) for seed in (0, 1, 2)]
+    for one in halves[1:]:  # of another seed, another division: neither the same nor its opposite
+        assert 0 < (one == halves[0]).sum() < len(one)
     assert joining.families(people).max() + 1 == 2 + 40
 
 

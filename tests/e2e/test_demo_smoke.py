@@ -92,7 +92,7 @@ def test_diseases_are_told_from_dated_records(demo):
     out, printed = demo
     table = pd.read_csv(out / "run" / "phewas" / "phewas.tsv", sep="\t", dtype={"phecode": str})
     assert set(table.latents) == {"run", "pca"} and len(table) >= 6
-    assert "diseases told by latents (false discovery rate 5 %): run " in printed
+    assert "diseases told by latents (false discovery rate 5 %): " in printed and "; run " in printed
     assert "Diagnoses that the latents tell" in (out / "run" / "report.html").read_text()
 
 

@@ -11,6 +11,7 @@ from ray.tune.search import Searcher
 
 from hpc.sweep import SearchConfig, Trial, outcomes, parse_space
 from hpc.sweep.search import Proposals, scheduler
+from hpc.sweep.stops import Stops
 from hpc.sweep.table import Table
 from hpc.sweep.trials import best_of, end, fail
 
@@ -96,7 +97,7 @@ def test_outcomes_by_files(tmp_path):
 
 
 def test_a_trial_whose_process_died_too_often_has_a_message(tmp_path):
-    table = Table(tmp_path, 1, 0, ["epoch"], "score", "max", "run")
+    table = Table(tmp_path, 1, 0, ["epoch"], "score", "max", "run", Stops())
     table.open()
     folder = tmp_path / "trials" / "t0"
 

@@ -24,7 +24,13 @@ from udipdist.report.collect import RunFolder
 from udipdist.report.page import SECTIONS, figures_folder, preview, report
 from udipdist.report.section import Album, Picture
 
-NOT_ASKED = {"probes", "interpretation", "networks", "clusters"}  # of verbs that were not called, and too few lead SNPs
+NOT_ASKED = {
+    "probes",
+    "phewas",
+    "interpretation",
+    "networks",
+    "clusters",
+}  # of verbs that were not called, and too few lead SNPs
 FIGURES = {
     "scan_figures", "training_curves", "reconstructions", "manhattan", "manhattan_joint", "heatmap", "region_1",
     "region_2", "qq", "qq_traits", "heritability", "comparison", "covariates", "recall",

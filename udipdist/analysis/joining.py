@@ -5,8 +5,8 @@ Shapes: N people, L latents.
 
 from __future__ import annotations
 
+import hashlib
 import logging
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,7 +37,10 @@ class Latents:
 
 def read_latents(paths: Sequence[Path], match: Match) -> list[Latents]:
     """Tables of latents, Parquet or text with FID and IID. Raises InputError, also where a latent is missing."""
-    stems = [path.stem if path.stem != "latents" else path.absolute().parent.name for path in paths]
+    stems = [path.stem for path in paths]
+    stems = [
+        path.absolute().parent.name if stems.count(stem) > 1 else stem for path, stem in zip(paths, stems, strict=True)
+    ]
     found = []
     for path, name in zip(paths, safe_names(stems), strict=True):
         people, names, values_NL = read_phenotypes(path, match)
@@ -95,4 +98,9 @@ def families(people: pd.DataFrame) -> np.ndarray:
 def folds(people: pd.DataFrame, number: int, seed: int) -> np.ndarray:
     """A fold 0..number-1 for each person, by a hash of the family: no family is split, and nobody else matters."""
     own = people.FID.where(people.FID != NO_FAMILY, people.IID)
-    return np.array([zlib.crc32(f"{seed}\t{fid}".encode()) % number for fid in own], np.int64)
+    return np.array([_hash(f"{seed}\t{fid}") % number for fid in own], np.int64)
+
+
+def _hash(text: str) -> int:
+    """A number of 64 bits. (A checksum would not do: the bits of two seeds differ by the same for everybody.)"""
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
