@@ -150,7 +150,8 @@ def test_verbs_by_hand_on_what_the_demo_left(demo, tmp_path):
     call("loci", *words)
     header = (tmp_path / "loci" / "GenomicRiskLoci.txt").read_text().splitlines()[0].split("\t")
     assert header[:7] == ["GenomicLocus", "uniqID", "rsID", "chr", "pos", "p", "start"]
-    refused = call("loci", *words, check=False)
+    assert "is up to date" in call("loci", *words).stderr
+    refused = call("loci", *words, "r2=0.5", check=False)
     assert refused.returncode == 2 and "overwrite=true" in refused.stderr and "Traceback" not in refused.stderr
 
 
